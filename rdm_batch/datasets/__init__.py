@@ -1,0 +1,1 @@
+"""Image sources: the synthetic shapes world, image folders, parquet."""

@@ -1,0 +1,89 @@
+"""Every exception this package raises on purpose.
+
+The tree::
+
+    RdmBatchError            an expected failure: printed without a traceback, exit status 1
+    ├── SpecError            the job file, a command line value, or a prompt/label file
+    │   └── InvalidJobError  several problems of one job, reported together
+    ├── CheckpointError      model weights: missing, misshapen, damaged, unsafe
+    ├── DatabaseError        retrieval database, its index, its proposal distribution
+    ├── SampleSetError       stored samples, their manifest, the output location
+    ├── MetricError          features, reference statistics, scores
+    └── ClusterError         Ray, its resources, lost workers
+
+Each message says where, what was found, what was needed and what to do next. The raw
+parts stay available as attributes and survive pickling between processes.
+"""
+
+from __future__ import annotations
+
+
+class RdmBatchError(Exception):
+    """Describe an expected failure.
+
+    Args:
+        where: Spec path, URI, shard or sample index the failure belongs to.
+        found: What was found there, with units.
+        needed: What would have been right. Empty when ``found`` already says so.
+        action: What the user can do next. Empty when ``needed`` already says so.
+    """
+
+    def __init__(self, where: str, found: str, needed: str = "", action: str = "") -> None:
+        super().__init__(where, found, needed, action)
+        self.where = where
+        self.found = found
+        self.needed = needed
+        self.action = action
+
+    def __str__(self) -> str:
+        parts = [self.found]
+        if self.needed:
+            parts.append(f"needed {self.needed}")
+        if self.action:
+            parts.append(self.action)
+        return f"{self.where}: " + "; ".join(parts)
+
+
+class SpecError(RdmBatchError):
+    """Report a job file, command line value or side file that cannot be used."""
+
+
+class InvalidJobError(SpecError):
+    """Report every problem of a job at once.
+
+    Args:
+        where: The job file.
+        problems: The individual failures, in the order they were found.
+    """
+
+    def __init__(self, where: str, problems: tuple[RdmBatchError, ...]) -> None:
+        Exception.__init__(self, where, problems)
+        self.where = where
+        self.problems = problems
+        self.found = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+        self.needed = ""
+        self.action = ""
+
+    def __str__(self) -> str:
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        return f"{self.where}: {self.found}\n{lines}"
+
+
+class CheckpointError(RdmBatchError):
+    """Report model weights that are missing, misshapen, damaged or unsafe."""
+
+
+class DatabaseError(RdmBatchError):
+    """Report a retrieval database, index or proposal distribution that cannot be used."""
+
+
+class SampleSetError(RdmBatchError):
+    """Report stored samples, a manifest or an output location that cannot be used."""
+
+
+class MetricError(RdmBatchError):
+    """Report features, reference statistics or scores that cannot be computed."""
+
+
+class ClusterError(RdmBatchError):
+    """Report a Ray cluster that is missing, too small or lost a worker for good."""

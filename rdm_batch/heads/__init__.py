@@ -1,0 +1,1 @@
+"""Decoding heads: neighbor embeddings and noise in, uint8 images out."""

@@ -1,0 +1,1 @@
+"""Scores, each as accumulate, merge, finalise."""

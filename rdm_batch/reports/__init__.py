@@ -1,0 +1,1 @@
+"""Saved results to tables, figures and one self-contained HTML page."""

@@ -1,0 +1,1 @@
+"""Databases, indexes, exact search, merging, proposal distribution, conditioning."""

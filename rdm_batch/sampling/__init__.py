@@ -1,0 +1,1 @@
+"""Noise schedules, solvers, guidance and per-sample noise."""

@@ -1,0 +1,1 @@
+"""Pydantic models of the job file and how it is loaded."""

@@ -1,0 +1,1 @@
+"""Object stores, sample sets and their manifests."""

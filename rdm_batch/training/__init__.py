@@ -1,0 +1,1 @@
+"""Objectives and training loops, without Ray."""
