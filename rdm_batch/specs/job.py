@@ -14,7 +14,7 @@ from rdm_batch.specs.sampling import SamplingSpec
 _SAMPLERS_OF_HEAD = {
     "rdm": ("ddim", "plms", "dpm_solver_pp"),
     "rarm": ("autoregressive",),
-    "null": ("none",),
+    "noise": ("none",),
 }
 
 

@@ -63,7 +63,7 @@ class RarmModel(_WeightedModel):
 class NullModel(Spec):
     """A head without a network: images straight from noise, to measure the pipeline alone."""
 
-    head: Literal["null"] = Field(description="No model work; measures the pipeline.")
+    head: Literal["noise"] = Field(description="No model work; measures the pipeline.")
     image_size: Annotated[int, Field(ge=1, le=4096)] = Field(
         default=32, description="Height and width of the images, pixels."
     )

@@ -72,9 +72,9 @@ class AutoregressiveSampling(_Sampling):
 
 
 class NoSampling(_Sampling):
-    """For the null head, which has nothing to solve."""
+    """For the head without a network, which has nothing to solve."""
 
-    sampler: Literal["none"] = Field(description="For `head: null`.")
+    sampler: Literal["none"] = Field(description="For `head: noise`.")
 
 
 SamplingSpec = Annotated[
