@@ -6,6 +6,8 @@ plain line is printed when a stage starts, now and then, and when it ends.
 
 from __future__ import annotations
 
+import math
+import sys
 import threading
 import time
 from collections import deque
@@ -121,7 +123,7 @@ class Stage:
             return f"done in {took}" if complete else f"stopped after {took}"
         left_s = self.seconds_left()
         if left_s is not None:
-            return f"{format_duration(left_s)} left"
+            return f"{format_duration(float(math.ceil(left_s)))} left"
         return f"{format_duration(self._clock() - self._started_s)} so far"
 
     def line_is_due(self) -> bool:
@@ -160,7 +162,11 @@ class Progress:
         self._live: Live | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
-                console=self._console, get_renderable=self._render, refresh_per_second=4
+                console=self._console,
+                get_renderable=self._render,
+                refresh_per_second=4,
+                # What is printed meanwhile appears above the lines, unless it goes to a file.
+                redirect_stdout=sys.stdout.isatty(),
             )
 
     def __enter__(self) -> Progress:
@@ -206,12 +212,13 @@ class Progress:
                 grid.add_column(no_wrap=True, overflow="ellipsis")
             for stage in self._stages:
                 style = "green" if stage.finished else "bold"
-                grid.add_row(Text(stage.name, style), _bar(stage), Text(stage.describe()))
+                bar = _bar(stage, "=" if self._console.options.ascii_only else "━")
+                grid.add_row(Text(stage.name, style), bar, Text(stage.describe()))
             return grid
 
 
-def _bar(stage: Stage) -> Text:
+def _bar(stage: Stage, cell: str) -> Text:
     if not stage.total:
         return Text("")
     full = min(_BAR_CELLS, _BAR_CELLS * stage.done // stage.total)
-    return Text.assemble(("━" * full, "green"), ("━" * (_BAR_CELLS - full), "bright_black"))
+    return Text.assemble((cell * full, "green"), (cell * (_BAR_CELLS - full), "bright_black"))

@@ -38,8 +38,8 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a long time as a clock does: ``0:07``, ``12:34``, ``3:02:01``, ``2d 3:02:01``."""
-    minutes, second = divmod(math.ceil(seconds), 60)
+    """Format a time as a clock does: ``0:07``, ``12:34``, ``3:02:01``, ``2d 3:02:01``."""
+    minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
     if days:

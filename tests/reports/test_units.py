@@ -47,7 +47,7 @@ def test_short_times_carry_their_unit(seconds: float, text: str) -> None:
     ("seconds", "text"),
     [
         (0.0, "0:00"),
-        (6.2, "0:07"),
+        (6.6, "0:07"),
         (754.0, "12:34"),
         (10921.0, "3:02:01"),
         (183721.0, "2d 3:02:01"),
