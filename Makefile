@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install quickstart test check lint clean
+.PHONY: install quickstart test check lint docs clean
 
 install: $(VENV)/.installed
 
@@ -30,3 +30,6 @@ check: lint test
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache
+
+docs: install
+	$(BIN)/python -m rdm_batch.specs.document > docs/job-spec.md
