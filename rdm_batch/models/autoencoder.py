@@ -256,7 +256,9 @@ class Codebook(nn.Module):
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(size, dim)
+        # Not nn.Embedding(size, dim): drawing its normal weights on the meta device, where
+        # networks are built to learn their shapes, imports seconds worth of compiler.
+        self.embedding = nn.Embedding.from_pretrained(torch.empty(size, dim), freeze=False)
         nn.init.uniform_(self.embedding.weight, -1 / size, 1 / size)
 
     @torch.no_grad()
