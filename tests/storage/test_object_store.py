@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from stores import ObjectServer
+from tests.stores import ObjectServer
 
 from rdm_batch.errors import CheckpointError, SampleSetError
 from rdm_batch.storage.object_store import check_writable, local_path, open_store
