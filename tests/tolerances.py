@@ -21,3 +21,9 @@ CHAIN_BYTES_FRACTION = 1e-3
 # One way of computing a network against another within this package (guidance branches
 # together or apart, cached or recomputed): reordered float32 sums, as NETWORK_REL.
 REORDERED_REL = 1e-5
+
+# Scores against torch-fidelity on the same features: it sums means in float32 and takes the
+# general eigenvalues of an unsymmetric product; measured differences reach 4e-7.
+TORCH_FIDELITY_REL = 1e-5
+# One score against the same numbers summed in another order or in other blocks, in float64.
+MERGED_REL = 1e-9
