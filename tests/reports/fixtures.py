@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+from PIL import Image
 
 from rdm_batch.reports.latency import Latencies, summarize_latencies
+from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.result import (
     HeadReport,
     HeadTimes,
@@ -120,4 +123,28 @@ def make_report(num_illustrated: int = 4, k_nn: int = 4, seed: int = 0) -> RunRe
             for index in range(num_illustrated)
         ),
         warnings=("recall@4 was measured on 64 queries only",),
+    )
+
+
+def make_picture(seed: int, side: int = 32) -> bytes:
+    """Draw a disk on a plain background, as PNG."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:side, :side] / side
+    center, radius = generator.uniform(0.3, 0.7, size=2), generator.uniform(0.15, 0.3)
+    inside = (rows - center[0]) ** 2 + (columns - center[1]) ** 2 < radius**2
+    back, front = generator.integers(0, 256, size=(2, 3))
+    pixels = np.where(inside[..., None], front, back).astype(np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, format="PNG")
+    return sink.getvalue()
+
+
+def make_pictures(report: RunReport, side: int = 32) -> Pictures:
+    neighbor_ids = {row_id for sample in report.illustrated for row_id in sample.neighbor_ids}
+    return Pictures(
+        samples={
+            sample.sample_index: make_picture(sample.sample_index, side)
+            for sample in report.illustrated
+        },
+        neighbors={row_id: make_picture(1000 + row_id, side) for row_id in neighbor_ids},
     )
