@@ -6,11 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.stores import ObjectServer
 
 from rdm_batch.errors import CheckpointError, SampleSetError
 from rdm_batch.storage.object_store import check_writable, local_path, open_store
 from rdm_batch.storage.s3 import PART_BYTES
+from tests.stores import ObjectServer
 
 
 def test_written_bytes_are_read_back(storage_uri: str) -> None:
