@@ -279,6 +279,12 @@ class _RangeReader(io.RawIOBase):
         return self._position
 
     @override
+    def readall(self) -> bytes:
+        # The inherited one asks for 8 KiB at a time.
+        start, self._position = self._position, max(self._position, self._size)
+        return self._store.read_range(self._key, start, self._size) if start < self._size else b""
+
+    @override
     def readinto(self, buffer: Any) -> int:
         stop = min(self._position + len(buffer), self._size)
         if stop <= self._position:
