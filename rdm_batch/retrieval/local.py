@@ -118,6 +118,7 @@ def open_database(
     root: Path,
     *,
     leaves_to_search: int | None = None,
+    reorder: int | None = None,
     num_threads: int = 1,
     verify: Literal["size", "sha256"] = "size",
 ) -> LocalRetriever:
@@ -130,6 +131,7 @@ def open_database(
                 number,
                 manifest=manifest,
                 leaves_to_search=leaves_to_search,
+                reorder=reorder,
                 num_threads=num_threads,
                 verify=verify,
             )

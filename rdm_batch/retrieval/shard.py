@@ -162,6 +162,7 @@ def open_shard(
     *,
     manifest: DatabaseManifest | None = None,
     leaves_to_search: int | None = None,
+    reorder: int | None = None,
     num_threads: int = 1,
     verify: Literal["size", "sha256"] = "size",
 ) -> ShardSearcher:
@@ -174,7 +175,9 @@ def open_shard(
         root: Local database folder.
         shard: Shard number.
         manifest: The manifest, when already read.
-        leaves_to_search: Search effort of a partitioned shard; None means as built.
+        leaves_to_search: Partitions scanned per query of a partitioned shard; None means
+            as built.
+        reorder: Candidates a partitioned shard rescores per query; None means as built.
         num_threads: Threads of one search, at least 1.
         verify: Check file sizes only, or their digests as well.
 
@@ -192,10 +195,10 @@ def open_shard(
         root / entry.embeddings.path, entry.rows, manifest.dim, manifest.dtype
     )
     check_embeddings(embeddings, where, entry.first_row)
-    settings = entry.index
-    if leaves_to_search is not None:
-        settings = settings.model_copy(update={"leaves_to_search": leaves_to_search})
-        settings = settings.resolve(entry.rows)
+    effort = {"leaves_to_search": leaves_to_search, "reorder": reorder}
+    settings = entry.index.model_validate(
+        entry.index.model_dump() | {name: value for name, value in effort.items() if value}
+    ).resolve(entry.rows)
     if settings.kind == "brute_force":
         index = build_index(embeddings, settings, where, num_threads)
     else:
