@@ -29,6 +29,20 @@ from rdm_batch.reports.latency import LatencySummary
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
+# How scores are called where people read them, and whether more is better.
+_SCORE_NAMES = {
+    "fid": ("FID", False),
+    "sfid": ("sFID", False),
+    "clip-fid": ("CLIP-FID", False),
+    "kid": ("KID", False),
+    "is": ("IS", True),
+    "precision": ("precision", True),
+    "recall": ("recall", True),
+    "density": ("density", True),
+    "coverage": ("coverage", True),
+    "clip-score": ("CLIP-score", True),
+}
+
 
 class _Part(BaseModel):
     """Freeze the parts of a report and refuse fields and numbers a reader cannot use."""
@@ -233,6 +247,29 @@ class Score(_Part):
     uncertainty_method: str = ""
     description: dict[str, JsonValue] = Field(default_factory=dict)
     higher_is_better: bool | None = None
+
+    @classmethod
+    def named(
+        cls,
+        name: str,
+        value: float,
+        uncertainty: float | None,
+        uncertainty_method: str,
+        description: Mapping[str, JsonValue],
+    ) -> Score:
+        """Build a score from the name it has in a job file, such as "fid".
+
+        Names that are not known are kept as they are, with no direction.
+        """
+        shown, higher_is_better = _SCORE_NAMES.get(name, (name, None))
+        return cls(
+            name=shown,
+            value=value,
+            uncertainty=uncertainty,
+            uncertainty_method=uncertainty_method,
+            description={key: item for key, item in description.items() if item is not None},
+            higher_is_better=higher_is_better,
+        )
 
 
 class IllustratedSample(_Part):

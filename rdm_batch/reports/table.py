@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean
 
 from pydantic import JsonValue
@@ -199,9 +199,18 @@ def score_label(score: Score) -> str:
     return f"{score.name}{arrow}"
 
 
-def describe(description: dict[str, JsonValue]) -> str:
+def describe(description: Mapping[str, JsonValue]) -> str:
     """Write a description on one line; long digests keep their first twelve characters."""
-    return ", ".join(f"{key} {_short(value)}" for key, value in description.items())
+    return ", ".join(f"{key} {_short(value)}" for key, value in leaves(description))
+
+
+def leaves(tree: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
+    """List the values of nested mappings with their dotted names."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _short(value: JsonValue) -> str:
