@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +19,7 @@ from rdm_batch.reports.table import (
     new_table,
     print_blocks,
     score_label,
+    short_value,
     text_cell,
 )
 from rdm_batch.reports.units import (
@@ -40,7 +42,7 @@ class Verdict(Enum):
     BETTER = "better"
     WORSE = "worse"
     SAME = "same"
-    UNKNOWN = "-"
+    UNKNOWN = "no verdict"
 
 
 _STYLES = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.SAME: "", Verdict.UNKNOWN: ""}
@@ -50,7 +52,8 @@ _STYLES = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.SAME: "", Verd
 class Row:
     """Hold one figure of both runs; a missing one is shown as ``-``.
 
-    ``note`` says why there is no verdict, or what it rests on.
+    ``note`` says why there is no verdict; ``unlike`` lists what keeps two scores from being
+    compared.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Row:
     change: str
     verdict: Verdict
     note: str = ""
+    unlike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,18 +118,25 @@ def print_comparison(
     table = new_table("")
     table.title = None
     add_columns(table, "", ("A", "B", "change"))
-    table.add_column("", no_wrap=True)
-    table.add_column("", overflow="fold")
+    table.columns[0].no_wrap = True
+    table.add_column("B is", no_wrap=True)
     for row in comparison.rows:
         table.add_row(
             text_cell(row.name),
             row.first,
             row.second,
             row.change,
-            Text(row.verdict.value, _STYLES[row.verdict]),
-            text_cell(row.note, "bright_black"),
+            Text(row.note or row.verdict.value, _STYLES[row.verdict]),
         )
     blocks.append(table)
+    blocks.extend(
+        Group(
+            Text(f"The two do not compare in {printable(row.name)}", "bold"),
+            *(text_cell(f"  {line}") for line in row.unlike),
+        )
+        for row in comparison.rows
+        if row.unlike
+    )
     for title, lines in (
         ("The jobs differ", comparison.job_differences),
         ("Machines or software differ", comparison.origin_differences),
@@ -163,14 +174,14 @@ def _figures(report: RunReport) -> Iterator[_Figure]:
     speed, retrieval = report.throughput, report.retrieval
     yield _Figure("images/s", speed.images_per_s, True, format_number)
     with_start_up = speed.images_per_s_with_start_up
-    yield _Figure("images/s with start-up", with_start_up, True, format_number)
+    yield _Figure("images/s overall", with_start_up, True, format_number)
     yield _Figure("start-up", speed.start_up_s, False, format_seconds)
     yield _Figure("time in the model", speed.model_share, True, format_share)
     for scope in ("query", "batch"):
         latency = None if retrieval is None else getattr(retrieval, f"per_{scope}")
         for percentile in ("p50", "p95", "p99"):
             value = None if latency is None else getattr(latency, f"{percentile}_s")
-            yield _Figure(f"latency per {scope} {percentile}", value, False, format_seconds)
+            yield _Figure(f"{scope} latency {percentile}", value, False, format_seconds)
 
 
 def _score_rows(first: RunReport, second: RunReport, tolerance: float) -> Iterator[Row]:
@@ -188,14 +199,15 @@ def _score_rows(first: RunReport, second: RunReport, tolerance: float) -> Iterat
                 note="only in B" if score is None else "only in A",
             )
             continue
-        unlike = list(_differences(score.description, other.description))
+        unlike = tuple(_differences(score.description, other.description))
         yield Row(
             name=score_label(score),
             first=_measured(score),
             second=_measured(other),
             change=_change(score.value, other.value),
             verdict=Verdict.UNKNOWN if unlike else _judge_scores(score, other, tolerance),
-            note=f"do not compare: {', '.join(unlike)}" if unlike else "",
+            note="not comparable" if unlike else "",
+            unlike=unlike,
         )
 
 
@@ -253,7 +265,7 @@ def _origin(report: RunReport) -> dict[str, JsonValue]:
         "machine": provenance.machine.model_dump(mode="json"),
         "git_commit": provenance.git_commit,
         "ray_nodes": len(provenance.ray_nodes),
-        "heads": [head.device for head in report.throughput.heads],
+        "heads": dict(Counter(head.device for head in report.throughput.heads)),
         "software": dict(sorted(provenance.software.items())),
     }
 
@@ -263,5 +275,5 @@ def _differences(first: Mapping[str, JsonValue], second: Mapping[str, JsonValue]
     old, new = dict(leaves(first)), dict(leaves(second))
     for name in [*old, *(name for name in new if name not in old)]:
         if name not in old or name not in new or old[name] != new[name]:
-            sides = (tree.get(name, "not set") for tree in (old, new))
-            yield f"{name}: {' -> '.join(map(str, sides))}"
+            sides = (short_value(tree.get(name, "not set")) for tree in (old, new))
+            yield f"{name}: {' -> '.join(sides)}"

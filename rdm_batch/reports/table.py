@@ -201,7 +201,7 @@ def score_label(score: Score) -> str:
 
 def describe(description: Mapping[str, JsonValue]) -> str:
     """Write a description on one line; long digests keep their first twelve characters."""
-    return ", ".join(f"{key} {_short(value)}" for key, value in leaves(description))
+    return ", ".join(f"{key} {short_value(value)}" for key, value in leaves(description))
 
 
 def leaves(tree: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
@@ -213,7 +213,8 @@ def leaves(tree: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{key}", value
 
 
-def _short(value: JsonValue) -> str:
+def short_value(value: JsonValue) -> str:
+    """Write a value of a description; a digest keeps its first twelve characters."""
     text = value if isinstance(value, str) else json.dumps(value)
     is_digest = len(text) >= 32 and all(character in "0123456789abcdef" for character in text)
     return text[:12] if is_digest else text

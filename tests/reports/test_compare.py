@@ -52,7 +52,7 @@ def test_longer_latency_is_worse() -> None:
     slower = report.retrieval.per_query.model_copy(update={"p99_s": 1.0})
     retrieval = report.retrieval.model_copy(update={"per_query": slower})
     comparison = compare(report, report.model_copy(update={"retrieval": retrieval}))
-    assert comparison.worse == ("latency per query p99",)
+    assert comparison.worse == ("query latency p99",)
 
 
 def test_scores_within_their_uncertainty_are_the_same() -> None:
@@ -73,7 +73,10 @@ def test_scores_of_unlike_descriptions_get_no_verdict_but_the_reason() -> None:
     second = with_scores(fid(99.0, 0.1, resize={"filter": "box"}, k=3))
     found = row(compare(first, second), "FID ↓")
     assert found.verdict is Verdict.UNKNOWN
-    assert found.note == "do not compare: resize.filter: bicubic -> box, k: not set -> 3"
+    assert found.unlike == ("resize.filter: bicubic -> box", "k: not set -> 3")
+    stream = io.StringIO()
+    print_comparison(first, second, compare(first, second), Console(file=stream, width=80))
+    assert "The two do not compare in FID ↓\n  resize.filter: bicubic -> box\n" in stream.getvalue()
 
 
 def test_a_score_of_one_run_only_is_listed() -> None:
@@ -109,6 +112,7 @@ def test_differences_of_job_and_machine_are_named() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_printed_comparison_fits_the_width(width: int) -> None:
     first, second = make_report(), with_rate(100.0)
+    second = second.model_copy(update={"scores": (fid(1234.5, 0.012), *first.scores[1:])})
     stream = io.StringIO()
     print_comparison(first, second, compare(first, second), Console(file=stream, width=width))
     lines = stream.getvalue().splitlines()
