@@ -27,3 +27,7 @@ REORDERED_REL = 1e-5
 TORCH_FIDELITY_REL = 1e-5
 # One score against the same numbers summed in another order or in other blocks, in float64.
 MERGED_REL = 1e-9
+
+# Cosines computed in double and rounded to float32: another order of the double sum can
+# move a value across a rounding border, that is, by one last place (2^-23 relative).
+COSINE_REL = 2**-23
