@@ -258,7 +258,7 @@ class Codebook(nn.Module):
         super().__init__()
         # Not nn.Embedding(size, dim): drawing its normal weights on the meta device, where
         # networks are built to learn their shapes, imports seconds worth of compiler.
-        self.embedding = nn.Embedding.from_pretrained(torch.empty(size, dim), freeze=False)
+        self.embedding = nn.Embedding(size, dim, _weight=torch.empty(size, dim))
         nn.init.uniform_(self.embedding.weight, -1 / size, 1 / size)
 
     @torch.no_grad()
