@@ -162,11 +162,15 @@ class TransformerBlock(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "batch token width"], neighbors: KeysValues, guided: bool = False
+        self,
+        x: Float[Tensor, "batch token width"],
+        neighbors: KeysValues,
+        guided: bool = False,
+        is_causal: bool = False,
     ) -> Float[Tensor, "_ token width"]:
-        """Transform a sequence without causal order; see ``cross_attend`` for ``guided``."""
+        """Transform a sequence; see ``cross_attend`` for ``guided``."""
         normed = self.norm1(x)
-        x = x + self.attn1(normed, self.attn1.keys_values(normed))
+        x = x + self.attn1(normed, self.attn1.keys_values(normed), is_causal)
         x = self.cross_attend(x, neighbors, guided)
         out: Tensor = x + self.ff(self.norm3(x))
         return out

@@ -6,6 +6,7 @@ where the weights come from or how samples are drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -171,7 +172,72 @@ class RdmArchitecture(_Sizes):
         return (self.unet.latent_channels, self.latent_size, self.latent_size)
 
 
-Architecture = RdmArchitecture
+class TransformerConfig(_Sizes):
+    """Size the causal transformer of an autoregressive head."""
+
+    vocabulary_in: PositiveInt = Field(
+        description="Rows of the token embedding: codes and special tokens."
+    )
+    vocabulary_out: PositiveInt = Field(description="Codes the transformer chooses among.")
+    depth: PositiveInt = Field(description="Number of transformer blocks.")
+    num_heads: PositiveInt = Field(description="Heads of every attention.")
+    head_channels: PositiveInt = Field(default=64, description="Channels of one attention head.")
+    context_dim: PositiveInt = Field(description="Width of the neighbor embeddings.")
+    num_positions: PositiveInt = Field(
+        description="Longest sequence, and tokens of an image: a square, row by row."
+    )
+
+    @property
+    def width(self) -> int:
+        """Channels of the sequence."""
+        return self.num_heads * self.head_channels
+
+
+class RarmArchitecture(_Sizes):
+    """Describe a retrieval-augmented autoregressive head."""
+
+    kind: Literal["rarm"] = "rarm"
+    transformer: TransformerConfig
+    autoencoder: VqAutoencoderConfig
+    start_token: Annotated[int, Field(ge=0)] = Field(
+        description="Token every sequence starts with."
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> RarmArchitecture:
+        if self.transformer.vocabulary_out != self.autoencoder.codebook_size:
+            raise ValueError(
+                f"transformer.vocabulary_out is {self.transformer.vocabulary_out} but "
+                f"autoencoder.codebook_size is {self.autoencoder.codebook_size}; they must be equal"
+            )
+        if self.start_token >= self.transformer.vocabulary_in:
+            raise ValueError(
+                f"start_token {self.start_token} is not below transformer.vocabulary_in "
+                f"{self.transformer.vocabulary_in}"
+            )
+        if math.isqrt(self.transformer.num_positions) ** 2 != self.transformer.num_positions:
+            raise ValueError(
+                f"transformer.num_positions {self.transformer.num_positions} is not a square number"
+            )
+        return self
+
+    @property
+    def latent_size(self) -> int:
+        """Side length of the grid of tokens."""
+        return math.isqrt(self.transformer.num_positions)
+
+    @property
+    def image_size(self) -> int:
+        """Side length of the images."""
+        return self.latent_size * self.autoencoder.downsampling
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the neighbor embeddings."""
+        return self.transformer.context_dim
+
+
+Architecture = Annotated[RdmArchitecture | RarmArchitecture, Field(discriminator="kind")]
 
 _ADAPTER: TypeAdapter[Architecture] = TypeAdapter(Architecture)
 
