@@ -10,17 +10,60 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
 
 from rdm_batch import __version__
 from rdm_batch.errors import RdmBatchError
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the argument parser with every subcommand."""
     parser = argparse.ArgumentParser(prog="rdm-batch", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"rdm-batch {__version__}")
-    parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_report(commands)
     return parser
+
+
+def _add_report(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="show a finished job again, or two side by side",
+        description="Print the summary of a finished job and write its page again, from saved "
+        "results alone. With two jobs, print them side by side and say what keeps them from "
+        "being compared.",
+    )
+    parser.add_argument("uri", metavar="URI", help="output location of a job, or a report.json")
+    parser.add_argument("other", metavar="OTHER", nargs="?", help="the run to compare with URI")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the page here (default: beside the samples)"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.05,
+        metavar="FRACTION",
+        help="difference between two runs that counts as noise (default: 0.05)",
+    )
+    parser.add_argument(
+        "--fail-on-worse",
+        action="store_true",
+        help="exit with status 2 when a figure of OTHER is worse than that of URI",
+    )
+    parser.set_defaults(run=_run_report)
+
+
+def _run_report(args: argparse.Namespace) -> int:
+    from rdm_batch.reports.command import show_comparison, show_report
+
+    if args.other is None:
+        show_report(args.uri, args.out)
+        return 0
+    worse = show_comparison(args.uri, args.other, args.tolerance)
+    return 2 if worse and args.fail_on_worse else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,62 @@
+"""What defines the samples of a job, and nothing else (design D1).
+
+Two jobs with the same identity make the same bytes. Files enter by their content, not by
+where they are stored; the cluster, the evaluation, the job's name and the output location
+do not enter at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from rdm_batch.specs.job import JobSpec
+
+_NOT_IDENTITY = {
+    "name": True,
+    "cluster": True,
+    "evaluation": True,
+    "model": {"checkpoint", "preset", "architecture"},
+    "database": {"uri", "encoder", "retriever_shards"},
+    "conditioning": {"prompts", "prompts_file"},
+    "output": {"uri"},
+}
+
+
+@dataclass(frozen=True)
+class ContentDigests:
+    """Digests of the files a job reads.
+
+    Args:
+        checkpoint: Of the weights and the architecture used. None for a head without.
+        database: Of the database manifest, which covers its embeddings and indexes.
+        encoder: Of the encoder weights. None when no text is embedded.
+        prompts: The prompts in order, read from wherever they stand. None without text.
+    """
+
+    checkpoint: str | None
+    database: str
+    encoder: str | None
+    prompts: tuple[str, ...] | None
+
+
+def job_identity(spec: JobSpec, contents: ContentDigests) -> dict[str, Any]:
+    """Collect everything that defines the samples, as plain JSON values."""
+    identity: dict[str, Any] = spec.model_dump(mode="json", exclude=_NOT_IDENTITY)  # type: ignore[arg-type]
+    identity["model"]["checkpoint_digest"] = contents.checkpoint
+    identity["database"]["digest"] = contents.database
+    if contents.encoder is not None:
+        identity["database"]["encoder_digest"] = contents.encoder
+    if contents.prompts is not None:
+        text = "\n".join(contents.prompts).encode()
+        identity["conditioning"]["num_prompts"] = len(contents.prompts)
+        identity["conditioning"]["prompts_digest"] = hashlib.sha256(text).hexdigest()
+    return identity
+
+
+def identity_digest(identity: dict[str, Any]) -> str:
+    """Hash an identity: SHA-256 over its canonical JSON."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

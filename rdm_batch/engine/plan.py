@@ -1,0 +1,46 @@
+"""From a job to its units of work, as a pure function of the spec (design D2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from rdm_batch.specs.job import JobSpec
+
+
+@dataclass(frozen=True)
+class ShardRange:
+    """A fixed range of sample indices, computed and committed as one.
+
+    Args:
+        index: Position of the shard in the set.
+        start: First sample index.
+        stop: One past the last sample index.
+    """
+
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in the shard."""
+        return self.stop - self.start
+
+    def batches(self, batch_size: int) -> list[Int64[np.ndarray, " batch"]]:
+        """Split the shard into the fixed batches a head computes at once."""
+        return [
+            np.arange(first, min(first + batch_size, self.stop), dtype=np.int64)
+            for first in range(self.start, self.stop, batch_size)
+        ]
+
+
+def plan_shards(spec: JobSpec) -> list[ShardRange]:
+    """List every shard of a job, in order."""
+    size, total = spec.output.shard_size, spec.sampling.num_samples
+    return [
+        ShardRange(index, start, min(start + size, total))
+        for index, start in enumerate(range(0, total, size))
+    ]

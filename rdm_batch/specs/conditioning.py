@@ -1,0 +1,93 @@
+"""The ``conditioning`` part of a job file: what the head is given for each sample."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from rdm_batch.specs.base import Spec, Uri
+
+
+class _Conditioning(Spec):
+    k_nn: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=4, description="Neighbors per query, the query itself included where it counts."
+    )
+
+
+class UnconditionalConditioning(_Conditioning):
+    """Draw a pseudo-query from the database; its neighbors are the context."""
+
+    mode: Literal["unconditional"] = Field(
+        description="Draw a pseudo-query from the database by the proposal distribution."
+    )
+    top_m: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="Fraction of the query pool kept, most frequent neighbors of the training "
+        "set first. Small values raise precision and lower recall.",
+    )
+    weighting: Literal["proposal", "uniform"] = Field(
+        default="proposal",
+        description="Draw from the kept entries in proportion to the proposal distribution, or "
+        "uniformly. `uniform` with `top_m: 1.0` needs no proposal distribution.",
+    )
+
+
+class TextConditioning(_Conditioning):
+    """Follow prompts through the shared text and image space of CLIP."""
+
+    mode: Literal["text"] = Field(description="Follow prompts. Sample i takes prompt i mod P.")
+    prompts: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        default=None, strict=False, description="The prompts, inline."
+    )
+    prompts_file: Uri | None = Field(
+        default=None, description="A UTF-8 text file with one prompt a line; empty lines skipped."
+    )
+    context: Literal["text", "text_and_neighbors", "neighbors"] = Field(
+        default="neighbors",
+        description="`text`: the text embedding alone. `text_and_neighbors`: the text embedding "
+        "and its k_nn - 1 nearest images. `neighbors`: its k_nn nearest images only.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TextConditioning:
+        if (self.prompts is None) == (self.prompts_file is None):
+            raise ValueError("give exactly one of prompts and prompts_file")
+        if self.prompts is not None and not self.prompts:
+            raise ValueError("prompts is empty; give at least one prompt")
+        return self
+
+
+class ClassConditioning(_Conditioning):
+    """Draw k neighbors at random from the pool that a class name retrieves."""
+
+    mode: Literal["class"] = Field(
+        description="Retrieve a pool for each label; every sample draws k_nn of it. "
+        "Sample i takes label i mod L."
+    )
+    labels: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = Field(
+        strict=False, description="Class names."
+    )
+    template: str = Field(
+        default="An image of a {label}.",
+        description="The text that is embedded for a label; `{label}` stands for the class name.",
+    )
+    pool_size: Annotated[int, Field(ge=1)] = Field(
+        default=50, description="Entries retrieved for a label (l in the paper), at least k_nn."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ClassConditioning:
+        if "{label}" not in self.template:
+            raise ValueError(f"template {self.template!r} has no {{label}} to fill in")
+        if self.pool_size < self.k_nn:
+            raise ValueError(
+                f"pool_size is {self.pool_size} but k_nn is {self.k_nn}; "
+                "a sample cannot draw more neighbors than its pool holds"
+            )
+        return self
+
+
+ConditioningSpec = Annotated[
+    UnconditionalConditioning | TextConditioning | ClassConditioning, Field(discriminator="mode")
+]

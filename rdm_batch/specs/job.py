@@ -1,0 +1,147 @@
+"""The job file: one generation and evaluation run, declared."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from rdm_batch.specs.base import Spec, Uri
+from rdm_batch.specs.conditioning import ConditioningSpec
+from rdm_batch.specs.model import ModelSpec
+from rdm_batch.specs.sampling import SamplingSpec
+
+_SAMPLERS_OF_HEAD = {
+    "rdm": ("ddim", "plms", "dpm_solver_pp"),
+    "rarm": ("autoregressive",),
+    "noise": ("none",),
+}
+
+
+class EncoderSpec(Spec):
+    """The CLIP that embeds prompts and images."""
+
+    name: str = Field(
+        description="`shapes-clip` for the embedded world's, or an open_clip architecture such as "
+        "`ViT-B-32-quickgelu`."
+    )
+    weights: Uri | None = Field(
+        default=None, description="Weights file. None for `shapes-clip`, whose weights ship here."
+    )
+
+
+class DatabaseSpec(Spec):
+    """The retrieval database and how hard to search it."""
+
+    uri: Uri = Field(description="A database made by `rdm-batch database build`.")
+    encoder: EncoderSpec | None = Field(
+        default=None,
+        description="Encoder for prompts and labels; must be the one the database was built with. "
+        "Only `text` and `class` conditioning need it.",
+    )
+    retriever_shards: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Retriever actors; the database's index shards are spread over them. "
+        "None: one actor for each index shard. Never changes results.",
+    )
+    leaves_to_search: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Search effort: partitions searched for a query. None: as built.",
+    )
+    reorder: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Search effort: candidates rescored exactly for a query. None: as built.",
+    )
+
+
+class OutputSpec(Spec):
+    """Where the sample set goes."""
+
+    uri: Uri = Field(
+        description="Folder or `s3://bucket/prefix` of the sample set. Running the same job again "
+        "completes what is missing there; another job is refused."
+    )
+    shard_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=256, description="Samples per shard: the unit of work, of commit and of resume."
+    )
+
+
+class ExtractorSpec(Spec):
+    """The network whose features the scores compare."""
+
+    name: str = Field(
+        description="`shapes-clip`, `inception-v3-compat`, `vgg16`, `dinov2-vit-b-14`, or an "
+        "open_clip architecture."
+    )
+    weights: Uri | None = Field(
+        default=None, description="Weights file. None for `shapes-clip`, whose weights ship here."
+    )
+
+
+class EvaluationSpec(Spec):
+    """How the finished set is judged."""
+
+    reference: Uri = Field(
+        description="Reference statistics or features, made by `rdm-batch reference build`, or an "
+        "ADM `.npz`."
+    )
+    scores: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        default=("fid", "precision", "recall"), strict=False, description="Scores to compute."
+    )
+    extractor: ExtractorSpec = Field(description="Feature extractor.")
+
+
+class ClusterSpec(Spec):
+    """What the job takes of the cluster. Never changes the samples."""
+
+    heads: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Head actors. None: one for each GPU, or on a cluster without GPUs as many as "
+        "its CPUs allow.",
+    )
+    gpus_per_head: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="GPUs (or a fraction of one) per head. None: 1 where there are GPUs, else 0.",
+    )
+    cpus_per_head: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="CPUs reserved per head. None: model.cpu_threads without a GPU, else 1.",
+    )
+    cpus_per_retriever: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="CPUs reserved per retriever actor. 0 lets retrievers share the heads' CPUs.",
+    )
+
+
+class JobSpec(Spec):
+    """A whole job file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
+        description="Shown in progress lines and on the page."
+    )
+    model: ModelSpec = Field(description="The decoding head.")
+    database: DatabaseSpec = Field(description="The retrieval database.")
+    conditioning: ConditioningSpec = Field(description="What each sample is conditioned on.")
+    sampling: SamplingSpec = Field(description="How many samples, and how each is drawn.")
+    output: OutputSpec = Field(description="Where the sample set goes.")
+    evaluation: EvaluationSpec | None = Field(
+        default=None, description="Scores of the finished set. None: generate only."
+    )
+    cluster: ClusterSpec = Field(
+        default_factory=ClusterSpec, description="Share of the Ray cluster."
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> JobSpec:
+        allowed = _SAMPLERS_OF_HEAD[self.model.head]
+        if self.sampling.sampler not in allowed:
+            raise ValueError(
+                f"sampling.sampler {self.sampling.sampler!r} does not drive model.head "
+                f"{self.model.head!r}; use {' or '.join(allowed)}"
+            )
+        if self.conditioning.mode != "unconditional" and self.database.encoder is None:
+            raise ValueError(
+                f"conditioning.mode {self.conditioning.mode!r} embeds text, but database.encoder "
+                "is not set; name the encoder the database was built with"
+            )
+        return self

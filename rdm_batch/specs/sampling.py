@@ -1,0 +1,83 @@
+"""The ``sampling`` part of a job file: how many samples, and how each is drawn."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rdm_batch.specs.base import Spec
+
+
+class _Sampling(Spec):
+    num_samples: Annotated[int, Field(ge=1)] = Field(description="Images in the finished set.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        default=0, description="With the sample index, the only source of randomness."
+    )
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=32,
+        description="Samples a head computes at once. Shards are computed in fixed batches, and "
+        "float sums depend on their shape, so it belongs to what defines the samples.",
+    )
+    guidance_scale: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = Field(
+        default=1.0, description="Classifier-free guidance; 1 is none."
+    )
+
+
+class _Diffusion(_Sampling):
+    num_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=50, description="Solver steps; each is one network evaluation (two with guidance)."
+    )
+    timesteps: Literal["even", "published"] = Field(
+        default="even",
+        description="`even`: exactly num_steps times. `published`: the authors' rule, "
+        "`range(0, 1000, 1000 // num_steps) + 1`, which can take more steps than asked for.",
+    )
+
+
+class DdimSampling(_Diffusion):
+    """DDIM (Song et al. 2021, arXiv:2010.02502)."""
+
+    sampler: Literal["ddim"] = Field(description="DDIM.")
+    eta: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="Share of fresh noise: 0 deterministic, 1 ancestral."
+    )
+
+
+class PlmsSampling(_Diffusion):
+    """PLMS (Liu et al. 2022, arXiv:2202.09778)."""
+
+    sampler: Literal["plms"] = Field(description="Pseudo linear multistep.")
+
+
+class DpmSolverSampling(_Diffusion):
+    """DPM-Solver++ 2M (Lu et al. 2022, arXiv:2211.01095)."""
+
+    sampler: Literal["dpm_solver_pp"] = Field(description="DPM-Solver++ (2M, multistep).")
+
+
+class AutoregressiveSampling(_Sampling):
+    """Draw tokens one after the other."""
+
+    sampler: Literal["autoregressive"] = Field(description="Token by token, for `head: rarm`.")
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(
+        default=1.0, description="Divides the logits before drawing."
+    )
+    top_k: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Keep the k largest logits. None keeps all."
+    )
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="Keep the smallest set with this probability. None keeps all."
+    )
+
+
+class NoSampling(_Sampling):
+    """For the head without a network, which has nothing to solve."""
+
+    sampler: Literal["none"] = Field(description="For `head: noise`.")
+
+
+SamplingSpec = Annotated[
+    DdimSampling | PlmsSampling | DpmSolverSampling | AutoregressiveSampling | NoSampling,
+    Field(discriminator="sampler"),
+]
