@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from compare import relative_error
-from tolerances import REORDERED_REL
 
 from rdm_batch.models.unet import UNet
 from rdm_batch.specs.architecture import RdmArchitecture, UNetConfig
+from tests.compare import relative_error
+from tests.tolerances import REORDERED_REL
 
 
 def _randomize(unet: UNet) -> UNet:

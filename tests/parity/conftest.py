@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recipe import rdm_weights
 
 from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.specs.architecture import RdmArchitecture, UNetConfig, VqAutoencoderConfig
+from tests.parity.recipe import rdm_weights
 
 _DATA = Path(__file__).parent / "data"
 

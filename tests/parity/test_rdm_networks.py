@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from compare import relative_error
-from tolerances import DECODED_REL, NETWORK_REL
 
 from rdm_batch.models.layers import timestep_embedding
 from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.models.pixels import to_uint8
+from tests.compare import relative_error
+from tests.tolerances import DECODED_REL, NETWORK_REL
 
 Oracle = dict[str, np.ndarray]
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
-from compare import relative_error
-from tolerances import SCHEDULE_REL
 
 from rdm_batch.sampling.schedules import NoiseSchedule
 from rdm_batch.specs.architecture import NoiseScheduleConfig
+from tests.compare import relative_error
+from tests.tolerances import SCHEDULE_REL
 
 
 def test_noise_schedule_is_the_published_one(rdm_oracle: dict[str, np.ndarray]) -> None:
