@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rdm-batch {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_report(commands)
+    _add_train(commands)
     return parser
 
 
@@ -64,6 +65,35 @@ def _run_report(args: argparse.Namespace) -> int:
         return 0
     worse = show_comparison(args.uri, args.other, args.tolerance)
     return 2 if worse and args.fail_on_worse else 0
+
+
+def _add_train(commands: Commands) -> None:
+    train = commands.add_parser("train", help="train an encoder, an autoencoder or a head")
+    kinds = train.add_subparsers(dest="kind", required=True, metavar="KIND")
+    for kind, summary in (
+        ("clip", "the image and text encoder"),
+        ("autoencoder", "the autoencoder under a diffusion head"),
+        ("rdm", "a retrieval-augmented diffusion head"),
+    ):
+        parser = kinds.add_parser(
+            kind,
+            help=summary,
+            description=f"Train {summary}. Writes weights.safetensors, checkpoint.pt, pictures "
+            "and training.json.",
+        )
+        parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML")
+        parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+        parser.add_argument(
+            "--resume", action="store_true", help="continue from checkpoint.pt in FOLDER"
+        )
+        parser.set_defaults(run=_run_train)
+
+
+def _run_train(args: argparse.Namespace) -> int:
+    from rdm_batch.pipelines.train import train
+
+    print(train(args.kind, args.config, args.out, args.resume))
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
