@@ -27,7 +27,10 @@ from rdm_batch.specs.training import Optimization
 class Objective(Protocol):
     """What is trained: a network and the loss of one step."""
 
-    network: nn.Module
+    @property
+    def network(self) -> nn.Module:
+        """The network whose parameters are updated."""
+        ...
 
     def loss(self, step: int, rows: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
         """Compute the loss of one batch.
@@ -100,7 +103,7 @@ class TrainingLoop:
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 loss = self.objective.loss(self.step, self._rows(self.step), generator)
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
             self._optimizer.step()
             self.step += 1
