@@ -79,10 +79,16 @@ def check_encoder(spec: JobSpec, manifest: DatabaseManifest | None) -> str | Non
     if spec.conditioning.mode == "unconditional" or encoder is None:
         return None
     digest = named_encoder_digest(encoder.name, encoder.weights)
-    if manifest is not None and digest != manifest.encoder.digest:
+    if manifest is None:
+        return digest
+    recorded = manifest.encoder.digest
+    # Imported embeddings come with the name of their encoder only.
+    same = encoder.name == manifest.encoder.name if recorded is None else digest == recorded
+    if not same:
         raise DatabaseError(
             f"Database {spec.database.uri}",
-            f"was built with {manifest.encoder.name} (digest {manifest.encoder.digest[:12]}), "
+            f"was built with {manifest.encoder.name} "
+            f"(digest {recorded[:12] if recorded else 'not recorded'}), "
             f"but database.encoder is {encoder.name} (digest {digest[:12]})",
             "one encoder for images and prompts",
             "rebuild the database, or name the encoder it was built with",
