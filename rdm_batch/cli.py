@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_report(commands)
     _add_database(commands)
+    _add_train(commands)
     return parser
 
 
@@ -259,6 +260,35 @@ def _print_database(uri: str, manifest: DatabaseManifest) -> None:
         print(f"  left out  {skipped}")
     if len(manifest.source.skipped) > 10:
         print(f"  left out  {len(manifest.source.skipped) - 10:,} more, listed in database.json")
+
+
+def _add_train(commands: Commands) -> None:
+    train = commands.add_parser("train", help="train an encoder, an autoencoder or a head")
+    kinds = train.add_subparsers(dest="kind", required=True, metavar="KIND")
+    for kind, summary in (
+        ("clip", "the image and text encoder"),
+        ("autoencoder", "the autoencoder under a diffusion head"),
+        ("rdm", "a retrieval-augmented diffusion head"),
+    ):
+        parser = kinds.add_parser(
+            kind,
+            help=summary,
+            description=f"Train {summary}. Writes weights.safetensors, checkpoint.pt, pictures "
+            "and training.json.",
+        )
+        parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML")
+        parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+        parser.add_argument(
+            "--resume", action="store_true", help="continue from checkpoint.pt in FOLDER"
+        )
+        parser.set_defaults(run=_run_train)
+
+
+def _run_train(args: argparse.Namespace) -> int:
+    from rdm_batch.pipelines.train import train
+
+    print(train(args.kind, args.config, args.out, args.resume))
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

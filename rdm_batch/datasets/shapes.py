@@ -81,9 +81,13 @@ _TEMPLATES = (
     "An image of a {shape}.",
 )
 _LINE_WIDTH = {"outline": 2.0, "hatched": 1.1, "dotted": 1.1}
-_PATTERN_PERIOD = 4.0
-_STRIPE_WIDTH = 1.9
-_DOT_RADIUS = 1.2
+_CELL_ROWS, _CELL_COLUMNS = np.indices((IMAGE_SIZE, IMAGE_SIZE)) % 4
+# What fills a shape inside its line: cells of 4 x 4 pixels, fixed to the picture.
+_PATTERNS = {
+    "outline": np.zeros((IMAGE_SIZE, IMAGE_SIZE)),
+    "hatched": ((_CELL_ROWS + _CELL_COLUMNS) % 4 < 2).astype(np.float64),
+    "dotted": ((_CELL_ROWS // 2 == 0) & (_CELL_COLUMNS // 2 == 0)).astype(np.float64),
+}
 _AXIS = (np.arange(IMAGE_SIZE) + 0.5) - IMAGE_SIZE / 2
 _GRID_Y, _GRID_X = np.meshgrid(_AXIS, _AXIS, indexing="ij")
 
@@ -232,9 +236,9 @@ def draw(
     half = 0.06 * jitter[3]
     cosine, sine = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
     x, y = cosine * x + sine * y, cosine * y - sine * x
-    paint = _coverage(attributes["style"], _distance(attributes["shape"], x, y, radius), x, y)
-    front = np.array(COLORS[attributes["color"]]) + 10.0 * np.array(jitter[4:7])
-    back = np.array(BACKGROUNDS[attributes["background"]]) + 8.0 * np.array(jitter[7:10])
+    paint = _coverage(attributes["style"], _distance(attributes["shape"], x, y, radius))
+    front = np.array(COLORS[attributes["color"]]) + 4.0 * np.array(jitter[4:7])
+    back = np.array(BACKGROUNDS[attributes["background"]]) + 4.0 * np.array(jitter[7:10])
     mixed = paint[..., None] * front + (1.0 - paint[..., None]) * back
     return np.clip(np.floor(mixed + 0.5), 0, 255).astype(np.uint8)
 
@@ -247,7 +251,8 @@ def _distance(
 ) -> Float64[np.ndarray, "height width"]:
     """Compute each pixel's distance to the shape's border, in pixels, negative inside."""
     if shape == "circle":
-        return np.sqrt(x * x + y * y) - radius
+        from_circle: Float64[np.ndarray, "height width"] = np.sqrt(x * x + y * y) - radius
+        return from_circle
     corners = _CORNERS[shape] * radius
     start_x, start_y = corners[:, 0, None, None], corners[:, 1, None, None]
     edges = np.roll(corners, -1, axis=0) - corners
@@ -262,29 +267,17 @@ def _distance(
     spans = (start_y > y) != (end_y > y)
     rises = np.where(edge_y == 0.0, 1.0, edge_y)
     crossings = (spans & (x < start_x + (y - start_y) * edge_x / rises)).sum(axis=0)
-    return np.where(crossings % 2 == 1, -distance, distance)
+    signed: Float64[np.ndarray, "height width"] = np.where(crossings % 2, -distance, distance)
+    return signed
 
 
 def _coverage(
-    style: str,
-    distance: Float64[np.ndarray, "height width"],
-    x: Float64[np.ndarray, "height width"],
-    y: Float64[np.ndarray, "height width"],
+    style: str, distance: Float64[np.ndarray, "height width"]
 ) -> Float64[np.ndarray, "height width"]:
     """Compute how much of each pixel is painted, 0 to 1, with one pixel of smoothing."""
-    inside = np.clip(0.5 - distance, 0.0, 1.0)
+    inside: Float64[np.ndarray, "height width"] = np.clip(0.5 - distance, 0.0, 1.0)
     if style == "filled":
         return inside
     line = inside - np.clip(0.5 - (distance + _LINE_WIDTH[style]), 0.0, 1.0)
-    if style == "outline":
-        return line
-    half = _PATTERN_PERIOD / 2
-    if style == "hatched":
-        across = (x + y) / math.sqrt(2.0)
-        from_stripe = np.abs((across + half) % _PATTERN_PERIOD - half)
-        pattern = np.clip(0.5 + _STRIPE_WIDTH / 2 - from_stripe, 0.0, 1.0)
-    else:
-        off_x = np.abs((x + half) % _PATTERN_PERIOD - half)
-        off_y = np.abs((y + half) % _PATTERN_PERIOD - half)
-        pattern = np.clip(0.5 + _DOT_RADIUS - np.sqrt(off_x * off_x + off_y * off_y), 0.0, 1.0)
-    return np.maximum(line, inside * pattern)
+    covered: Float64[np.ndarray, "height width"] = np.maximum(line, inside * _PATTERNS[style])
+    return covered

@@ -69,7 +69,7 @@ class VqObjective:
     def _revive(self, generator: torch.Generator) -> None:
         rows = torch.randint(len(self.images), (_REVIVAL_IMAGES,), generator=generator)
         latents = torch.cat(
-            [self.network.encode(self.images.batch(part)).float() for part in rows.split(64)]
+            [self.network.encode(self.images.batch(part)).float() for part in torch.split(rows, 64)]
         )
         words = self.network.quantize.embedding.weight
         used = self.network.quantize.nearest(latents).flatten().bincount(minlength=len(words))

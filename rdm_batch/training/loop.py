@@ -27,7 +27,10 @@ from rdm_batch.specs.training import Optimization
 class Objective(Protocol):
     """What is trained: a network and the loss of one step."""
 
-    network: nn.Module
+    @property
+    def network(self) -> nn.Module:
+        """The network whose parameters are updated."""
+        ...
 
     def loss(self, step: int, rows: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
         """Compute the loss of one batch.
