@@ -259,6 +259,17 @@ def _fit(image: UInt8[np.ndarray, "_ _ 3"], size: int) -> UInt8[np.ndarray, "siz
     return resized[top : top + size, left : left + size]
 
 
+def encoder_digest(path_or_name: str | Path, weights_path: str | Path | None = None) -> str:
+    """Identify an encoder without loading it; arguments as ``load_encoder``.
+
+    Raises:
+        CheckpointError: If a file is missing.
+    """
+    if weights_path is None:
+        return _digest(Path(path_or_name))
+    return _digest(Path(weights_path), str(path_or_name))
+
+
 def _digest(path: Path, *settings: str) -> str:
     if not path.is_file():
         raise CheckpointError(str(path), "no such file", "the encoder's weights")

@@ -176,7 +176,7 @@ def _read_database(spec: RdmTraining, encoder: ImageTextEncoder) -> np.ndarray:
     if manifest.encoder.digest != encoder.digest:
         raise DatabaseError(
             spec.database,
-            f"embedded by {manifest.encoder.name} {manifest.encoder.digest[:12]}",
+            f"embedded by {manifest.encoder.name} {(manifest.encoder.digest or 'unknown')[:12]}",
             f"{encoder.name} {encoder.digest[:12]}, the encoder of this training",
             "build the database again or name its encoder",
         )

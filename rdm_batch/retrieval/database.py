@@ -14,7 +14,15 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.index import IndexSettings
@@ -47,7 +55,9 @@ class EncoderRecord(_Frozen):
     """Identify the encoder that made the embeddings."""
 
     name: str
-    digest: str
+    digest: str | None = Field(
+        description="SHA-256 of its weights and configuration; None for imported embeddings."
+    )
 
 
 class SourceRecord(_Frozen):
@@ -56,10 +66,10 @@ class SourceRecord(_Frozen):
     description: str
     images: int = Field(ge=0)
     patches_per_image: int | None = Field(
-        None, description="Random crops per image; None means whole images."
+        default=None, description="Random crops per image; None means whole images."
     )
     patch_seed: int | None = None
-    skipped: tuple[str, ...] = Field((), description="Damaged files that were left out.")
+    skipped: tuple[str, ...] = Field(default=(), description="Damaged files that were left out.")
 
 
 class DatabaseShard(_Frozen):
@@ -69,7 +79,8 @@ class DatabaseShard(_Frozen):
     first_row: int = Field(ge=0)
     index: IndexSettings
     recall_at_20: float | None = Field(
-        None, description="Measured when built, against exact search; None for exact shards."
+        default=None,
+        description="Measured when built, against exact search; None for exact shards.",
     )
     embeddings: StoredFile
     thumbnails: StoredFile | None = None
@@ -91,7 +102,9 @@ class DatabaseManifest(_Frozen):
     dtype: Literal["float16", "float32"]
     encoder: EncoderRecord
     source: SourceRecord
-    build_digest: str = Field(description="Digest of the request; equal requests, same build.")
+    build: dict[str, JsonValue] = Field(
+        description="The request this database answers; equal requests are the same build."
+    )
     shards: tuple[DatabaseShard, ...] = Field(min_length=1)
     proposal: StoredFile | None = None
     digest: str = ""
@@ -150,8 +163,13 @@ def stored_file(root: Path, path: Path) -> StoredFile:
 def write_manifest(root: Path, manifest: DatabaseManifest) -> DatabaseManifest:
     """Write the manifest, which makes the database complete; give it back with its digest."""
     complete = manifest.with_digest()
-    (root / MANIFEST_NAME).write_text(complete.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (root / MANIFEST_NAME).write_bytes(render_manifest(complete))
     return complete
+
+
+def render_manifest(manifest: DatabaseManifest) -> bytes:
+    """Render a manifest as the content of its file."""
+    return (manifest.model_dump_json(indent=1) + "\n").encode()
 
 
 def read_manifest(root: Path) -> DatabaseManifest:
@@ -169,19 +187,30 @@ def read_manifest(root: Path) -> DatabaseManifest:
             "a complete database",
             "build it with `rdm-batch database build`, or run an interrupted build again",
         )
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(text: bytes, where: str) -> DatabaseManifest:
+    """Parse and check the content of a manifest.
+
+    Raises:
+        DatabaseError: It does not parse, or its digest does not match its content.
+    """
     try:
-        manifest = DatabaseManifest.model_validate_json(path.read_bytes())
+        manifest = DatabaseManifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "the manifest"
         raise DatabaseError(
-            str(path), f"{field}: {first['msg']}", "a database manifest", "rebuild the database"
+            where, f"{field}: {first['msg']}", "a database manifest", "rebuild the database"
         ) from error
-    if manifest.digest != manifest.content_digest():
+    # Of the text, not of the model: a later version may know more fields.
+    content = {name: value for name, value in json.loads(text).items() if name != "digest"}
+    if manifest.digest != canonical_digest(content):
         raise DatabaseError(
-            str(path),
+            where,
             f"the digest {manifest.digest[:12] or '(none)'} for other content",
-            f"{manifest.content_digest()[:12]}",
+            f"{canonical_digest(content)[:12]}",
             "the manifest was edited or damaged: rebuild or copy the database again",
         )
     return manifest

@@ -31,21 +31,27 @@ class IndexSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["auto", "brute_force", "tree_ah"] = Field(
-        "auto",
+        default="auto",
         description="auto scans shards of up to 20,000 rows and partitions larger ones, "
         "as ScaNN's documentation recommends.",
     )
     leaves: int | None = Field(
-        None, ge=1, description="Partitions of the tree. None means the square root of the rows."
+        default=None,
+        ge=1,
+        description="Partitions of the tree. None means the square root of the rows.",
     )
     leaves_to_search: int | None = Field(
-        None, ge=1, description="Partitions scanned per query. None means a fifth of the leaves."
+        default=None,
+        ge=1,
+        description="Partitions scanned per query. None means a fifth of the leaves.",
     )
     reorder: int = Field(
-        200, ge=1, description="Candidates rescored from less compressed vectors, per query."
+        default=200,
+        ge=1,
+        description="Candidates rescored from less compressed vectors, per query.",
     )
     quantization: Literal["float32", "bfloat16", "int8"] = Field(
-        "bfloat16", description="Storage of the vectors that rescore candidates."
+        default="bfloat16", description="Storage of the vectors that rescore candidates."
     )
 
     def resolve(self, rows: int) -> IndexSettings:

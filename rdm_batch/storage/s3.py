@@ -42,13 +42,18 @@ class _Connections:
     """The one client of this process, remade after a fork and when the environment changes."""
 
     def __init__(self) -> None:
-        self._forget()
-        os.register_at_fork(after_in_child=self._forget)
-
-    def _forget(self) -> None:
         self._lock = threading.Lock()
         self._made_for: dict[str, str] | None = None
         self._filesystem: Any = None
+        self._inherited: list[Any] = []
+        os.register_at_fork(after_in_child=self._start_over)
+
+    def _start_over(self) -> None:
+        # A client that is collected takes its sockets out of the event queue, which parent
+        # and child share: the parent would wait for answers in vain. So it is kept, unused.
+        self._inherited.append(self._filesystem)
+        self._lock = threading.Lock()
+        self._made_for = None
 
     def filesystem(self) -> Any:
         """Return the file system for the environment as it is now."""

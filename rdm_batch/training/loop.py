@@ -103,7 +103,7 @@ class TrainingLoop:
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 loss = self.objective.loss(self.step, self._rows(self.step), generator)
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
             self._optimizer.step()
             self.step += 1

@@ -68,7 +68,7 @@ def write_database() -> WriteDatabase:
                 dtype=embeddings.dtype.name,
                 encoder=EncoderRecord(name="fake", digest="0"),
                 source=SourceRecord(description="synthetic", images=len(embeddings)),
-                build_digest="0",
+                build={},
                 shards=tuple(entries),
             ),
         )

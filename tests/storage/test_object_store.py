@@ -3,13 +3,14 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from rdm_batch.errors import CheckpointError, SampleSetError
 from rdm_batch.storage.object_store import check_writable, local_path, open_store
-from rdm_batch.storage.s3 import PART_BYTES
+from rdm_batch.storage.s3 import PART_BYTES, READ_TIMEOUT_S
 from tests.stores import ObjectServer
 
 
@@ -129,6 +130,7 @@ def test_stores_pickle_and_serve_several_threads(storage_uri: str) -> None:
     }
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_stores_work_in_a_forked_process(storage_uri: str) -> None:
     store = open_store(storage_uri)
     store.write_bytes("a", b"parent")
@@ -142,7 +144,10 @@ def test_stores_work_in_a_forked_process(storage_uri: str) -> None:
             os._exit(status)
     _, status = os.waitpid(pid, 0)
     assert status == 0
+    # A child that closes the parent's connections leaves the parent waiting for a time-out.
+    begin = time.monotonic()
     assert store.read_bytes("b") == b"parent"
+    assert time.monotonic() - begin < READ_TIMEOUT_S / 2
 
 
 def test_one_of_many_conditional_writers_wins(moto_uri: str) -> None:
@@ -239,6 +244,7 @@ def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
         check_writable(str(tmp_path / "file" / "below"))
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_a_write_that_dies_leaves_only_what_listings_skip(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     pid = os.fork()

@@ -1,0 +1,113 @@
+"""Head actors: thin shells around a head, a renderer and the sample set they write to."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from rdm_batch.engine.build import build_job_head, head_device
+from rdm_batch.engine.plan import ShardRange
+from rdm_batch.engine.records import shard_table
+from rdm_batch.engine.worker import ShardClock, ShardRenderer
+from rdm_batch.pipelines.resources import HeadResources
+from rdm_batch.pipelines.retrievers import RESTARTS
+from rdm_batch.retrieval.retriever import Retriever
+from rdm_batch.specs.job import JobSpec
+from rdm_batch.storage.manifest import Measured, SampleSetHeader, ShardEntry
+from rdm_batch.storage.sample_set import SampleSet
+
+SHARDS_IN_FLIGHT = 3
+"""Shards a head works on at once: one looks up neighbors, one is in the model, one is written."""
+
+
+class HeadActor:
+    """Hold one head and make shards with it; ``start_heads`` makes an actor of it."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: JobSpec,
+        header: SampleSetHeader,
+        conditioner: Sequence[Any],
+        retriever: Retriever,
+    ) -> None:
+        device = head_device()
+        self._name = name
+        self._device = f"{device} on {socket.gethostname()}"
+        self._spec = spec
+        self._set = SampleSet.create_or_resume(spec.output.uri, header)
+        self._renderer = ShardRenderer(
+            build_job_head(spec.model, spec.sampling, retriever.dim, device),
+            ray.get(conditioner[0]),
+            retriever,
+            spec.sampling.seed,
+            spec.sampling.batch_size,
+            spec.model.cpu_threads,
+        )
+
+    def process_id(self) -> int:
+        """Give the process id, so that a test can end this actor and no other."""
+        return os.getpid()
+
+    def make(self, shard: ShardRange, run_id: str) -> ShardEntry:
+        """Make one shard and commit it.
+
+        Args:
+            shard: The samples to make.
+            run_id: Names the run in the shard's entry.
+        """
+        clock = ShardClock()
+        rendered = self._renderer.render(shard, clock)
+        with clock.measure("encode"):
+            table = shard_table(rendered, self._spec.sampling)
+        measured = Measured(
+            run=run_id,
+            head=self._name,
+            device=self._device,
+            intervals=clock.intervals,
+            searches=tuple(clock.searches),
+        )
+        return self._set.commit_shard(shard.index, table, measured)
+
+
+def start_heads(
+    resources: HeadResources,
+    spec: JobSpec,
+    header: SampleSetHeader,
+    conditioner: Any,
+    retriever: Retriever,
+) -> list[Any]:
+    """Start head actors; they load in the background.
+
+    Args:
+        resources: How many, and what each reserves.
+        spec: The job.
+        header: Of the sample set they write to.
+        conditioner: Reference to the ``Conditioner`` in the object store. Whoever calls keeps
+            it for as long as the actors live: a restarted one reads it again.
+        retriever: The database.
+    """
+    actor: Any = ray.remote(
+        max_restarts=RESTARTS,
+        max_task_retries=RESTARTS,
+        max_concurrency=SHARDS_IN_FLIGHT,
+        num_cpus=resources.num_cpus,
+        num_gpus=resources.num_gpus,
+        scheduling_strategy="SPREAD",
+    )(HeadActor)
+    # In a list, so that the actor is handed the reference and not what it refers to: Ray
+    # cannot restart an actor whose own arguments have left the object store.
+    return [
+        actor.remote(f"head-{number}", spec, header, [conditioner], retriever)
+        for number in range(resources.num_heads)
+    ]
+
+
+def stop(actors: Sequence[Any]) -> None:
+    """End actors for good, so that what they reserved is free for the next stage."""
+    for actor in actors:
+        ray.kill(actor)
