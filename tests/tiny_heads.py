@@ -7,7 +7,9 @@ import torch
 from rdm_batch.models.networks import build_networks
 from rdm_batch.specs.architecture import (
     Architecture,
+    RarmArchitecture,
     RdmArchitecture,
+    TransformerConfig,
     UNetConfig,
     VqAutoencoderConfig,
 )
@@ -36,6 +38,20 @@ TINY_RDM = RdmArchitecture(
     ),
     autoencoder=TINY_VQ,
     latent_size=8,
+)
+
+TINY_RARM = RarmArchitecture(
+    transformer=TransformerConfig(
+        vocabulary_in=18,
+        vocabulary_out=16,
+        depth=2,
+        num_heads=2,
+        head_channels=4,
+        context_dim=6,
+        num_positions=16,
+    ),
+    autoencoder=TINY_VQ,
+    start_token=17,
 )
 
 

@@ -59,13 +59,19 @@ class RenderedShard:
     inputs: SampleInputs
 
 
+@dataclass(frozen=True)
+class ContextSource:
+    """What samples are conditioned on, and the database it is looked up in."""
+
+    conditioner: Conditioner
+    retriever: Retriever
+
+
 class ShardRenderer:
     """Turn shard ranges into images.
 
     Args:
         head: The decoding head.
-        conditioner: What samples are conditioned on.
-        retriever: The database.
         seed: Seed of the job.
         batch_size: Samples the head computes at once.
         cpu_threads: Threads of the model's arithmetic on CPU.
@@ -74,15 +80,11 @@ class ShardRenderer:
     def __init__(
         self,
         head: Head,
-        conditioner: Conditioner,
-        retriever: Retriever,
         seed: int,
         batch_size: int,
         cpu_threads: int = 1,
     ) -> None:
         self._head = head
-        self._conditioner = conditioner
-        self._retriever = retriever
         self._seed = seed
         self._batch_size = batch_size
         self._model_thread = ThreadPoolExecutor(
@@ -93,18 +95,19 @@ class ShardRenderer:
             initargs=(cpu_threads,),
         )
 
-    def render(self, shard: ShardRange, clock: ShardClock) -> RenderedShard:
+    def render(self, shard: ShardRange, source: ContextSource, clock: ShardClock) -> RenderedShard:
         """Look up the neighbors of a shard's samples and draw its images.
 
         Safe to call from several threads; only the model part runs one at a time.
 
         Args:
             shard: The samples to make.
+            source: What they are conditioned on.
             clock: Receives the time each activity took.
         """
         with clock.measure("neighbors"):
             noise = SampleNoise(self._seed, shard.indices)
-            inputs = self._conditioner(noise, _TimedRetriever(self._retriever, clock))
+            inputs = source.conditioner(noise, _TimedRetriever(source.retriever, clock))
         images = self._model_thread.submit(
             self._run_model, shard, inputs.conditioning.context, clock
         ).result()

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from rdm_batch.errors import CheckpointError
+from rdm_batch.heads.decode import decode_in_parts
 from rdm_batch.heads.head import check_context
 from rdm_batch.heads.precision import Precision, torch_dtype
 from rdm_batch.models.autoencoder import VqAutoencoder
@@ -19,10 +20,6 @@ from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.guidance import check_guidance_scale, guide
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sampling.solver import Observe, Solver
-
-# Pixels decoded at once: 32 images of 256 x 256. The decoder's activations, not the UNet's,
-# are the largest of a batch.
-_DECODED_PIXELS_AT_ONCE = 2**21
 
 
 class RdmHead:
@@ -141,12 +138,7 @@ class RdmHead:
         latents = latents / self.architecture.scale_factor
         if not isinstance(self._autoencoder, VqAutoencoder):
             latents = latents.to(self._dtype)
-        at_once = max(1, _DECODED_PIXELS_AT_ONCE // self.image_size**2)
-        images = [
-            self._autoencoder.decode(latents[begin : begin + at_once]).float()
-            for begin in range(0, len(latents), at_once)
-        ]
-        return torch.cat(images)
+        return decode_in_parts(self._autoencoder.decode, latents, self.image_size)
 
     def _find_failure(self, noise: SampleNoise) -> Observe:
         def observe(step: int, x: Tensor, _: Tensor) -> None:

@@ -163,6 +163,10 @@ def load_checkpoint(
         if not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
             problems.append(f"not finite: {name_in_file} ({bad:,} of {tensor.numel():,} numbers)")
+        if tensor.ndim == 4:
+            # The layout heads convolve in: converting here, one by one, keeps a second copy of
+            # the weights from ever standing beside the first.
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
         state_dict[name] = tensor.to(device)
     if problems:
         raise _cannot_use(path, problems)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
 from rdm_batch.models.transformer import CausalTransformer
@@ -63,6 +63,21 @@ def build_networks(architecture: Architecture) -> RdmNetworks | RarmNetworks:
     if isinstance(architecture, RdmArchitecture):
         return RdmNetworks(architecture)
     return RarmNetworks(architecture)
+
+
+def load_networks(
+    architecture: Architecture, state_dict: Mapping[str, Tensor]
+) -> RdmNetworks | RarmNetworks:
+    """Build the networks of a head around given tensors, without copying them.
+
+    Args:
+        architecture: Sizes of the networks.
+        state_dict: Tensors as ``tensor_shapes`` names them.
+    """
+    with torch.device("meta"):
+        networks = build_networks(architecture)
+    networks.load_state_dict(state_dict, assign=True)
+    return networks
 
 
 @lru_cache(maxsize=16)

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from rdm_batch.engine.plan import ShardRange
+from rdm_batch.engine.worker import ContextSource
 from rdm_batch.errors import ClusterError, RdmBatchError
 from rdm_batch.pipelines.heads import SHARDS_IN_FLIGHT
 from rdm_batch.storage.manifest import ShardEntry
@@ -19,6 +20,7 @@ _POLL_S = 1.0
 def make_shards(
     heads: Sequence[Any],
     shards: Sequence[ShardRange],
+    source: ContextSource,
     run_id: str,
     on_commit: Callable[[ShardEntry], None],
     on_wait: Callable[[], None],
@@ -28,6 +30,7 @@ def make_shards(
     Args:
         heads: Head actors.
         shards: What is missing.
+        source: What samples are conditioned on.
         run_id: Recorded in the entries.
         on_commit: Called with each entry as soon as it is stored.
         on_wait: Called at least once a second, for progress lines.
@@ -37,12 +40,15 @@ def make_shards(
         ClusterError: An actor died more often than Ray may restart it.
     """
     waiting = deque(shards)
+    # Travels with every call, not with the actors: Ray cannot restart an actor whose own
+    # arguments have left the object store. It is stored once, and read without copying.
+    shared = ray.put(source)
     running: dict[Any, tuple[Any, ShardRange]] = {}
 
     def feed(head: Any) -> None:
         if waiting:
             shard = waiting.popleft()
-            running[head.make.remote(shard, run_id)] = (head, shard)
+            running[head.make.remote(shard, shared, run_id)] = (head, shard)
 
     # Round by round, so that few shards are spread over all heads, not piled on the first.
     for _ in range(SHARDS_IN_FLIGHT):

@@ -7,15 +7,15 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+import pandas  # noqa: F401  pyarrow needs it at its first table; that is start-up, not encoding
 import ray
 
 from rdm_batch.engine.build import build_job_head, head_device
 from rdm_batch.engine.plan import ShardRange
 from rdm_batch.engine.records import shard_table
-from rdm_batch.engine.worker import ShardClock, ShardRenderer
+from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer
 from rdm_batch.pipelines.resources import HeadResources
 from rdm_batch.pipelines.retrievers import RESTARTS
-from rdm_batch.retrieval.retriever import Retriever
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import Measured, SampleSetHeader, ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
@@ -32,18 +32,16 @@ class HeadActor:
         name: str,
         spec: JobSpec,
         header: SampleSetHeader,
-        conditioner: Sequence[Any],
-        retriever: Retriever,
+        context_dim: int,
     ) -> None:
         device = head_device()
         self._name = name
         self._device = f"{device} on {socket.gethostname()}"
         self._spec = spec
+        self._source: ContextSource | None = None
         self._set = SampleSet.create_or_resume(spec.output.uri, header)
         self._renderer = ShardRenderer(
-            build_job_head(spec.model, spec.sampling, retriever.dim, device),
-            ray.get(conditioner[0]),
-            retriever,
+            build_job_head(spec.model, spec.sampling, context_dim, device),
             spec.sampling.seed,
             spec.sampling.batch_size,
             spec.model.cpu_threads,
@@ -53,15 +51,19 @@ class HeadActor:
         """Give the process id, so that a test can end this actor and no other."""
         return os.getpid()
 
-    def make(self, shard: ShardRange, run_id: str) -> ShardEntry:
+    def make(self, shard: ShardRange, source: ContextSource, run_id: str) -> ShardEntry:
         """Make one shard and commit it.
 
         Args:
             shard: The samples to make.
+            source: What they are conditioned on; the first one is kept, with what it has
+                looked up, for a job has only one.
             run_id: Names the run in the shard's entry.
         """
         clock = ShardClock()
-        rendered = self._renderer.render(shard, clock)
+        if self._source is None:
+            self._source = source
+        rendered = self._renderer.render(shard, self._source, clock)
         with clock.measure("encode"):
             table = shard_table(rendered, self._spec.sampling)
         measured = Measured(
@@ -78,8 +80,7 @@ def start_heads(
     resources: HeadResources,
     spec: JobSpec,
     header: SampleSetHeader,
-    conditioner: Any,
-    retriever: Retriever,
+    context_dim: int,
 ) -> list[Any]:
     """Start head actors; they load in the background.
 
@@ -87,9 +88,7 @@ def start_heads(
         resources: How many, and what each reserves.
         spec: The job.
         header: Of the sample set they write to.
-        conditioner: Reference to the ``Conditioner`` in the object store. Whoever calls keeps
-            it for as long as the actors live: a restarted one reads it again.
-        retriever: The database.
+        context_dim: Width of the database's embeddings.
     """
     actor: Any = ray.remote(
         max_restarts=RESTARTS,
@@ -99,10 +98,8 @@ def start_heads(
         num_gpus=resources.num_gpus,
         scheduling_strategy="SPREAD",
     )(HeadActor)
-    # In a list, so that the actor is handed the reference and not what it refers to: Ray
-    # cannot restart an actor whose own arguments have left the object store.
     return [
-        actor.remote(f"head-{number}", spec, header, [conditioner], retriever)
+        actor.remote(f"head-{number}", spec, header, context_dim)
         for number in range(resources.num_heads)
     ]
 

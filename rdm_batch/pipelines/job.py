@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import ray
-
 from rdm_batch.engine.conditioner import Conditioner
 from rdm_batch.engine.locations import absolute_locations
 from rdm_batch.engine.preflight import CheckedJob, preflight
+from rdm_batch.engine.worker import ContextSource
 from rdm_batch.pipelines.cluster import (
     ClusterResources,
     connected,
@@ -189,8 +188,7 @@ class _Run:
         progress: Progress,
     ) -> None:
         spec = self._job.spec
-        shared = ray.put(conditioner)
-        heads = start_heads(resources, spec, self._job.header, shared, retriever)
+        heads = start_heads(resources, spec, self._job.header, retriever.dim)
         missing_rows = sum(self._job.shards[shard].num_samples for shard in missing)
         done = spec.sampling.num_samples - missing_rows
         stage = progress.stage("generate", spec.sampling.num_samples, "samples", done)
@@ -199,9 +197,10 @@ class _Run:
             self.reached("first shard")
             stage.advance(entry.num_rows)
 
+        source = ContextSource(conditioner, retriever)
         shards = [self._job.shards[shard] for shard in missing]
         try:
-            make_shards(heads, shards, self._id, committed, lambda: stage.advance(0))
+            make_shards(heads, shards, source, self._id, committed, lambda: stage.advance(0))
         finally:
             stop(heads)
         stage.finish()

@@ -70,6 +70,16 @@ def rdm_weights(networks: nn.Module, ema: bool) -> dict[str, Tensor]:
     }
 
 
+def rarm_weights(networks: nn.Module) -> dict[str, Tensor]:
+    """Make the weights of ``rarm_mini``: transformer and first stage."""
+    shapes = {name: value.shape for name, value in networks.state_dict().items()}
+    transformer = raw_weights(_part(shapes, "transformer."), TRANSFORMER_SEED)
+    first_stage = raw_weights(_part(shapes, "first_stage_model."), RARM_AUTOENCODER_SEED)
+    return {f"transformer.{name}": value for name, value in transformer.items()} | {
+        f"first_stage_model.{name}": value for name, value in first_stage.items()
+    }
+
+
 def _part(shapes: Mapping[str, torch.Size], prefix: str) -> dict[str, torch.Size]:
     return {
         name.removeprefix(prefix): shape
