@@ -80,9 +80,10 @@ def check_encoder(spec: JobSpec, manifest: DatabaseManifest | None) -> str | Non
         return None
     digest = named_encoder_digest(encoder.name, encoder.weights)
     if manifest is not None and digest != manifest.encoder.digest:
+        built_with = manifest.encoder.digest or "unknown"
         raise DatabaseError(
             f"Database {spec.database.uri}",
-            f"was built with {manifest.encoder.name} (digest {(manifest.encoder.digest or 'unknown')[:12]}), "
+            f"was built with {manifest.encoder.name} (digest {built_with[:12]}), "
             f"but database.encoder is {encoder.name} (digest {digest[:12]})",
             "one encoder for images and prompts",
             "rebuild the database, or name the encoder it was built with",
