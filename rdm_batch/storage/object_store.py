@@ -1,0 +1,80 @@
+"""Open stores by URI and bring what they hold to local paths."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from rdm_batch.errors import RdmBatchError, SampleSetError
+from rdm_batch.storage.download import cached_download
+from rdm_batch.storage.s3 import S3Store
+from rdm_batch.storage.store import LocalStore, ObjectInfo, Store
+from rdm_batch.storage.uri import Location, parse_uri, redact
+
+__all__ = ["ObjectInfo", "Store", "check_writable", "local_path", "open_store", "redact"]
+
+
+def open_store(uri: str, error: type[RdmBatchError] = SampleSetError) -> Store:
+    """Open the store below a URI; nothing is read or written yet.
+
+    Args:
+        uri: Local path, ``file:///...``, ``s3://bucket/prefix``, or ``package://folder``
+            (files shipped with this package, read-only).
+        error: Class to raise for expected failures, now and in later calls.
+
+    Raises:
+        RdmBatchError: As ``error``, when the URI is none of these or carries credentials.
+    """
+    location = parse_uri(uri, error)
+    if location.scheme == "s3":
+        return S3Store(uri, location.bucket, location.path, error)
+    return LocalStore(uri, _local_root(location), location.scheme == "package", error)
+
+
+def check_writable(uri: str, error: type[RdmBatchError] = SampleSetError) -> None:
+    """Try to write below a URI and leave nothing behind.
+
+    Args:
+        uri: Location that will be written to; it need not exist yet.
+        error: Class to raise.
+
+    Raises:
+        RdmBatchError: As ``error``, with the one reason: missing bucket, wrong or missing
+            credentials, no permission, endpoint out of reach, read-only, no space.
+    """
+    open_store(uri, error).check_writable()
+
+
+def local_path(
+    uri: str,
+    cache_dir: str | Path | None = None,
+    error: type[RdmBatchError] = SampleSetError,
+) -> Path:
+    """Give a local path with the content of a URI, a file or a whole folder.
+
+    What is local already is returned as it is. What is remote is downloaded once into a
+    cache keyed by its content tags, complete or not at all, also when several processes
+    ask at the same time. Nobody may write into what is returned.
+
+    Args:
+        uri: Local path, ``file:///...``, ``s3://...`` or ``package://...``.
+        cache_dir: Where downloads are kept. None means ``RDM_BATCH_CACHE``, else
+            ``XDG_CACHE_HOME/rdm_batch``, else ``~/.cache/rdm_batch``.
+        error: Class to raise.
+
+    Raises:
+        RdmBatchError: As ``error``, when nothing is there or it cannot be read.
+    """
+    store = open_store(uri, error)
+    if isinstance(store, S3Store):
+        return cached_download(store, cache_dir)
+    path = _local_root(parse_uri(uri, error))
+    if not path.exists():
+        raise store.missing("")
+    return path
+
+
+def _local_root(location: Location) -> Path:
+    if location.scheme == "package":
+        return Path(str(files("rdm_batch"))) / "assets" / location.path
+    return Path(location.path)

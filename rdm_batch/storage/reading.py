@@ -1,0 +1,114 @@
+"""Read the shard files of a sample set, in bounded memory and never on trust."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rdm_batch.errors import SampleSetError
+from rdm_batch.storage.manifest import SampleSetHeader, ShardEntry, Success
+from rdm_batch.storage.store import Store
+from rdm_batch.storage.table import ROWS_PER_GROUP, SCHEMA, wrong_sizes
+
+_CHUNK_BYTES = 8 << 20
+
+
+def iter_shard(
+    store: Store,
+    header: SampleSetHeader,
+    entry: ShardEntry,
+    columns: Sequence[str] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Stream the rows of one shard, a row group at a time.
+
+    Args:
+        store: Store of the set.
+        header: Header of the set.
+        entry: Entry of the shard.
+        columns: Columns wanted. None means all.
+
+    Raises:
+        SampleSetError: When the file is damaged, a column does not exist, or a row is not
+            the planned one.
+    """
+    where = store.child_uri(entry.file)
+    wanted = list(SCHEMA.names if columns is None else columns)
+    unknown = [name for name in wanted if name not in SCHEMA.names]
+    if unknown:
+        raise SampleSetError(where, f"no column {unknown[0]!r}", f"of {', '.join(SCHEMA.names)}")
+    read = [*wanted, *(["sample_index"] if "sample_index" not in wanted else [])]
+    expected = entry.first_index
+    try:
+        with store.open_read(entry.file) as file, pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(ROWS_PER_GROUP, columns=read, use_threads=False):
+                _check_indices(where, batch, expected)
+                if "image" in wanted:
+                    sizes = wrong_sizes(batch, header.image_size)
+                    if sizes:
+                        raise mixed_sizes(where, sizes, batch.num_rows, header.image_size)
+                expected += batch.num_rows
+                yield batch.select(wanted)
+    except (pa.ArrowException, OSError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise SampleSetError(
+            where, f"is damaged ({reason})", "", "remove it and run the job again"
+        ) from problem
+    if expected != entry.first_index + entry.num_rows:
+        raise SampleSetError(
+            where, f"{expected - entry.first_index:,} samples", f"{entry.num_rows:,}"
+        )
+
+
+def verify(store: Store, entries: Sequence[ShardEntry]) -> Success:
+    """Compare the SHA-256 of every file with its entry.
+
+    Returns:
+        The sums over all entries.
+
+    Raises:
+        SampleSetError: With the first damaged file and the number of damaged ones.
+    """
+    damaged = [entry for entry in entries if _sha256(store, entry.file) != entry.sha256]
+    if damaged:
+        raise SampleSetError(
+            store.child_uri(damaged[0].file),
+            f"is damaged ({len(damaged):,} of {len(entries):,} files are)",
+            f"SHA-256 {damaged[0].sha256}",
+            "remove the damaged files and run the job again",
+        )
+    return Success.over(entries)
+
+
+def mixed_sizes(
+    where: str, sizes: Mapping[tuple[int, int], int], num_rows: int, image_size: int
+) -> SampleSetError:
+    """Make the error for images of another size than the set's."""
+    listed = ", ".join(f"{count:,} of {h}x{w}" for (h, w), count in sorted(sizes.items()))
+    return SampleSetError(
+        where, f"{listed} among {num_rows:,} images", f"{image_size}x{image_size} throughout"
+    )
+
+
+def _check_indices(where: str, batch: pa.RecordBatch, expected: int) -> None:
+    indices = batch.column("sample_index").to_numpy()
+    wrong = np.flatnonzero(indices != np.arange(expected, expected + len(indices)))
+    if len(wrong):
+        raise SampleSetError(
+            where,
+            f"sample {indices[wrong[0]]:,} stands where {expected + wrong[0]:,} belongs "
+            f"({len(wrong):,} of {len(indices):,} rows out of place)",
+            "each sample once, in order",
+            "the set is duplicated or mixed with another; generate it again",
+        )
+
+
+def _sha256(store: Store, key: str) -> str:
+    digest = hashlib.sha256()
+    with store.open_read(key) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,331 @@
+"""Write a sample set shard by shard, resume it, and read it back.
+
+Layout below one URI (design D3, D7)::
+
+    sample_set.json        the header: what defines the samples; written first
+    data/00000.parquet     the rows of shard 0; always the same bytes
+    _shards/00000.json     its entry; written after the file is stored
+    _SUCCESS.json          written when every planned shard has its entry
+
+A process may die between any two of these. What counts is what has an entry whose file
+is there; the rest is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+
+from rdm_batch.errors import SampleSetError
+from rdm_batch.storage import reading
+from rdm_batch.storage.manifest import (
+    DATA_FOLDER,
+    ENTRIES_FOLDER,
+    HEADER_KEY,
+    SUCCESS_KEY,
+    Measured,
+    SampleSetHeader,
+    ShardEntry,
+    Success,
+    parse_manifest,
+    shard_name,
+)
+from rdm_batch.storage.object_store import open_store
+from rdm_batch.storage.store import Store
+from rdm_batch.storage.table import table_bytes, wrong_sizes
+
+_NUM_CONNECTIONS = 16
+_MAX_NAMED = 5
+
+
+class SampleSet:
+    """A sample set at a URI. Made by ``create_or_resume`` or ``open``."""
+
+    def __init__(self, store: Store, header: SampleSetHeader) -> None:
+        self.store = store
+        self.header = header
+
+    @property
+    def uri(self) -> str:
+        """Where the set is stored."""
+        return self.store.uri
+
+    @classmethod
+    def create_or_resume(cls, uri: str, header: SampleSetHeader) -> SampleSet:
+        """Start a set, or go on with the one that is there.
+
+        Args:
+            uri: Location of the set.
+            header: What the samples will be. A set already there keeps its own.
+
+        Raises:
+            SampleSetError: When the location holds another job's samples (with the fields
+                that differ), a damaged header, or shards without a header.
+        """
+        store = open_store(uri)
+        stored = cls.check(uri, header)
+        if stored is None:
+            if store.write_bytes_if_absent(HEADER_KEY, header.to_bytes()):
+                return cls(store, header)
+            stored = _read_header(store) or header
+            _refuse_other_job(uri, stored, header)
+        return cls(store, stored)
+
+    @classmethod
+    def check(cls, uri: str, header: SampleSetHeader) -> SampleSetHeader | None:
+        """Make sure that a set may be started or resumed at a location; write nothing.
+
+        Returns:
+            The header that is there; None where nothing is.
+
+        Raises:
+            SampleSetError: As ``create_or_resume``.
+        """
+        store = open_store(uri)
+        stored = _read_header(store)
+        if stored is not None:
+            _refuse_other_job(uri, stored, header)
+            return stored
+        orphans = store.list_objects(ENTRIES_FOLDER) or store.list_objects(DATA_FOLDER)
+        if orphans:
+            raise SampleSetError(
+                uri,
+                f"holds {orphans[0].key} but no {HEADER_KEY}",
+                "a sample set or nothing",
+                "choose another output location",
+            )
+        return None
+
+    @classmethod
+    def find(cls, uri: str) -> SampleSet | None:
+        """Open what is at a location, complete or not; None where there is no set."""
+        store = open_store(uri)
+        header = _read_header(store)
+        return None if header is None else cls(store, header)
+
+    @classmethod
+    def open(cls, uri: str, allow_partial: bool = False) -> SampleSet:
+        """Open a set for reading.
+
+        Args:
+            uri: Location of the set.
+            allow_partial: Accept a set with missing shards.
+
+        Raises:
+            SampleSetError: When there is no set, it is incomplete (unless allowed), or its
+                completion no longer agrees with its shards.
+        """
+        store = open_store(uri)
+        header = _read_header(store)
+        if header is None:
+            raise SampleSetError(uri, f"holds no sample set ({HEADER_KEY} is missing)")
+        sample_set = cls(store, header)
+        if not allow_partial:
+            sample_set.require_complete()
+        return sample_set
+
+    def entries(self) -> list[ShardEntry]:
+        """Read the entry of every stored shard, in shard order.
+
+        An entry counts when its file is there with the size it names.
+
+        Raises:
+            SampleSetError: When an entry is damaged or does not belong to the plan.
+        """
+        # Entries first: a shard that is committed meanwhile is then seen whole or not at all.
+        keys = [item.key for item in self.store.list_objects(ENTRIES_FOLDER)]
+        files = {item.key: item.num_bytes for item in self.store.list_objects(DATA_FOLDER)}
+        with ThreadPoolExecutor(_NUM_CONNECTIONS) as pool:
+            found = list(pool.map(self._read_entry, keys))
+        return [entry for entry in found if files.get(entry.file) == entry.num_bytes]
+
+    def missing_shards(self) -> list[int]:
+        """List the planned shards that are not stored yet."""
+        stored = {entry.shard for entry in self.entries()}
+        return [shard for shard in range(self.header.num_shards) if shard not in stored]
+
+    def commit_shard(
+        self,
+        shard: int,
+        table: pa.Table,
+        measured: Measured | None = None,
+    ) -> ShardEntry:
+        """Store one shard: its file, then its entry.
+
+        A shard that is stored already stays as it is and its entry is returned; committing
+        twice is harmless.
+
+        Args:
+            shard: Position of the shard in the set.
+            table: Its rows, by ``storage.table.make_table``, in the order of their indices.
+            measured: Who made it and how fast; the interval ``write`` is added here.
+
+        Raises:
+            SampleSetError: When the rows are not the planned ones, an image has another
+                size, or the store refuses.
+        """
+        self._check_rows(shard, table)
+        begin = time.time()
+        data = table_bytes(table)
+        file, key = f"{DATA_FOLDER}/{shard_name(shard)}.parquet", self._entry_key(shard)
+        present = self.store.stat(file)
+        if present is not None and self.store.exists(key):
+            stored = self._read_entry(key)
+            if stored.num_bytes == present.num_bytes:
+                return stored
+        self.store.write_bytes(file, data)
+        if measured is not None:
+            intervals = {**measured.intervals, "write": (begin, time.time())}
+            measured = measured.model_copy(update={"intervals": intervals})
+        entry = ShardEntry(
+            shard=shard,
+            first_index=self.header.rows_of(shard).start,
+            num_rows=table.num_rows,
+            file=file,
+            sha256=hashlib.sha256(data).hexdigest(),
+            num_bytes=len(data),
+            measured=measured,
+        )
+        self.store.write_bytes(key, entry.to_bytes())
+        return entry
+
+    def finish(self) -> Success:
+        """Declare the set complete.
+
+        Raises:
+            SampleSetError: When a planned shard is missing or the rows do not add up.
+        """
+        entries = self.entries()
+        self._require_all(entries)
+        success = Success.over(entries)
+        self.store.write_bytes(SUCCESS_KEY, success.to_bytes())
+        return success
+
+    def success(self) -> Success | None:
+        """Read the proof of completion. None while there is none."""
+        if not self.store.exists(SUCCESS_KEY):
+            return None
+        data = self.store.read_bytes(SUCCESS_KEY)
+        return parse_manifest(Success, data, self.store.child_uri(SUCCESS_KEY), SampleSetError)
+
+    def require_complete(self) -> Success:
+        """Make sure that every planned shard is stored and the completion agrees.
+
+        Raises:
+            SampleSetError: With the counts and the missing shards, when not.
+        """
+        entries = self.entries()
+        self._require_all(entries)
+        found, summed = self.success(), Success.over(entries)
+        if found is None:
+            raise SampleSetError(
+                self.uri, "all shards are stored but it was not finished", "", "run the job again"
+            )
+        if found != summed:
+            raise SampleSetError(
+                self.uri,
+                f"shards add up to {summed.num_rows:,} samples and {summed.num_bytes:,} bytes",
+                f"{found.num_rows:,} samples and {found.num_bytes:,} bytes of the same content, "
+                f"as {SUCCESS_KEY} says",
+                "it was changed after it was finished; generate it again",
+            )
+        return found
+
+    def iter_batches(
+        self, columns: Sequence[str] | None = None, shards: Sequence[int] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream the samples in order of their index, a row group at a time.
+
+        Args:
+            columns: Columns wanted. None means all.
+            shards: Shards wanted, in the order wanted. None means every stored one.
+
+        Raises:
+            SampleSetError: When a shard is not stored, its file is damaged, or its samples
+                are not the planned ones (duplicated, foreign, of another size), with counts.
+        """
+        stored = {entry.shard: entry for entry in self.entries()}
+        for shard in sorted(stored) if shards is None else shards:
+            if shard not in stored:
+                raise SampleSetError(self.uri, f"shard {shard} is not stored")
+            yield from reading.iter_shard(self.store, self.header, stored[shard], columns)
+
+    def verify(self) -> Success:
+        """Read every stored file and compare it with its entry.
+
+        Returns:
+            The sums over what was found sound.
+
+        Raises:
+            SampleSetError: With the first damaged shard and the number of damaged ones.
+        """
+        return reading.verify(self.store, self.entries())
+
+    def _entry_key(self, shard: int) -> str:
+        return f"{ENTRIES_FOLDER}/{shard_name(shard)}.json"
+
+    def _read_entry(self, key: str) -> ShardEntry:
+        where = self.store.child_uri(key)
+        entry = parse_manifest(ShardEntry, self.store.read_bytes(key), where, SampleSetError)
+        rows = self.header.rows_of(entry.shard)
+        if (
+            key != self._entry_key(entry.shard)
+            or entry.first_index != rows.start
+            or entry.num_rows != len(rows)
+        ):
+            raise SampleSetError(
+                where,
+                f"is shard {entry.shard} with {entry.num_rows:,} samples from "
+                f"{entry.first_index:,}",
+                f"a shard of {self.header.num_samples:,} samples by {self.header.shard_size:,}",
+                "the set is duplicated or mixed with another; generate it again",
+            )
+        return entry
+
+    def _check_rows(self, shard: int, table: pa.Table) -> None:
+        where = f"{self.uri} shard {shard}"
+        planned = self.header.rows_of(shard)
+        indices = table.column("sample_index").to_numpy()
+        if shard < 0 or not np.array_equal(indices, np.asarray(planned)):
+            found = f"{len(indices):,} samples"
+            raise SampleSetError(where, found, f"exactly {planned.start:,} to {planned.stop - 1:,}")
+        sizes = wrong_sizes(table, self.header.image_size)
+        if sizes:
+            raise reading.mixed_sizes(where, sizes, table.num_rows, self.header.image_size)
+
+    def _require_all(self, entries: Sequence[ShardEntry]) -> None:
+        missing = sorted(set(range(self.header.num_shards)) - {entry.shard for entry in entries})
+        if missing:
+            named = ", ".join(map(str, missing[:_MAX_NAMED]))
+            more = f" and {len(missing) - _MAX_NAMED:,} more" if len(missing) > _MAX_NAMED else ""
+            raise SampleSetError(
+                self.uri,
+                f"has {sum(entry.num_rows for entry in entries):,} of "
+                f"{self.header.num_samples:,} samples (shards missing: {named}{more})",
+                "",
+                "run the job again to resume it",
+            )
+
+
+def _read_header(store: Store) -> SampleSetHeader | None:
+    if not store.exists(HEADER_KEY):
+        return None
+    data = store.read_bytes(HEADER_KEY)
+    return parse_manifest(SampleSetHeader, data, store.child_uri(HEADER_KEY), SampleSetError)
+
+
+def _refuse_other_job(uri: str, stored: SampleSetHeader, header: SampleSetHeader) -> None:
+    if stored.digest == header.digest:
+        return
+    changes = header.changes_from(stored)
+    raise SampleSetError(
+        uri,
+        f"belongs to another job; changed since: {'; '.join(changes) or 'its digest'}",
+        "",
+        "choose another output location or undo the change",
+    )

@@ -1,0 +1,88 @@
+"""Where things are stored: a local path, an object in a bucket, a file of this package."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote
+
+from rdm_batch.errors import RdmBatchError, SampleSetError
+
+_USER_INFO = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/]*@", re.IGNORECASE)
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://(.*)$", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A parsed URI.
+
+    Args:
+        scheme: ``file``, ``s3`` or ``package``.
+        bucket: Bucket name; empty unless ``scheme`` is ``s3``.
+        path: Absolute path, key prefix without outer slashes, or path below the assets.
+    """
+
+    scheme: Literal["file", "s3", "package"]
+    bucket: str
+    path: str
+
+
+def redact(uri: str) -> str:
+    """Hide user names, passwords and query strings, so that a URI may be printed."""
+    shown = _USER_INFO.sub(r"\1***@", uri)
+    if _SCHEME.match(shown) and not shown.lower().startswith(("s3://", "file://")):
+        shown = shown.partition("?")[0]
+    return shown
+
+
+def parse_uri(uri: str, error: type[RdmBatchError] = SampleSetError) -> Location:
+    """Split a URI into scheme, bucket and path.
+
+    Args:
+        uri: A local path (``~`` and relative paths allowed), ``file:///...``,
+            ``s3://bucket/prefix`` or ``package://folder/file``.
+        error: Class to raise.
+
+    Raises:
+        RdmBatchError: As ``error``, when the URI is empty, has another scheme, carries
+            credentials or lacks its bucket.
+    """
+    if not uri.strip() or "\0" in uri:
+        raise error(repr(uri), "not a location", "a path, s3://bucket/prefix or package://...")
+    match = _SCHEME.match(uri)
+    if match is None:
+        return Location("file", "", str(Path(uri).expanduser().absolute()))
+    scheme, rest = match.group(1).lower(), match.group(2)
+    if scheme == "s3":
+        return _parse_s3(uri, rest, error)
+    if scheme == "file":
+        host, slash, path = rest.partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise error(redact(uri), "names another machine", "file:///absolute/path")
+        return Location("file", "", unquote("/" + path))
+    if scheme == "package":
+        parts = rest.strip("/").split("/")
+        if any(part in ("", ".", "..") for part in parts):
+            raise error(uri, "not a shipped file", "package://folder/file without ..")
+        return Location("package", "", "/".join(parts))
+    raise error(
+        redact(uri),
+        f"scheme {scheme}:// is not supported",
+        "a local path, s3://bucket/prefix or package://...",
+    )
+
+
+def _parse_s3(uri: str, rest: str, error: type[RdmBatchError]) -> Location:
+    bucket, _, path = rest.partition("/")
+    if "@" in bucket:
+        raise error(
+            redact(uri),
+            "carries credentials in the URI",
+            "s3://bucket/prefix",
+            "put the keys into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or ~/.aws/credentials",
+        )
+    if not bucket:
+        raise error(uri, "names no bucket", "s3://bucket/prefix")
+    return Location("s3", bucket, path.strip("/"))
