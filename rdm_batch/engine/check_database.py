@@ -79,13 +79,24 @@ def check_encoder(spec: JobSpec, manifest: DatabaseManifest | None) -> str | Non
     if spec.conditioning.mode == "unconditional" or encoder is None:
         return None
     digest = named_encoder_digest(encoder.name, encoder.weights)
-    if manifest is not None and digest != manifest.encoder.digest:
-        built_with = manifest.encoder.digest or "unknown"
-        raise DatabaseError(
-            f"Database {spec.database.uri}",
-            f"was built with {manifest.encoder.name} (digest {built_with[:12]}), "
-            f"but database.encoder is {encoder.name} (digest {digest[:12]})",
-            "one encoder for images and prompts",
-            "rebuild the database, or name the encoder it was built with",
+    if manifest is not None:
+        built_with = manifest.encoder
+        # Imported embeddings come without the digest of what made them; their name must do.
+        same = (
+            encoder.name == built_with.name
+            if built_with.digest is None
+            else digest == built_with.digest
         )
+        if not same:
+            raise DatabaseError(
+                f"Database {spec.database.uri}",
+                f"was built with {_named(built_with.name, built_with.digest)}, but "
+                f"database.encoder is {_named(encoder.name, digest)}",
+                "one encoder for images and texts",
+                "rebuild the database, or name the encoder it was built with",
+            )
     return digest
+
+
+def _named(name: str, digest: str | None) -> str:
+    return f"{name} (digest {digest[:12]})" if digest else name
