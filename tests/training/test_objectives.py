@@ -46,7 +46,7 @@ class Photographs:
 
     def __getitem__(self, index: int) -> ImageItem:
         image = np.zeros((40, 60, 3), np.uint8)
-        image[:, 10:50] = 200
+        image[:, 6:54] = 200
         return ImageItem(image, str(index))
 
 
