@@ -46,7 +46,8 @@ class DatabaseBuild:
         proposal_from: Source of the training set X for the proposal distribution.
         proposal_k: Neighbors counted per image of X.
         workers: Encoders. One runs in this process, more are Ray actors (Ray takes 8 s to
-            start). Never changes the database.
+            start). Changes no row beyond its last digit, where a worker's number of
+            threads moves the encoder's float sums.
         address: Ray address, for more than one worker.
     """
 
