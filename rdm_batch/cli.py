@@ -31,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_database(commands)
     _add_train(commands)
+    _add_reference(commands)
     return parser
 
 
@@ -288,6 +289,29 @@ def _run_train(args: argparse.Namespace) -> int:
     from rdm_batch.pipelines.train import train
 
     print(train(args.kind, args.config, args.out, args.resume))
+    return 0
+
+
+def _add_reference(commands: Commands) -> None:
+    reference = commands.add_parser("reference", help="build what sample sets are judged against")
+    kinds = reference.add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = kinds.add_parser(
+        "build", help="extract and store the features and moments of reference images"
+    )
+    build.add_argument(
+        "images", metavar="IMAGES", help="folder or parquet of images, or shapes:SUBSET[:COUNT]"
+    )
+    build.add_argument("--out", required=True, metavar="URI", help="the .npz to write")
+    build.add_argument("--extractor", default="shapes-clip", metavar="NAME")
+    build.add_argument("--extractor-weights", metavar="URI", help="not for shapes-clip")
+    build.set_defaults(run=_run_reference_build)
+
+
+def _run_reference_build(args: argparse.Namespace) -> int:
+    from rdm_batch.pipelines.reference import build_reference
+
+    reference = build_reference(args.images, args.out, args.extractor, args.extractor_weights)
+    print(f"{args.out}: {reference.source}, {reference.extractor.name}, {reference.digest[:12]}")
     return 0
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from rdm_batch.engine.check_database import check_database, check_encoder, conditioning_problems
 from rdm_batch.engine.check_model import CheckedModel, check_model
+from rdm_batch.engine.evaluation import check_evaluation
 from rdm_batch.engine.identity import ContentDigests, identity_digest, job_identity
 from rdm_batch.engine.plan import ShardRange, plan_shards
 from rdm_batch.engine.prompts import Prompts, read_prompts
@@ -86,6 +87,8 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
         encoder = check_encoder(spec, manifest)
     with problems.collect():
         _check_context(spec, model, manifest)
+    with problems.collect():
+        check_evaluation(spec)
     with problems.collect():
         check_writable(spec.output.uri)
     if problems.found or model is None or manifest is None:

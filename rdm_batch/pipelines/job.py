@@ -21,6 +21,7 @@ from rdm_batch.pipelines.cluster import (
     is_submitted_job,
 )
 from rdm_batch.pipelines.conditioning import build_conditioner
+from rdm_batch.pipelines.evaluate import run_evaluation
 from rdm_batch.pipelines.generate import make_shards
 from rdm_batch.pipelines.heads import start_heads, stop
 from rdm_batch.pipelines.measure import illustrate, measure_recall
@@ -34,6 +35,7 @@ from rdm_batch.reports.result import (
     RetrievalReport,
     RunReport,
     SampleSetSummary,
+    Score,
     stages_from_milestones,
 )
 from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
@@ -146,6 +148,7 @@ class _Run:
         illustrated, pictures = illustrate(sample_set, retriever)
         nodes = describe_nodes()
         stop(retriever.actors)
+        scores = self._evaluate(progress)
         report = RunReport(
             job_name=spec.name,
             spec=spec.model_dump(mode="json"),
@@ -170,6 +173,7 @@ class _Run:
                 query_method=_QUERY_METHOD,
                 recall=recall,
             ),
+            scores=scores,
             illustrated=illustrated,
         )
         if before is not None and not mine:
@@ -177,6 +181,24 @@ class _Run:
             kept = {"throughput", "start_up", "sample_set"}
             report = report.model_copy(update={k: getattr(before.report, k) for k in kept})
         return SavedRun(report, raw, pictures)
+
+    def _evaluate(self, progress: Progress) -> tuple[Score, ...]:
+        spec = self._job.spec
+        if spec.evaluation is None:
+            return ()
+        stage = progress.stage("evaluate", spec.sampling.num_samples, "samples")
+        scores = run_evaluation(spec.output.uri, spec.evaluation, stage.advance)
+        stage.finish()
+        return tuple(
+            Score.named(
+                score.name,
+                score.value,
+                score.uncertainty,
+                score.uncertainty_method,
+                score.description.model_dump(exclude={"name"}),
+            )
+            for score in scores
+        )
 
     def _generate(
         self,
