@@ -159,7 +159,8 @@ def render(report: dict[str, Any]) -> str:
     lines = [
         "# Neighbor search",
         "",
-        f"{machine['processor']}, {machine['cpus']} CPUs (load average {machine['load_average']:.1f} at the start), {report['threads']} search threads; "
+        f"{machine['processor']}, {machine['cpus']} CPUs (load average "
+        f"{machine['load_average']:.1f} at the start), {report['threads']} search threads; "
         f"memory bandwidth {report['bandwidth_gb_s']:.1f} GB/s on one thread, "
         f"matrix product {report['matrix_product_gmac_s']:.0f} G multiply-adds/s; "
         f"k = {K}, batches of {BATCH}, clustered float16 rows of width {report['dim']}.",

@@ -14,7 +14,6 @@ from pydantic import JsonValue
 
 from rdm_batch.datasets.source import ImageSource
 from rdm_batch.errors import ClusterError, ImageError, SpecError
-from rdm_batch.pipelines.cluster import connected
 from rdm_batch.pipelines.database_parts import PartFiles, write_shards
 from rdm_batch.pipelines.database_target import DatabaseTarget
 from rdm_batch.pipelines.encode_images import (
@@ -170,6 +169,8 @@ def _joined(build: DatabaseBuild) -> Iterator[None]:
     if build.workers == 1:
         yield
         return
+    from rdm_batch.pipelines.cluster import connected  # imports ray, which takes 2 s
+
     with connected(build.address) as resources:
         if build.workers > resources.num_cpus:
             raise ClusterError(
