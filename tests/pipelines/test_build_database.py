@@ -190,6 +190,13 @@ def test_a_folder_with_other_files_is_refused(build: Build, tmp_path: Path) -> N
     assert contents(tmp_path / "db") == {"thesis.txt": b"precious"}
 
 
+def test_a_build_that_died_at_once_starts_again(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "db/.build").mkdir(parents=True)
+    (tmp_path / "db/.build/lock").touch()
+    (tmp_path / "db/.build/request.json.partial").write_text("{")
+    assert build(images="shapes:database:10").rows == 10
+
+
 def test_a_damaged_database_is_not_called_complete(build: Build, tmp_path: Path) -> None:
     build(images="shapes:database:50")
     path = tmp_path / "db/embeddings/shard-00000.parquet"
