@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install quickstart test check lint docs clean
+.PHONY: install system-packages quickstart test check lint docs clean
 
 install: $(VENV)/.installed
 
@@ -17,7 +17,21 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 quickstart: install
 	$(BIN)/python -m rdm_batch.run jobs/quickstart.yaml
 
-test: install
+# The tests open the report page in a browser. No other target needs one.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+BROWSERS := chromium chromium-browser google-chrome-stable google-chrome
+system-packages:
+	@for browser in $(BROWSERS); do command -v $$browser >/dev/null && exit 0; done; \
+	if command -v apt-get >/dev/null; then \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	else \
+		echo "The tests of the report page need Chromium or Chrome. There is no apt-get here:" >&2; \
+		echo "install it with your system's package manager so that one of these is on PATH:" >&2; \
+		echo "  $(BROWSERS)" >&2; exit 1; \
+	fi
+
+test: install system-packages
 	$(BIN)/python -m pytest
 
 lint: install

@@ -5,6 +5,7 @@ The tree::
     RdmBatchError            an expected failure: printed without a traceback, exit status 1
     ├── SpecError            the job file, a command line value, or a prompt/label file
     │   └── InvalidJobError  several problems of one job, reported together
+    ├── ImageError           an image file, or a table or folder of images
     ├── CheckpointError      model weights: missing, misshapen, damaged, unsafe
     ├── DatabaseError        retrieval database, its index, its proposal distribution
     ├── SampleSetError       stored samples, their manifest, the output location
@@ -67,6 +68,10 @@ class InvalidJobError(SpecError):
     def __str__(self) -> str:
         lines = "\n".join(f"  - {problem}" for problem in self.problems)
         return f"{self.where}: {self.found}\n{lines}"
+
+
+class ImageError(RdmBatchError):
+    """Report an image, or a collection of images, that cannot be read."""
 
 
 class CheckpointError(RdmBatchError):

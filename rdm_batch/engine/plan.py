@@ -29,6 +29,11 @@ class ShardRange:
         """Samples in the shard."""
         return self.stop - self.start
 
+    @property
+    def indices(self) -> Int64[np.ndarray, " samples"]:
+        """Sample indices of the shard."""
+        return np.arange(self.start, self.stop, dtype=np.int64)
+
     def batches(self, batch_size: int) -> list[Int64[np.ndarray, " batch"]]:
         """Split the shard into the fixed batches a head computes at once."""
         return [

@@ -18,6 +18,7 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 import ray
 
 from rdm_batch.errors import ClusterError
+from rdm_batch.reports.result import RayNode
 
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
@@ -81,3 +82,17 @@ def connected(address: str) -> Iterator[ClusterResources]:
         yield ClusterResources(alive, total.get("CPU", 0.0), total.get("GPU", 0.0))
     finally:
         ray.shutdown()
+
+
+def describe_nodes() -> tuple[RayNode, ...]:
+    """Describe the nodes of the cluster this process is connected to."""
+    return tuple(
+        RayNode(
+            name=node["NodeManagerHostname"],
+            num_cpus=node["Resources"].get("CPU", 0),
+            num_gpus=node["Resources"].get("GPU", 0),
+            memory_bytes=int(node["Resources"].get("memory", 0)),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    )

@@ -45,8 +45,9 @@ class TextConditioning(_Conditioning):
     )
     context: Literal["text", "text_and_neighbors", "neighbors"] = Field(
         default="neighbors",
-        description="`text`: the text embedding alone. `text_and_neighbors`: the text embedding "
-        "and its k_nn - 1 nearest images. `neighbors`: its k_nn nearest images only.",
+        description="`text`: the text embedding alone, k_nn times over. `text_and_neighbors`: "
+        "the text embedding and its k_nn - 1 nearest images. `neighbors`: its k_nn nearest images "
+        "only.",
     )
 
     @model_validator(mode="after")

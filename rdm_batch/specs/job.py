@@ -46,11 +46,7 @@ class DatabaseSpec(Spec):
     )
     leaves_to_search: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
-        description="Search effort: partitions searched for a query. None: as built.",
-    )
-    reorder: Annotated[int, Field(ge=1)] | None = Field(
-        default=None,
-        description="Search effort: candidates rescored exactly for a query. None: as built.",
+        description="Search effort: partitions of the index searched for a query. None: as built.",
     )
 
 

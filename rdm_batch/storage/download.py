@@ -36,7 +36,7 @@ def cached_download(store: S3Store, cache_dir: str | Path | None = None) -> Path
             read, or the cache cannot hold it.
     """
     objects = _objects(store)
-    folder = Path(cache_dir) if cache_dir is not None else _user_cache()
+    folder = Path(cache_dir) if cache_dir is not None else user_cache()
     digest = _digest(store, objects)
     target = folder / digest
     final = target / _name(store)
@@ -84,7 +84,8 @@ def _name(store: S3Store) -> str:
     return (store.prefix or store.bucket).rpartition("/")[2]
 
 
-def _user_cache() -> Path:
+def user_cache() -> Path:
+    """Name the user's cache folder, by RDM_BATCH_CACHE, XDG_CACHE_HOME or the default."""
     named = os.environ.get("RDM_BATCH_CACHE")
     if named:
         return Path(named)

@@ -24,6 +24,7 @@ DATA_FOLDER = "data"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
+Interval = tuple[float, float]
 
 
 class Manifest(BaseModel):
@@ -79,6 +80,30 @@ class SampleSetHeader(Manifest):
         ]
 
 
+class Measured(Manifest):
+    """Who made a shard and what its time went into; not part of what defines the samples."""
+
+    run: str = Field(description="The run that made it: one execution of a job.")
+    head: str = Field(description="The head actor that made it.")
+    device: str = Field(description="What that head computed on.")
+    intervals: dict[str, Interval] = Field(
+        description="Activity to its start and end, seconds since the epoch."
+    )
+    searches: tuple[tuple[int, float], ...] = Field(
+        default=(), description="Queries and seconds of every retrieval call."
+    )
+
+    @property
+    def start(self) -> float:
+        """When work on the shard began."""
+        return min(start for start, _ in self.intervals.values())
+
+    @property
+    def end(self) -> float:
+        """When work on the shard ended."""
+        return max(end for _, end in self.intervals.values())
+
+
 class ShardEntry(Manifest):
     """Proof that one shard is stored."""
 
@@ -90,12 +115,7 @@ class ShardEntry(Manifest):
     )
     sha256: Sha256 = Field(description="SHA-256 of its file.")
     num_bytes: Count = Field(description="Size of its file.")
-    timings_s: dict[str, float] = Field(
-        default_factory=dict, description="Seconds spent on the shard, by stage."
-    )
-    produced_by: dict[str, str] = Field(
-        default_factory=dict, description="The worker that made it: host, process, device."
-    )
+    measured: Measured | None = Field(default=None, description="Who made it, and how fast.")
 
 
 class Success(Manifest):

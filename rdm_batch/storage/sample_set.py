@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -28,6 +28,7 @@ from rdm_batch.storage.manifest import (
     ENTRIES_FOLDER,
     HEADER_KEY,
     SUCCESS_KEY,
+    Measured,
     SampleSetHeader,
     ShardEntry,
     Success,
@@ -67,28 +68,45 @@ class SampleSet:
                 that differ), a damaged header, or shards without a header.
         """
         store = open_store(uri)
-        stored = _read_header(store)
+        stored = cls.check(uri, header)
         if stored is None:
-            orphans = store.list_objects(ENTRIES_FOLDER) or store.list_objects(DATA_FOLDER)
-            if orphans:
-                raise SampleSetError(
-                    uri,
-                    f"holds {orphans[0].key} but no {HEADER_KEY}",
-                    "a sample set or nothing",
-                    "choose another output location",
-                )
             if store.write_bytes_if_absent(HEADER_KEY, header.to_bytes()):
                 return cls(store, header)
             stored = _read_header(store) or header
-        if stored.digest != header.digest:
-            changes = header.changes_from(stored)
+            _refuse_other_job(uri, stored, header)
+        return cls(store, stored)
+
+    @classmethod
+    def check(cls, uri: str, header: SampleSetHeader) -> SampleSetHeader | None:
+        """Make sure that a set may be started or resumed at a location; write nothing.
+
+        Returns:
+            The header that is there; None where nothing is.
+
+        Raises:
+            SampleSetError: As ``create_or_resume``.
+        """
+        store = open_store(uri)
+        stored = _read_header(store)
+        if stored is not None:
+            _refuse_other_job(uri, stored, header)
+            return stored
+        orphans = store.list_objects(ENTRIES_FOLDER) or store.list_objects(DATA_FOLDER)
+        if orphans:
             raise SampleSetError(
                 uri,
-                f"belongs to another job; changed since: {'; '.join(changes) or 'its digest'}",
-                "",
-                "choose another output location or undo the change",
+                f"holds {orphans[0].key} but no {HEADER_KEY}",
+                "a sample set or nothing",
+                "choose another output location",
             )
-        return cls(store, stored)
+        return None
+
+    @classmethod
+    def find(cls, uri: str) -> SampleSet | None:
+        """Open what is at a location, complete or not; None where there is no set."""
+        store = open_store(uri)
+        header = _read_header(store)
+        return None if header is None else cls(store, header)
 
     @classmethod
     def open(cls, uri: str, allow_partial: bool = False) -> SampleSet:
@@ -135,8 +153,7 @@ class SampleSet:
         self,
         shard: int,
         table: pa.Table,
-        timings_s: Mapping[str, float] | None = None,
-        produced_by: Mapping[str, str] | None = None,
+        measured: Measured | None = None,
     ) -> ShardEntry:
         """Store one shard: its file, then its entry.
 
@@ -146,17 +163,15 @@ class SampleSet:
         Args:
             shard: Position of the shard in the set.
             table: Its rows, by ``storage.table.make_table``, in the order of their indices.
-            timings_s: Seconds spent on the shard by stage; ``parquet`` and ``write`` are added.
-            produced_by: The worker that made it.
+            measured: Who made it and how fast; the interval ``write`` is added here.
 
         Raises:
             SampleSetError: When the rows are not the planned ones, an image has another
                 size, or the store refuses.
         """
         self._check_rows(shard, table)
-        begin = time.perf_counter()
+        begin = time.time()
         data = table_bytes(table)
-        packed = time.perf_counter()
         file, key = f"{DATA_FOLDER}/{shard_name(shard)}.parquet", self._entry_key(shard)
         present = self.store.stat(file)
         if present is not None and self.store.exists(key):
@@ -164,6 +179,9 @@ class SampleSet:
             if stored.num_bytes == present.num_bytes:
                 return stored
         self.store.write_bytes(file, data)
+        if measured is not None:
+            intervals = {**measured.intervals, "write": (begin, time.time())}
+            measured = measured.model_copy(update={"intervals": intervals})
         entry = ShardEntry(
             shard=shard,
             first_index=self.header.rows_of(shard).start,
@@ -171,12 +189,7 @@ class SampleSet:
             file=file,
             sha256=hashlib.sha256(data).hexdigest(),
             num_bytes=len(data),
-            timings_s={
-                **(timings_s or {}),
-                "parquet": packed - begin,
-                "write": time.perf_counter() - packed,
-            },
-            produced_by=dict(produced_by or {}),
+            measured=measured,
         )
         self.store.write_bytes(key, entry.to_bytes())
         return entry
@@ -304,3 +317,15 @@ def _read_header(store: Store) -> SampleSetHeader | None:
         return None
     data = store.read_bytes(HEADER_KEY)
     return parse_manifest(SampleSetHeader, data, store.child_uri(HEADER_KEY), SampleSetError)
+
+
+def _refuse_other_job(uri: str, stored: SampleSetHeader, header: SampleSetHeader) -> None:
+    if stored.digest == header.digest:
+        return
+    changes = header.changes_from(stored)
+    raise SampleSetError(
+        uri,
+        f"belongs to another job; changed since: {'; '.join(changes) or 'its digest'}",
+        "",
+        "choose another output location or undo the change",
+    )

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stores import ObjectServer
 
 from rdm_batch.errors import CheckpointError, SampleSetError
 from rdm_batch.storage import s3
 from rdm_batch.storage.object_store import check_writable, local_path, open_store
 from rdm_batch.storage.s3 import PART_BYTES
+from tests.stores import ObjectServer
 
 
 def test_written_bytes_are_read_back(storage_uri: str) -> None:

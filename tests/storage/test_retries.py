@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from stores import ISOLATION
 
 from rdm_batch.errors import SampleSetError
 from rdm_batch.storage.object_store import open_store
 from rdm_batch.storage.s3 import MAX_ATTEMPTS
+from tests.stores import ISOLATION
 
 
 class FlakyServer(ThreadingHTTPServer):

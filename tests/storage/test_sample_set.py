@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from sets import SIZE, image_of, make_header, make_rows, write_set
 
 from rdm_batch.errors import SampleSetError
 from rdm_batch.storage import store
+from rdm_batch.storage.manifest import Measured
 from rdm_batch.storage.object_store import open_store
 from rdm_batch.storage.png import decode_png
 from rdm_batch.storage.s3 import S3Store
 from rdm_batch.storage.sample_set import SampleSet
 from rdm_batch.storage.store import LocalStore
+from tests.storage.sets import SIZE, image_of, make_header, make_rows, write_set
 
 TWO_SHARDS = make_header(num_samples=15)
 WRITES = ("write_bytes", "write_bytes_if_absent")
@@ -83,21 +84,26 @@ def test_an_entry_whose_file_is_gone_or_cut_does_not_count(tmp_path: Path) -> No
     SampleSet.open(str(tmp_path)).verify()
 
 
+def measured(**intervals: tuple[float, float]) -> Measured:
+    return Measured(run="run", head="head-0", device="cpu", intervals=intervals)
+
+
 def test_an_entry_keeps_timings_and_worker(tmp_path: Path) -> None:
     header = make_header()
     sample_set = SampleSet.create_or_resume(str(tmp_path), header)
     rows = make_rows(header, 0)
-    entry = sample_set.commit_shard(0, rows, {"model": 1.5}, {"device": "cpu"})
-    assert entry.timings_s["model"] == 1.5
-    assert set(entry.timings_s) == {"model", "parquet", "write"}
+    entry = sample_set.commit_shard(0, rows, measured(model=(1.0, 2.5)))
+    assert entry.measured is not None
+    assert entry.measured.intervals["model"] == (1.0, 2.5)
+    assert set(entry.measured.intervals) == {"model", "write"}
     assert sample_set.entries() == [entry]
 
 
 def test_committing_twice_keeps_the_first_commit(storage_uri: str) -> None:
     header = make_header()
     sample_set = SampleSet.create_or_resume(storage_uri, header)
-    first = sample_set.commit_shard(0, make_rows(header, 0), {"model": 1.0})
-    assert sample_set.commit_shard(0, make_rows(header, 0), {"model": 2.0}) == first
+    first = sample_set.commit_shard(0, make_rows(header, 0), measured(model=(1.0, 2.0)))
+    assert sample_set.commit_shard(0, make_rows(header, 0), measured(model=(3.0, 4.0))) == first
 
 
 def test_another_job_is_refused_with_the_fields_that_changed(storage_uri: str) -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sets import make_header, make_rows
 
 from rdm_batch.errors import SampleSetError
 from rdm_batch.storage.png import encode_png
 from rdm_batch.storage.table import make_table, table_bytes, wrong_sizes
+from tests.storage.sets import make_header, make_rows
 
 BLACK = encode_png(np.zeros((4, 4, 3), np.uint8))
 

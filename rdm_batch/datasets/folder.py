@@ -1,0 +1,70 @@
+"""Images in a folder of files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rdm_batch.datasets.decode import MAX_PIXELS, decode_image
+from rdm_batch.datasets.source import ImageItem
+from rdm_batch.errors import ImageError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class ImageFolder:
+    """Serve the PNG, JPEG and WebP files below a folder, nested folders included.
+
+    The order is that of the relative paths, character by character, so it is the same on
+    every machine. Hidden files and folders are left out. The item id is the relative
+    path; images in nested folders carry their folder as the attribute ``folder``.
+
+    Args:
+        root: The folder.
+        max_pixels: Larger images are refused when they are asked for.
+
+    Raises:
+        ImageError: The folder does not exist or holds no such file. An item that cannot
+            be decoded raises it when it is asked for.
+    """
+
+    def __init__(self, root: Path, max_pixels: int = MAX_PIXELS) -> None:
+        if not root.is_dir():
+            raise ImageError(str(root), "no such folder", "a folder of images")
+        self.root = root
+        self.max_pixels = max_pixels
+        self.names = _list_names(root)
+        if not self.names:
+            raise ImageError(
+                str(root), "no image files", f"at least one file named {', '.join(SUFFIXES)}"
+            )
+
+    def __len__(self) -> int:
+        """Count the files."""
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        """Decode one file."""
+        if not 0 <= index < len(self.names):
+            raise IndexError(index)
+        path = self.root / self.names[index]
+        try:
+            data = path.read_bytes()
+        except OSError as problem:
+            raise ImageError(str(path), f"unreadable ({problem.strerror})") from problem
+        folder = os.path.dirname(self.names[index])  # noqa: PTH120 (a name, not a path)
+        return ImageItem(
+            image=decode_image(data, str(path), self.max_pixels),
+            item_id=self.names[index],
+            attributes={"folder": folder} if folder else {},
+        )
+
+
+def _list_names(root: Path) -> list[str]:
+    names = []
+    for parent, folders, files in os.walk(root):
+        folders[:] = [folder for folder in folders if not folder.startswith(".")]
+        for name in files:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                names.append((Path(parent) / name).relative_to(root).as_posix())
+    return sorted(names)

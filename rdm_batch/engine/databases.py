@@ -1,0 +1,92 @@
+"""Bring databases, or the shards of one that a process needs, to local folders."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rdm_batch.errors import DatabaseError
+from rdm_batch.retrieval.database import MANIFEST_NAME, DatabaseManifest, read_manifest
+from rdm_batch.retrieval.proposal import Proposal
+from rdm_batch.retrieval.tables import read_counts
+from rdm_batch.storage.object_store import local_path, open_store
+
+
+def fetch_manifest(uri: str) -> DatabaseManifest:
+    """Read the manifest of a database anywhere.
+
+    Raises:
+        DatabaseError: There is no complete database, or the manifest is damaged.
+    """
+    store = open_store(uri, DatabaseError)
+    if store.stat(MANIFEST_NAME) is None:
+        raise DatabaseError(
+            uri,
+            f"holds no {MANIFEST_NAME}",
+            "a complete database",
+            "build it with `rdm-batch database build`, or check the path",
+        )
+    return read_manifest(local_path(store.child_uri(MANIFEST_NAME), error=DatabaseError).parent)
+
+
+def check_stored_files(uri: str, manifest: DatabaseManifest) -> None:
+    """Compare the sizes of all stored files with the manifest, without reading them.
+
+    Raises:
+        DatabaseError: A file is missing or has another size; the first is named.
+    """
+    stored = {item.key: item.num_bytes for item in open_store(uri, DatabaseError).list_objects()}
+    damaged = [file for file in manifest.files() if stored.get(file.path) != file.num_bytes]
+    if damaged:
+        first = damaged[0]
+        size = stored.get(first.path)
+        found = "is missing" if size is None else f"has {size:,} bytes"
+        raise DatabaseError(
+            f"{uri}/{first.path}",
+            f"{found} ({len(damaged)} of {len(manifest.files())} files are damaged)",
+            f"{first.num_bytes:,} bytes",
+            "copy the database again or rebuild it",
+        )
+
+
+def database_root(uri: str, manifest: DatabaseManifest, shards: Sequence[int]) -> Path:
+    """Give a local database folder that holds at least the named shards.
+
+    A local database is used where it lies. Of a remote one only the files of these shards
+    are downloaded (and cached); a folder of links gives them their places.
+
+    Args:
+        uri: The database.
+        manifest: Its manifest.
+        shards: Shard numbers that will be opened.
+    """
+    if not uri.startswith("s3://"):
+        return local_path(uri, error=DatabaseError)
+    key = hashlib.sha256(f"{uri} {manifest.digest}".encode()).hexdigest()[:32]
+    root = Path(tempfile.gettempdir()) / f"rdm_batch-database-{key}"
+    for number in shards:
+        for file in manifest.shards[number].files():
+            link = root / file.path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            # Made aside and renamed: several actors of a machine may do this at once.
+            aside = link.with_name(f"{link.name}.{os.getpid()}")
+            aside.symlink_to(local_path(f"{uri}/{file.path}", error=DatabaseError))
+            aside.replace(link)
+    return root
+
+
+def load_proposal(uri: str, manifest: DatabaseManifest) -> Proposal | None:
+    """Load the proposal distribution of a database; None when it was built without.
+
+    Raises:
+        DatabaseError: The file is damaged, or names rows the database does not have.
+    """
+    if manifest.proposal is None:
+        return None
+    path = local_path(f"{uri}/{manifest.proposal.path}", error=DatabaseError)
+    proposal = Proposal(*read_counts(path))
+    proposal.check_rows(manifest.rows)
+    return proposal

@@ -1,0 +1,50 @@
+"""From the encoder a job or command names to the encoder itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rdm_batch.errors import CheckpointError
+from rdm_batch.models.clip import ImageTextEncoder, encoder_digest, load_encoder
+from rdm_batch.storage.object_store import local_path
+
+SHIPPED_ENCODERS = {"shapes-clip": "package://shapes/clip.safetensors"}
+"""Encoders whose weights are part of this package."""
+
+
+def encoder_files(name: str, weights: str | None) -> tuple[str | Path, Path | None]:
+    """Find the local files of an encoder, as ``load_encoder`` takes them.
+
+    Args:
+        name: ``shapes-clip``, another name for a ``.safetensors`` file made by
+            ``rdm-batch train clip``, or an open_clip architecture.
+        weights: URI of the weights; None for encoders that ship with this package.
+
+    Raises:
+        CheckpointError: The weights are not named or not there.
+    """
+    shipped = SHIPPED_ENCODERS.get(name)
+    if weights is None and shipped is None:
+        raise CheckpointError(
+            f"encoder {name}",
+            "no weights file is named",
+            "a local or s3:// file; nothing is downloaded from a hub",
+            f"only {', '.join(SHIPPED_ENCODERS)} ships with this package",
+        )
+    path = local_path(weights or str(shipped), error=CheckpointError)
+    carries_architecture = shipped is not None or _is_small(path, name)
+    return (path, None) if carries_architecture else (name, path)
+
+
+def load_named_encoder(name: str, weights: str | None, device: str = "cpu") -> ImageTextEncoder:
+    """Load an encoder by name and weights URI; arguments as ``encoder_files``."""
+    return load_encoder(*encoder_files(name, weights), device=device)
+
+
+def named_encoder_digest(name: str, weights: str | None) -> str:
+    """Identify an encoder by its weights and architecture, without loading it."""
+    return encoder_digest(*encoder_files(name, weights))
+
+
+def _is_small(path: Path, name: str) -> bool:
+    return path.suffix == ".safetensors" and name.endswith("-clip")

@@ -1,0 +1,45 @@
+"""Make the relative paths of a job absolute, so that every process means the same file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rdm_batch.specs.job import JobSpec
+
+_INPUTS = (
+    ("model", "checkpoint"),
+    ("model", "architecture"),
+    ("database", "uri"),
+    ("database", "encoder", "weights"),
+    ("conditioning", "prompts_file"),
+    ("evaluation", "reference"),
+    ("evaluation", "extractor", "weights"),
+)
+_OUTPUT = ("output", "uri")
+
+
+def absolute_locations(spec: JobSpec, inputs_from: Path, output_from: Path) -> JobSpec:
+    """Replace relative local paths by absolute ones; URIs with a scheme stay.
+
+    Args:
+        spec: The job.
+        inputs_from: Folder that input paths are relative to.
+        output_from: Folder that the output path is relative to.
+    """
+    document = spec.model_dump()
+    for keys in _INPUTS:
+        _replace(document, keys, inputs_from)
+    _replace(document, _OUTPUT, output_from)
+    return JobSpec.model_validate(document)
+
+
+def _replace(document: dict[str, Any], keys: tuple[str, ...], base: Path) -> None:
+    node: Any = document
+    for key in keys[:-1]:
+        node = node.get(key)
+        if node is None:
+            return
+    uri = node.get(keys[-1])
+    if isinstance(uri, str) and "://" not in uri:
+        node[keys[-1]] = str((base / Path(uri).expanduser()).absolute())

@@ -1,0 +1,157 @@
+"""From a shard of sample indices to a committed shard, in one process and without Ray.
+
+A worker runs several shards at once from several threads: while one is in the model, the
+next looks up its neighbors and the previous one is encoded and written. The model itself
+is entered by one thread only, always the same, so its arithmetic never changes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, UInt8
+
+from rdm_batch.engine.conditioner import Conditioner, SampleInputs
+from rdm_batch.engine.plan import ShardRange
+from rdm_batch.heads.head import Head
+from rdm_batch.retrieval.merge import Neighbors
+from rdm_batch.retrieval.retriever import Retriever
+from rdm_batch.sampling.noise import SampleNoise
+
+Interval = tuple[float, float]
+"""Start and end, seconds since the epoch: comparable between processes of one machine."""
+
+
+@dataclass
+class ShardClock:
+    """Record what a shard's time went into.
+
+    Attributes:
+        intervals: Activity (``neighbors``, ``model``, ``encode``, ``write``) to its interval.
+        searches: Queries and seconds of every retrieval call, as seen by the caller.
+    """
+
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    searches: list[tuple[int, float]] = field(default_factory=list)
+
+    @contextmanager
+    def measure(self, activity: str) -> Iterator[None]:
+        """Record the time a block takes under the name of an activity."""
+        start = time.time()
+        try:
+            yield
+        finally:
+            self.intervals[activity] = (start, time.time())
+
+
+@dataclass(frozen=True)
+class RenderedShard:
+    """A shard's images with everything that is recorded beside them."""
+
+    shard: ShardRange
+    images: UInt8[np.ndarray, "samples height width 3"]
+    inputs: SampleInputs
+
+
+@dataclass(frozen=True)
+class ContextSource:
+    """What samples are conditioned on, and the database it is looked up in."""
+
+    conditioner: Conditioner
+    retriever: Retriever
+
+
+class ShardRenderer:
+    """Turn shard ranges into images.
+
+    Args:
+        head: The decoding head.
+        seed: Seed of the job.
+        batch_size: Samples the head computes at once.
+        cpu_threads: Threads of the model's arithmetic on CPU.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        seed: int,
+        batch_size: int,
+        cpu_threads: int = 1,
+    ) -> None:
+        self._head = head
+        self._seed = seed
+        self._batch_size = batch_size
+        self._model_thread = ThreadPoolExecutor(
+            max_workers=1,
+            thread_name_prefix="model",
+            # PyTorch's thread count belongs to the thread that computes.
+            initializer=torch.set_num_threads,
+            initargs=(cpu_threads,),
+        )
+
+    def render(self, shard: ShardRange, source: ContextSource, clock: ShardClock) -> RenderedShard:
+        """Look up the neighbors of a shard's samples and draw its images.
+
+        Safe to call from several threads; only the model part runs one at a time.
+
+        Args:
+            shard: The samples to make.
+            source: What they are conditioned on.
+            clock: Receives the time each activity took.
+        """
+        with clock.measure("neighbors"):
+            noise = SampleNoise(self._seed, shard.indices)
+            inputs = source.conditioner(noise, _TimedRetriever(source.retriever, clock))
+        images = self._model_thread.submit(
+            self._run_model, shard, inputs.conditioning.context, clock
+        ).result()
+        return RenderedShard(shard, images, inputs)
+
+    def _run_model(
+        self,
+        shard: ShardRange,
+        context: Float32[np.ndarray, "samples tokens dim"],
+        clock: ShardClock,
+    ) -> UInt8[np.ndarray, "samples height width 3"]:
+        with clock.measure("model"):
+            parts = [
+                self._head.generate(
+                    context[indices - shard.start], SampleNoise(self._seed, indices)
+                )
+                for indices in shard.batches(self._batch_size)
+            ]
+        return np.concatenate(parts)
+
+
+class _TimedRetriever:
+    """Pass everything on and record how long each search took."""
+
+    def __init__(self, retriever: Retriever, clock: ShardClock) -> None:
+        self._retriever = retriever
+        self._clock = clock
+
+    @property
+    def rows(self) -> int:
+        return self._retriever.rows
+
+    @property
+    def dim(self) -> int:
+        return self._retriever.dim
+
+    def search(self, queries: Float32[np.ndarray, "n dim"], k: int) -> Neighbors:
+        start = time.perf_counter()
+        found = self._retriever.search(queries, k)
+        self._clock.searches.append((len(queries), time.perf_counter() - start))
+        return found
+
+    def fetch(self, ids: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
+        return self._retriever.fetch(ids)
+
+    def thumbnails(self, ids: Int64[np.ndarray, " n"]) -> list[bytes]:
+        return self._retriever.thumbnails(ids)

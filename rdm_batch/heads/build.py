@@ -1,0 +1,80 @@
+"""From an architecture, its weights and the sampling part of a job to a head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from rdm_batch.errors import SpecError
+from rdm_batch.heads.head import Head
+from rdm_batch.heads.precision import Precision
+from rdm_batch.heads.rarm import RarmHead
+from rdm_batch.heads.rdm import RdmHead
+from rdm_batch.models.networks import RdmNetworks, load_networks
+from rdm_batch.sampling.autoregressive import TokenSampler
+from rdm_batch.sampling.ddim import DdimSolver
+from rdm_batch.sampling.schedules import NoiseSchedule
+from rdm_batch.sampling.solver import Solver
+from rdm_batch.specs.architecture import Architecture, NoiseScheduleConfig
+from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling, SamplingSpec
+
+
+def build_head(
+    architecture: Architecture,
+    state_dict: Mapping[str, Tensor],
+    sampling: SamplingSpec,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+    compile: bool = False,
+) -> Head:
+    """Build a head whose networks take over the given tensors without copying them.
+
+    Args:
+        architecture: Sizes of the networks.
+        state_dict: Their weights, as ``checkpoint.load_checkpoint`` gives them.
+        sampling: Sampler and its settings.
+        device: Where to compute.
+        precision: Arithmetic of the networks.
+        compile: Whether to compile the UNet; autoregressive heads take no notice.
+
+    Raises:
+        SpecError: The sampler does not drive this kind of head, or a setting is out of range.
+    """
+    networks = load_networks(architecture, state_dict)
+    if isinstance(networks, RdmNetworks):
+        solver = build_solver(networks.architecture.noise_schedule, sampling)
+        return RdmHead(networks, solver, sampling.guidance_scale, device, precision, compile)
+    return RarmHead(
+        networks, build_token_sampler(sampling), sampling.guidance_scale, device, precision
+    )
+
+
+def build_solver(config: NoiseScheduleConfig, sampling: SamplingSpec) -> Solver:
+    """Build the solver of a diffusion head.
+
+    Raises:
+        SpecError: The sampler is none of a diffusion head, or a setting is out of range.
+    """
+    schedule = NoiseSchedule.from_config(config)
+    if isinstance(sampling, DdimSampling):
+        return DdimSolver(schedule, sampling.num_steps, sampling.eta, sampling.timesteps)
+    raise SpecError(
+        "sampling.sampler", f"{sampling.sampler!r} does not drive a diffusion head", "ddim"
+    )
+
+
+def build_token_sampler(sampling: SamplingSpec) -> TokenSampler:
+    """Build the token sampler of an autoregressive head.
+
+    Raises:
+        SpecError: The sampler is none of an autoregressive head.
+    """
+    if isinstance(sampling, AutoregressiveSampling):
+        return TokenSampler(sampling.temperature, sampling.top_k, sampling.top_p)
+    raise SpecError(
+        "sampling.sampler",
+        f"{sampling.sampler!r} does not drive an autoregressive head",
+        "autoregressive",
+    )

@@ -1,0 +1,71 @@
+"""What every decoding head offers."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from rdm_batch.errors import DatabaseError
+from rdm_batch.sampling.noise import SampleNoise
+
+
+@runtime_checkable
+class Head(Protocol):
+    """Turn neighbors and noise into images.
+
+    Attributes:
+        image_size: Side length of the images, pixels.
+        context_dim: Width of the neighbor embeddings it was trained with.
+    """
+
+    image_size: int
+    context_dim: int
+
+    def generate(
+        self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
+    ) -> UInt8[np.ndarray, "batch height width 3"]:
+        """Generate one image for every sample.
+
+        A sample's image depends on its row of ``context`` and its own noise; other samples
+        of the batch only move the last digits of float sums. Equal batch shapes give equal
+        bytes on CPU.
+
+        Args:
+            context: Neighbor embeddings as stored in the database (not normalized).
+            noise: The samples' noise.
+        """
+        ...
+
+
+def check_context(
+    context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise, context_dim: int
+) -> None:
+    """Refuse neighbor embeddings that a head cannot be conditioned on.
+
+    Raises:
+        DatabaseError: Their number or width is wrong, or they are not finite.
+    """
+    if len(context) != len(noise) or context.shape[1] == 0:
+        raise DatabaseError(
+            "neighbor embeddings",
+            f"{len(context)} rows of {context.shape[1]} neighbors for {len(noise)} samples",
+            "one row for every sample, with at least one neighbor",
+        )
+    if context.shape[2] != context_dim:
+        raise DatabaseError(
+            "neighbor embeddings",
+            f"are {context.shape[2]} wide",
+            f"width {context_dim}, which the head was trained with",
+            "use a database whose encoder has that width",
+        )
+    finite = np.isfinite(context).all(axis=(1, 2))
+    if not finite.all():
+        sample = int(noise.sample_indices[np.argmin(finite)])
+        raise DatabaseError(
+            f"sample {sample}",
+            f"its neighbor embeddings are not finite ({int((~finite).sum())} of "
+            f"{len(finite)} samples of the batch)",
+            action="check the database with `rdm-batch database check`",
+        )

@@ -1,0 +1,129 @@
+"""The retrieval-augmented autoregressive head (Blattmann et al. 2022, arXiv:2204.11824)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int, UInt8
+from torch import Tensor
+
+from rdm_batch.errors import CheckpointError
+from rdm_batch.heads.decode import decode_in_parts
+from rdm_batch.heads.head import check_context
+from rdm_batch.heads.precision import Precision, torch_dtype
+from rdm_batch.models.networks import RarmNetworks
+from rdm_batch.models.pixels import to_uint8
+from rdm_batch.sampling import noise as streams
+from rdm_batch.sampling.autoregressive import Drawn, Observe, TokenSampler, sample_tokens
+from rdm_batch.sampling.guidance import check_guidance_scale, guide
+from rdm_batch.sampling.noise import SampleNoise
+
+
+class RarmHead:
+    """Draw the codes of an image one by one given neighbors, and decode them.
+
+    The networks are taken over: moved, converted and set to evaluation.
+
+    Args:
+        networks: Transformer and autoencoder with their weights.
+        sampler: How tokens are chosen.
+        guidance_scale: 1 is none; above, logits are guided away from an all-zero context's.
+        device: Where to compute.
+        precision: Arithmetic of the networks; logits are turned into tokens in float32.
+
+    Raises:
+        SpecError: The guidance scale is below 1.
+    """
+
+    def __init__(
+        self,
+        networks: RarmNetworks,
+        sampler: TokenSampler,
+        guidance_scale: float = 1.0,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
+        self.image_size = networks.architecture.image_size
+        self.context_dim = networks.architecture.context_dim
+        self.architecture = networks.architecture
+        self._sampler = sampler
+        self._guidance_scale = guidance_scale
+        self._guided = check_guidance_scale(guidance_scale)
+        self._device = torch.device(device)
+        self._precision = precision
+        self._dtype = torch_dtype(precision)
+        networks = networks.to(self._device).eval().requires_grad_(False)
+        networks = networks.to(self._dtype).to(memory_format=torch.channels_last)
+        self._transformer = networks.transformer
+        self._autoencoder = networks.autoencoder
+
+    @torch.inference_mode()
+    def generate(
+        self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
+    ) -> UInt8[np.ndarray, "batch height width 3"]:
+        """Generate one image for every sample; see ``Head``.
+
+        Raises:
+            DatabaseError: The context does not fit the head or is not finite.
+            CheckpointError: Logits became infinite or NaN, saying for which sample and when.
+        """
+        check_context(context, noise, self.context_dim)
+        num_codes = self.architecture.transformer.vocabulary_out
+
+        def exponential(position: int) -> Tensor:
+            draws = noise.exponential(streams.token_stream(position), (num_codes,))
+            return torch.from_numpy(draws).float().to(self._device)
+
+        drawn = self.sample_tokens(torch.from_numpy(context), exponential)
+        self._check(drawn, noise)
+        return to_uint8(self.decode(drawn.tokens)).cpu().numpy()
+
+    @torch.inference_mode()
+    def sample_tokens(
+        self,
+        context: Float[Tensor, "batch k_nn dim"],
+        exponential: Callable[[int], Float[Tensor, "batch code"]],
+        observe: Observe | None = None,
+    ) -> Drawn:
+        """Draw the codes of an image, row by row, from given random numbers.
+
+        Args:
+            context: Neighbor embeddings as stored.
+            exponential: Exponential numbers that the draw at a position depends on.
+            observe: Sees every draw.
+        """
+        generation = self._transformer.start(context.to(self._device, self._dtype), self._guided)
+
+        def next_logits(tokens: Tensor, position: int) -> Tensor:
+            logits = self._transformer.next_logits(tokens, position, generation).float()
+            return guide(logits, self._guidance_scale) if self._guided else logits
+
+        start = torch.full(
+            (len(context),), self.architecture.start_token, dtype=torch.int64, device=self._device
+        )
+        num_tokens = self.architecture.transformer.num_positions
+        return sample_tokens(next_logits, start, num_tokens, self._sampler, exponential, observe)
+
+    @torch.inference_mode()
+    def decode(
+        self, tokens: Int[Tensor, "batch position"]
+    ) -> Float[Tensor, "batch 3 image_height image_width"]:
+        """Decode codes to images, nominally in -1..1, some at a time."""
+        size = self.architecture.latent_size
+        return decode_in_parts(
+            self._autoencoder.decode_ids, tokens.reshape(-1, size, size), self.image_size
+        )
+
+    def _check(self, drawn: Drawn, noise: SampleNoise) -> None:
+        failed = (drawn.failed_at >= 0).cpu()
+        if failed.any():
+            row = int(failed.int().argmax())
+            raise CheckpointError(
+                f"sample {int(noise.sample_indices[row])}",
+                f"its logits are not finite at token {int(drawn.failed_at[row]) + 1} of "
+                f"{drawn.tokens.shape[1]} in {self._precision} "
+                f"({int(failed.sum())} of {len(failed)} samples of the batch)",
+                action="use precision float32, a lower guidance_scale, or other weights",
+            )

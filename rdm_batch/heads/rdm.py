@@ -1,0 +1,156 @@
+"""The retrieval-augmented diffusion head (Blattmann et al. 2022, arXiv:2204.11824)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from rdm_batch.errors import CheckpointError
+from rdm_batch.heads.decode import decode_in_parts
+from rdm_batch.heads.head import check_context
+from rdm_batch.heads.precision import Precision, torch_dtype
+from rdm_batch.models.autoencoder import VqAutoencoder
+from rdm_batch.models.networks import RdmNetworks
+from rdm_batch.models.pixels import to_uint8
+from rdm_batch.sampling import noise as streams
+from rdm_batch.sampling.guidance import check_guidance_scale, guide
+from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.sampling.solver import Observe, Solver
+
+
+class RdmHead:
+    """Draw latents given neighbors, and decode them.
+
+    The networks are taken over: moved, converted and set to evaluation.
+
+    Args:
+        networks: UNet and autoencoder with their weights.
+        solver: How latents are drawn.
+        guidance_scale: 1 is none; above, a second prediction for an all-zero context.
+        device: Where to compute.
+        precision: Arithmetic of the networks. The solver's is always float32, and code words
+            are looked up in float32.
+        compile: Whether to compile the UNet.
+
+    Raises:
+        SpecError: The guidance scale is below 1.
+    """
+
+    def __init__(
+        self,
+        networks: RdmNetworks,
+        solver: Solver,
+        guidance_scale: float = 1.0,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+        compile: bool = False,
+    ) -> None:
+        self.image_size = networks.architecture.image_size
+        self.context_dim = networks.architecture.context_dim
+        self.architecture = networks.architecture
+        self._solver = solver
+        self._guidance_scale = guidance_scale
+        self._guided = check_guidance_scale(guidance_scale)
+        self._device = torch.device(device)
+        self._precision = precision
+        self._dtype = torch_dtype(precision)
+        networks = networks.to(self._device).eval().requires_grad_(False)
+        # The times of a solver are known: what they contribute is computed here, once, and in
+        # float32 whatever the precision is.
+        with torch.inference_mode():
+            times = torch.from_numpy(solver.timesteps).to(self._device)
+            biases = [bias.to(self._dtype) for bias in networks.unet.time_biases(times)]
+        self._time_biases = [
+            tuple(bias[step : step + 1] for bias in biases) for step in range(len(times))
+        ]
+        networks = networks.to(self._dtype).to(memory_format=torch.channels_last)
+        self._unet = networks.unet
+        self._autoencoder = networks.autoencoder
+        if isinstance(self._autoencoder, VqAutoencoder):
+            self._autoencoder.quantize.float()
+        self._predict = torch.compile(self._unet.predict) if compile else self._unet.predict
+
+    @torch.inference_mode()
+    def generate(
+        self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
+    ) -> UInt8[np.ndarray, "batch height width 3"]:
+        """Generate one image for every sample; see ``Head``.
+
+        Raises:
+            DatabaseError: The context does not fit the head or is not finite.
+            CheckpointError: Latents became infinite or NaN, saying for which sample and when.
+        """
+        check_context(context, noise, self.context_dim)
+        shape = self.architecture.latent_shape
+
+        def draw(stream: int) -> Tensor:
+            return torch.from_numpy(noise.normal(stream, shape)).to(self._device)
+
+        def sample(observe: Observe | None) -> Tensor:
+            return self.sample_latents(
+                torch.from_numpy(context),
+                draw(streams.START),
+                lambda step: draw(streams.step_stream(step)),
+                observe,
+            )
+
+        latents = sample(None)
+        if not torch.isfinite(latents).all():
+            # Looking at every step would cost the good runs; what is not finite stays so,
+            # and the same noise leads there again.
+            sample(self._find_failure(noise))
+        return to_uint8(self.decode(latents)).cpu().numpy()
+
+    @torch.inference_mode()
+    def sample_latents(
+        self,
+        context: Float[Tensor, "batch k_nn dim"],
+        start: Float[Tensor, "batch channel height width"],
+        step_noise: Callable[[int], Float[Tensor, "batch channel height width"]],
+        observe: Observe | None = None,
+    ) -> Float[Tensor, "batch channel height width"]:
+        """Draw latents from given noise.
+
+        Args:
+            context: Neighbor embeddings as stored.
+            start: Noise to start from.
+            step_noise: Noise a step adds.
+            observe: Sees every step.
+        """
+        features = self._unet.context_features(context.to(self._device, self._dtype), self._guided)
+
+        def predict(x: Tensor, step: int) -> Tensor:
+            eps = self._predict(x.to(self._dtype), self._time_biases[step], features).float()
+            return guide(eps, self._guidance_scale) if self._guided else eps
+
+        start = start.to(self._device).contiguous(memory_format=torch.channels_last)
+        return self._solver.sample(predict, start, step_noise, observe)
+
+    @torch.inference_mode()
+    def decode(
+        self, latents: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch 3 image_height image_width"]:
+        """Decode latents to images, nominally in -1..1, some at a time."""
+        latents = latents / self.architecture.scale_factor
+        if not isinstance(self._autoencoder, VqAutoencoder):
+            latents = latents.to(self._dtype)
+        return decode_in_parts(self._autoencoder.decode, latents, self.image_size)
+
+    def _find_failure(self, noise: SampleNoise) -> Observe:
+        def observe(step: int, x: Tensor, _: Tensor) -> None:
+            finite = torch.isfinite(x).flatten(1).all(dim=1)
+            if not finite.all():
+                sample = int(noise.sample_indices[int(finite.int().argmin())])
+                raise CheckpointError(
+                    f"sample {sample}",
+                    f"its latents are not finite after step {step + 1} of "
+                    f"{len(self._solver.timesteps)} in {self._precision} "
+                    f"({int((~finite).sum())} of {len(finite)} samples of the batch)",
+                    action="use precision float32, a lower guidance_scale, or other weights",
+                )
+
+        return observe

@@ -1,0 +1,130 @@
+"""What samples are judged against: saved features and moments of a reference set."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from rdm_batch.errors import MetricError
+from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
+from rdm_batch.metrics.moments import GaussianStatistics, gaussian_statistics
+from rdm_batch.metrics.npz import read_npz, write_npz
+
+_FORMAT = "rdm_batch reference 1"
+
+
+@dataclass(frozen=True)
+class ReferenceStatistics:
+    """Hold reference features, moments, or both, and what they are.
+
+    Args:
+        extractor: What computed them.
+        source: Where the images came from.
+        moments: Mean and covariance by layer.
+        features: Features by layer; empty when only moments were kept.
+        digest: SHA-256 over the numbers; identifies the reference in a score.
+    """
+
+    extractor: ExtractorDescription
+    source: str
+    moments: dict[str, GaussianStatistics]
+    features: dict[str, Float32[np.ndarray, "n _"]]
+    digest: str
+
+    @classmethod
+    def from_features(cls, features: FeatureSet, keep_features: bool = True) -> ReferenceStatistics:
+        """Build a reference from the features of its images.
+
+        Args:
+            features: Features of every reference image.
+            keep_features: Whether to keep them beside the moments: needed for every score but FID
+                and sFID.
+
+        Raises:
+            MetricError: Fewer than two images.
+        """
+        moments = {
+            name: gaussian_statistics(rows, features.source)
+            for name, rows in features.layers.items()
+        }
+        # The same images give the same digest whether or not their features are kept.
+        digest = _digest(features.layers)
+        kept = features.layers if keep_features else {}
+        return cls(features.extractor, features.source, moments, kept, digest)
+
+    def gaussian(self, layer: str) -> GaussianStatistics:
+        """Return the moments of a layer.
+
+        Raises:
+            MetricError: They are not part of this reference.
+        """
+        if layer not in self.moments:
+            raise MetricError(
+                self.source,
+                f"reference statistics have no moments of layer {layer!r}",
+                f"one of {sorted(self.moments)}",
+            )
+        return self.moments[layer]
+
+    def rows(self, layer: str) -> Float32[np.ndarray, "n _"]:
+        """Return the features of a layer.
+
+        Raises:
+            MetricError: They are not part of this reference.
+        """
+        if layer not in self.features:
+            raise MetricError(
+                self.source,
+                f"reference statistics hold no features of layer {layer!r}",
+                "the features themselves for every score but fid and sfid",
+                "build the reference again with its features kept",
+            )
+        return self.features[layer]
+
+    def save(self, path: Path) -> None:
+        """Write one ``.npz`` without pickles."""
+        header = {
+            "extractor": self.extractor.model_dump(),
+            "source": self.source,
+            "digest": self.digest,
+            "counts": {name: gaussian.count for name, gaussian in self.moments.items()},
+        }
+        arrays: dict[str, np.ndarray] = {}
+        for name, gaussian in self.moments.items():
+            arrays[f"mean.{name}"] = gaussian.mean
+            arrays[f"covariance.{name}"] = gaussian.covariance
+        for name, rows in self.features.items():
+            arrays[f"features.{name}"] = rows
+        write_npz(path, _FORMAT, header, arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> ReferenceStatistics:
+        """Read what ``save`` wrote.
+
+        Raises:
+            MetricError: The file is missing, damaged or something else.
+        """
+        header, arrays = read_npz(path, _FORMAT, "build it with `rdm-batch reference build`")
+        moments = {
+            name: GaussianStatistics(arrays[f"mean.{name}"], arrays[f"covariance.{name}"], count)
+            for name, count in header["counts"].items()
+        }
+        features = {
+            name.removeprefix("features."): array
+            for name, array in arrays.items()
+            if name.startswith("features.")
+        }
+        extractor = ExtractorDescription.model_validate(header["extractor"])
+        return cls(extractor, header["source"], moments, features, header["digest"])
+
+
+def _digest(layers: dict[str, Float32[np.ndarray, "n _"]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(layers):
+        digest.update(f"{name} {layers[name].shape}\n".encode())
+        digest.update(np.ascontiguousarray(layers[name]).data)
+    return digest.hexdigest()

@@ -1,0 +1,75 @@
+"""How sure a score is: delete-a-group jackknife and standard errors of shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+
+from rdm_batch.metrics.frechet import FrechetReference
+from rdm_batch.metrics.moments import GaussianStatistics, MomentAccumulator
+
+JACKKNIFE_GROUPS = 10
+
+
+def jackknife_error(values: Sequence[float]) -> float:
+    """Compute the delete-a-group jackknife standard error (Shao & Tu 1995, Sec. 2.3).
+
+    Args:
+        values: The score without each group in turn.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    groups = len(array)
+    return math.sqrt((groups - 1) / groups * float(np.square(array - array.mean()).sum()))
+
+
+def groups_of(count: int, groups: int, seed: int) -> list[Int64[np.ndarray, " rows"]]:
+    """Cut ``range(count)`` into random groups of equal size, to one row."""
+    order = np.random.Generator(np.random.Philox(seed)).permutation(count)
+    return [np.sort(part) for part in np.array_split(order, groups)]
+
+
+def frechet_error(
+    features: Float32[np.ndarray, "n d"],
+    reference: GaussianStatistics,
+    groups: int,
+    seed: int,
+) -> float:
+    """Estimate the standard error of a Frechet distance over the generated samples.
+
+    Cost: one symmetric eigenvalue problem per group, moments once. The reference is held
+    fixed, as it is between the scores that are compared. Groups keep at least two rows out
+    of the remaining samples.
+
+    Args:
+        features: Generated features; at least ``2 * groups`` rows.
+        reference: Reference Gaussian.
+        groups: Groups left out in turn.
+        seed: Seed of the grouping.
+    """
+    parts = []
+    for rows in groups_of(len(features), groups, seed):
+        part = MomentAccumulator(features.shape[1])
+        part.update(features[rows])
+        parts.append(part)
+    prepared = FrechetReference(reference)
+    distances = []
+    for left_out in range(groups):
+        rest = MomentAccumulator(features.shape[1])
+        for index, part in enumerate(parts):
+            if index != left_out:
+                rest.merge(part)
+        distances.append(prepared.distance(rest.finalise()))
+    return jackknife_error(distances)
+
+
+def share_error(inside: Bool[np.ndarray, " n"]) -> float:
+    """Compute the standard error of a share, resampling the judged side.
+
+    The limit of the bootstrap over members with the other side's manifold held fixed:
+    ``sqrt(p (1 - p) / n)``. It costs nothing.
+    """
+    share = float(inside.mean())
+    return math.sqrt(share * (1 - share) / len(inside))

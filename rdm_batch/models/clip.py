@@ -1,0 +1,357 @@
+"""Image and text encoders with one embedding space (CLIP, Radford et al. 2021, arXiv:2103.00020).
+
+The networks are open_clip's own classes in two sizes: small ones with a word vocabulary,
+whose single safetensors file carries its architecture, and the published models, by their
+open_clip name with a local weights file. Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import pickle
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64, UInt8
+from PIL import Image
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rdm_batch.errors import CheckpointError, SpecError
+from rdm_batch.specs.clip import ClipArchitecture
+
+if TYPE_CHECKING:
+    from open_clip.model import CLIP
+
+_FORMAT = "rdm_batch"
+_BATCH = 256
+_CENTERED = (0.5, 0.5, 0.5)
+_PAD = 0
+_WORD = re.compile(r"[a-z0-9]+")
+
+
+class ImageTextEncoder(Protocol):
+    """Map images and texts into one embedding space."""
+
+    name: str
+    dim: int
+    digest: str
+    image_size: int
+
+    def encode_images(
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
+    ) -> Float32[np.ndarray, "image dim"]:
+        """Embed images of any size; the rows are not normalized."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        """Embed texts; the rows are not normalized."""
+        ...
+
+
+class WordTokenizer:
+    """Turn texts into word numbers: start, one per word, end, then padding.
+
+    Case and punctuation are ignored. The end mark has the highest number, because that is
+    where open_clip's text tower reads its result.
+
+    Args:
+        vocabulary: Known words, lower case; word ``i`` has the number ``i + 1``.
+        context_length: Numbers per text, start and end included.
+    """
+
+    def __init__(self, vocabulary: Sequence[str], context_length: int) -> None:
+        self._numbers = {word: i + 1 for i, word in enumerate(vocabulary)}
+        self._length = context_length
+        self.vocab_size = len(vocabulary) + 3
+
+    def __call__(self, texts: Sequence[str]) -> Int64[Tensor, "text token"]:
+        """Tokenize texts.
+
+        Raises:
+            SpecError: If a text is empty, too long, or has an unknown word. There is no
+                catch-all token: an encoder that has never seen a word cannot follow it.
+        """
+        rows = torch.full((len(texts), self._length), _PAD, dtype=torch.int64)
+        for row, text in zip(rows, texts, strict=True):
+            words = split_words(text)
+            unknown = [word for word in words if word not in self._numbers]
+            if unknown:
+                known = ", ".join(sorted(self._numbers))
+                raise SpecError(
+                    f"text {text!r}", f"unknown words: {', '.join(unknown)}", f"words among {known}"
+                )
+            if not 0 < len(words) <= self._length - 2:
+                raise SpecError(
+                    f"text {text!r}", f"{len(words)} words", f"1 to {self._length - 2} words"
+                )
+            numbers = [self._numbers[word] for word in words]
+            row[: len(words) + 2] = torch.tensor(
+                [self.vocab_size - 2, *numbers, self.vocab_size - 1]
+            )
+        return rows
+
+
+def split_words(text: str) -> list[str]:
+    """Split a text into lower-case words, leaving out punctuation."""
+    return _WORD.findall(text.lower())
+
+
+def collect_vocabulary(texts: Iterable[str]) -> tuple[str, ...]:
+    """List the words of some texts in alphabetical order."""
+    return tuple(sorted({word for text in texts for word in split_words(text)}))
+
+
+class OpenClipEncoder:
+    """Encode with an open_clip model.
+
+    Args:
+        model: The networks.
+        name: Name of the encoder, recorded in databases.
+        digest: Identifies weights and architecture.
+        tokenize: Turns texts into token numbers.
+        mean: Subtracted from each channel of pixels scaled to 0..1.
+        std: Divides each channel afterwards.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        digest: str,
+        tokenize: Callable[[Sequence[str]], Int64[Tensor, "text token"]],
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: str = "cpu",
+    ) -> None:
+        self.name = name
+        self.digest = digest
+        visual: Any = model.visual
+        size = visual.image_size
+        self.image_size = int(size[0] if isinstance(size, tuple) else size)
+        self.dim = int(visual.output_dim)
+        self._model: Any = model.to(device).eval()
+        self._tokenize = tokenize
+        self._mean, self._std = mean, std
+        self._device = device
+
+    @torch.inference_mode()
+    def encode_images(
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
+    ) -> Float32[np.ndarray, "image dim"]:
+        """Embed images of any size; the rows are not normalized.
+
+        Other sizes are resized (bicubic, shorter side to ``image_size``) and cut to their
+        center, as open_clip does.
+        """
+        rows = [np.empty((0, self.dim), np.float32)]
+        for start in range(0, len(images), _BATCH):
+            fitted = [_fit(image, self.image_size) for image in images[start : start + _BATCH]]
+            pixels = torch.from_numpy(np.stack(fitted))
+            scaled = pixels_to_clip(pixels, self._mean, self._std).to(self._device)
+            rows.append(self._model.encode_image(scaled).float().cpu().numpy())
+        return np.concatenate(rows)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        """Embed texts; the rows are not normalized.
+
+        Raises:
+            SpecError: If an encoder with a word vocabulary does not know a word.
+        """
+        rows = [np.empty((0, self.dim), np.float32)]
+        for start in range(0, len(texts), _BATCH):
+            tokens = self._tokenize(list(texts[start : start + _BATCH])).to(self._device)
+            rows.append(self._model.encode_text(tokens).float().cpu().numpy())
+        return np.concatenate(rows)
+
+
+def load_encoder(
+    path_or_name: str | Path, weights_path: str | Path | None = None, device: str = "cpu"
+) -> OpenClipEncoder:
+    """Load an image and text encoder from local files.
+
+    Args:
+        path_or_name: A safetensors file written by ``save_clip``, or the name of an open_clip
+            model, such as ``ViT-B-32-quickgelu`` (the one OpenAI's ViT-B/32 weights need).
+        weights_path: The weights of a named model: safetensors or a state dict. Must be None
+            with a file of this package, which carries everything.
+        device: Where to compute.
+
+    Raises:
+        CheckpointError: If a file is missing, damaged or not what the model needs, or the
+            name is unknown.
+    """
+    if str(path_or_name).endswith(".safetensors"):
+        if weights_path is not None:
+            raise CheckpointError(
+                str(path_or_name), f"a second weights file, {weights_path}", "one of them"
+            )
+        return _load_small(Path(path_or_name), device)
+    return _load_published(str(path_or_name), weights_path, device)
+
+
+def build_clip(architecture: ClipArchitecture) -> CLIP:
+    """Build an untrained encoder from open_clip's classes."""
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+    return CLIP(
+        embed_dim=architecture.embed_dim,
+        vision_cfg=CLIPVisionCfg(
+            layers=architecture.vision_layers,
+            width=architecture.vision_width,
+            head_width=architecture.head_width,
+            image_size=architecture.image_size,
+        ),
+        text_cfg=CLIPTextCfg(
+            context_length=architecture.context_length,
+            vocab_size=len(architecture.vocabulary) + 3,
+            width=architecture.text_width,
+            heads=max(architecture.text_width // architecture.head_width, 1),
+            layers=architecture.text_layers,
+        ),
+    )
+
+
+def save_clip(model: nn.Module, architecture: ClipArchitecture, path: Path) -> None:
+    """Write an encoder to one safetensors file, numbers in float16.
+
+    Args:
+        model: An encoder of that architecture.
+        architecture: Stored in the file's metadata.
+        path: File to write.
+    """
+    state = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    metadata = {"format": _FORMAT, "architecture": architecture.model_dump_json()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path, metadata)
+
+
+def pixels_to_clip(
+    pixels: UInt8[Tensor, "batch height width 3"],
+    mean: Sequence[float] = _CENTERED,
+    std: Sequence[float] = _CENTERED,
+) -> Float[Tensor, "batch 3 height width"]:
+    """Scale pixels to what an image tower expects; the defaults give -1 to 1."""
+    scaled = pixels.permute(0, 3, 1, 2).float() / 255
+    return (scaled - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+
+def _fit(image: UInt8[np.ndarray, "_ _ 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
+    height, width = image.shape[:2]
+    if height == width == size:
+        return image
+    scale = size / min(height, width)
+    fitted = (max(round(width * scale), size), max(round(height * scale), size))
+    resized = np.asarray(Image.fromarray(image).resize(fitted, Image.Resampling.BICUBIC))
+    top, left = (fitted[1] - size) // 2, (fitted[0] - size) // 2
+    return resized[top : top + size, left : left + size]
+
+
+def encoder_digest(path_or_name: str | Path, weights_path: str | Path | None = None) -> str:
+    """Identify an encoder without loading it; arguments as ``load_encoder``.
+
+    Raises:
+        CheckpointError: If a file is missing.
+    """
+    if weights_path is None:
+        return _digest(Path(path_or_name))
+    return _digest(Path(weights_path), str(path_or_name))
+
+
+def _digest(path: Path, *settings: str) -> str:
+    if not path.is_file():
+        raise CheckpointError(str(path), "no such file", "the encoder's weights")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    for setting in settings:
+        digest.update(setting.encode())
+    return digest.hexdigest()
+
+
+def _load_small(path: Path, device: str) -> OpenClipEncoder:
+    where = str(path)
+    digest = _digest(path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        state = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(where, f"not a safetensors file ({error})") from error
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError(where, "no architecture in its metadata", "a file of `train clip`")
+    try:
+        architecture = ClipArchitecture.model_validate_json(metadata["architecture"])
+    except (KeyError, ValidationError) as error:
+        raise CheckpointError(where, "not an image and text encoder") from error
+    model = build_clip(architecture)
+    _load_strictly(model, {name: _widened(tensor) for name, tensor in state.items()}, where)
+    return OpenClipEncoder(
+        model,
+        architecture.name,
+        digest,
+        WordTokenizer(architecture.vocabulary, architecture.context_length),
+        _CENTERED,
+        _CENTERED,
+        device,
+    )
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _load_strictly(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(where, "weights of another architecture", str(error)) from error
+
+
+def _load_published(name: str, weights_path: str | Path | None, device: str) -> OpenClipEncoder:
+    import open_clip
+
+    if open_clip.get_model_config(name) is None:
+        close = difflib.get_close_matches(name, open_clip.list_models(), n=3)
+        raise CheckpointError(
+            f"encoder {name}",
+            "neither a .safetensors file nor an open_clip model",
+            f"for example {', '.join(close)}" if close else "a name open_clip knows",
+        )
+    if weights_path is None:
+        raise CheckpointError(
+            f"encoder {name}", "no weights file", "a local file", "nothing is downloaded"
+        )
+    path = Path(weights_path)
+    digest = _digest(path, name)
+    # Weights come from the file alone; open_clip would fetch a text tower's own otherwise.
+    model = open_clip.create_model(name, load_weights=False, pretrained_text=False)
+    try:
+        open_clip.load_checkpoint(model, str(path), weights_only=True)
+    except (RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+        raise CheckpointError(
+            str(path), f"not weights of {name} ({error})", f"a state dict of open_clip's {name}"
+        ) from error
+    settings = open_clip.get_model_preprocess_cfg(model)
+    return OpenClipEncoder(
+        model,
+        name,
+        digest,
+        open_clip.get_tokenizer(name),
+        settings.get("mean") or open_clip.OPENAI_DATASET_MEAN,
+        settings.get("std") or open_clip.OPENAI_DATASET_STD,
+        device,
+    )

@@ -1,0 +1,176 @@
+"""Building blocks shared by the networks.
+
+Attribute names are the parameter names of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+KeysValues = tuple[Float[Tensor, "sample head key dim"], Float[Tensor, "sample head key dim"]]
+
+
+def timestep_embedding(
+    timesteps: Int[Tensor, " batch"], dim: int, max_period: float = 10_000.0
+) -> Float[Tensor, "batch dim"]:
+    """Embed timesteps in cosines, then sines (Vaswani et al. 2017, arXiv:1706.03762, Sec. 3.5).
+
+    Args:
+        timesteps: Integer times of the forward process.
+        dim: Width of the embedding, even.
+        max_period: Longest period, in timesteps.
+
+    Returns:
+        Float32 embeddings, on the device of ``timesteps``.
+    """
+    half = dim // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
+    angles = timesteps[:, None].float() * torch.exp(-math.log(max_period) * exponents)
+    return torch.cat([torch.cos(angles), torch.sin(angles)], dim=1)
+
+
+class Attention(nn.Module):
+    """Attend from a sequence to itself or to a context, in several heads.
+
+    Args:
+        width: Channels of the sequence.
+        context_width: Channels of the context; None means attention within the sequence.
+        num_heads: Number of heads.
+        head_channels: Channels of one head.
+    """
+
+    def __init__(
+        self, width: int, context_width: int | None, num_heads: int, head_channels: int
+    ) -> None:
+        super().__init__()
+        inner = num_heads * head_channels
+        self.num_heads = num_heads
+        self.to_q = nn.Linear(width, inner, bias=False)
+        self.to_k = nn.Linear(context_width or width, inner, bias=False)
+        self.to_v = nn.Linear(context_width or width, inner, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(inner, width))
+
+    def _split_heads(
+        self, x: Float[Tensor, "batch token inner"]
+    ) -> Float[Tensor, "batch head token dim"]:
+        batch, tokens, _ = x.shape
+        return x.reshape(batch, tokens, self.num_heads, -1).transpose(1, 2)
+
+    def keys_values(self, context: Float[Tensor, "batch key width"]) -> KeysValues:
+        """Project what is attended to, once for as many calls as it stays the same."""
+        return self._split_heads(self.to_k(context)), self._split_heads(self.to_v(context))
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch token width"],
+        keys_values: KeysValues,
+        is_causal: bool = False,
+    ) -> Float[Tensor, "batch token width"]:
+        """Attend from every token of ``x`` to the given keys (scale head_channels^-0.5)."""
+        keys, values = keys_values
+        attended = F.scaled_dot_product_attention(
+            self._split_heads(self.to_q(x)), keys, values, is_causal=is_causal
+        )
+        out: Tensor = self.to_out(attended.transpose(1, 2).flatten(2))
+        return out
+
+    @property
+    def zero_context_output(self) -> Float[Tensor, " width"]:
+        """What attention to an all-zero context gives: keys and values have no bias."""
+        return cast(Tensor, self.to_out[0].bias)
+
+
+class _Geglu(nn.Module):
+    """Project to twice the width and gate one half with the other's exact GELU."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * inner)
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch inner"]:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        out: Tensor = value * F.gelu(gate)
+        return out
+
+
+class FeedForward(nn.Module):
+    """Apply the gated feed-forward layer (Shazeer 2020, arXiv:2002.05202, GEGLU)."""
+
+    def __init__(self, width: int, expansion: int = 4) -> None:
+        super().__init__()
+        # Index 1 holds dropout in the published code, without parameters and with rate 0.
+        self.net = nn.Sequential(
+            _Geglu(width, expansion * width), nn.Identity(), nn.Linear(expansion * width, width)
+        )
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """Transform every token by itself."""
+        out: Tensor = self.net(x)
+        return out
+
+
+class TransformerBlock(nn.Module):
+    """Apply self-attention, cross-attention to the neighbors, and a feed-forward layer.
+
+    Args:
+        width: Channels of the sequence.
+        context_dim: Width of the neighbor embeddings.
+        num_heads: Heads of both attentions.
+        head_channels: Channels of one head.
+    """
+
+    def __init__(self, width: int, context_dim: int, num_heads: int, head_channels: int) -> None:
+        super().__init__()
+        self.attn1 = Attention(width, None, num_heads, head_channels)
+        self.ff = FeedForward(width)
+        self.attn2 = Attention(width, context_dim, num_heads, head_channels)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.norm3 = nn.LayerNorm(width)
+
+    def cross_attend(
+        self, x: Float[Tensor, "batch token width"], neighbors: KeysValues, guided: bool
+    ) -> Float[Tensor, "_ token width"]:
+        """Add what the neighbors contribute, splitting the guidance branches where they part.
+
+        Args:
+            x: One row per sample, or, with ``guided``, the conditional rows followed by the
+                unconditional ones. Until the first cross-attention both are the same and
+                may be given once.
+            neighbors: Keys and values, one row per sample.
+            guided: Whether an unconditional branch (all-zero context) goes along.
+
+        Returns:
+            With ``guided`` two rows per sample, else one.
+        """
+        if not guided:
+            attended: Tensor = x + self.attn2(self.norm2(x), neighbors)
+            return attended
+        num_samples = neighbors[0].shape[0]
+        conditional, unconditional = x[:num_samples], x[-num_samples:]
+        return torch.cat(
+            [
+                conditional + self.attn2(self.norm2(conditional), neighbors),
+                unconditional + self.attn2.zero_context_output,
+            ]
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch token width"],
+        neighbors: KeysValues,
+        guided: bool = False,
+        is_causal: bool = False,
+    ) -> Float[Tensor, "_ token width"]:
+        """Transform a sequence; see ``cross_attend`` for ``guided``."""
+        normed = self.norm1(x)
+        x = x + self.attn1(normed, self.attn1.keys_values(normed), is_causal)
+        x = self.cross_attend(x, neighbors, guided)
+        out: Tensor = x + self.ff(self.norm3(x))
+        return out

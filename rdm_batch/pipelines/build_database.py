@@ -1,0 +1,238 @@
+"""Build a retrieval database from images: encode, cut into shards, index, publish."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+from pydantic import JsonValue
+
+from rdm_batch.datasets.source import ImageSource
+from rdm_batch.errors import ClusterError, ImageError, SpecError
+from rdm_batch.pipelines.cluster import connected
+from rdm_batch.pipelines.database_parts import PartFiles, write_shards
+from rdm_batch.pipelines.database_target import DatabaseTarget
+from rdm_batch.pipelines.encode_images import (
+    EncodeSettings,
+    FanOut,
+    ImageEncoder,
+    encode_source,
+)
+from rdm_batch.pipelines.image_sources import open_images
+from rdm_batch.reports.progress import Progress
+from rdm_batch.retrieval.database import DatabaseManifest, EncoderRecord, SourceRecord
+from rdm_batch.retrieval.index import IndexSettings
+from rdm_batch.retrieval.local import LocalRetriever
+from rdm_batch.retrieval.proposal import Proposal, count_neighbors, merge_counts
+from rdm_batch.retrieval.shard import open_shard
+from rdm_batch.retrieval.writer import write_proposal
+
+
+@dataclass(frozen=True)
+class DatabaseBuild:
+    """Ask for a database.
+
+    Attributes:
+        images: Source, as :func:`open_images` takes it.
+        out: Where the database goes, a path or ``s3://``.
+        shards: Number of shards, at least 1.
+        encode: How images become rows.
+        index: How shards are indexed.
+        proposal_from: Source of the training set X for the proposal distribution.
+        proposal_k: Neighbors counted per image of X.
+        workers: Encoders. One runs in this process, more are Ray actors (Ray takes 8 s to
+            start). Never changes the database.
+        address: Ray address, for more than one worker.
+    """
+
+    images: str
+    out: str
+    shards: int = 1
+    encode: EncodeSettings = field(default_factory=EncodeSettings)
+    index: IndexSettings = field(default_factory=IndexSettings)
+    proposal_from: str | None = None
+    proposal_k: int = 4
+    workers: int = 1
+    address: str = "local"
+
+    def __post_init__(self) -> None:
+        least = {
+            "shards": (self.shards, 1),
+            "workers": (self.workers, 1),
+            "proposal-k": (self.proposal_k, 1),
+            "patches": (1 if self.encode.patches is None else self.encode.patches, 1),
+            "patch-seed": (self.encode.patch_seed, 0),
+            "thumbnail-size": (self.encode.thumbnail_size, 0),
+        }
+        for name, (value, smallest) in least.items():
+            if value < smallest:
+                raise SpecError(f"--{name}", f"{value}", f"at least {smallest}")
+
+
+def build_database(
+    build: DatabaseBuild, make_encoder: Callable[[], ImageEncoder], progress: Progress
+) -> DatabaseManifest:
+    """Build a database, or finish what an interrupted build of the same request began.
+
+    Args:
+        build: The request.
+        make_encoder: Loads the encoder: here once, and once in every Ray worker.
+        progress: Shows the stages.
+
+    Returns:
+        The manifest of the complete database, also when it was complete before.
+
+    Raises:
+        DatabaseError: The location holds something else, or embeddings are not usable.
+        ImageError: A source is unusable, has no readable image, or ``strict`` is set and
+            an image is damaged.
+        SpecError: There are fewer rows than shards or than ``proposal_k``.
+        ClusterError: Ray cannot be joined, or has too few CPUs for the workers.
+    """
+    source, fingerprint = open_images(build.images)
+    training, training_fingerprint = None, None
+    if build.proposal_from is not None:
+        training, training_fingerprint = open_images(build.proposal_from)
+    encoder = make_encoder()
+    target = DatabaseTarget(build.out, _describe(build, encoder, fingerprint, training_fingerprint))
+    finished = target.finished()
+    if finished is not None:
+        _refuse_skipped(build, finished.source.skipped)
+        return finished
+    with target.exclusive(), _joined(build):
+
+        def encode(
+            images: ImageSource, location: str, name: str, settings: EncodeSettings
+        ) -> PartFiles:
+            stage = progress.stage(f"encode {name}", total=len(images), unit="images")
+            fan_out = FanOut(location, make_encoder, build.workers) if build.workers > 1 else None
+            folder = target.work / name
+            paths = encode_source(images, folder, encoder, settings, stage, fan_out)
+            stage.finish()
+            return PartFiles(paths)
+
+        parts = encode(source, build.images, "images", build.encode)
+        _refuse_skipped(build, parts.skipped)
+        if parts.rows == 0:
+            raise ImageError(
+                build.images, f"none of {len(source):,} images is readable: {parts.skipped[0]}"
+            )
+        if parts.rows < build.shards:
+            found = f"{parts.rows} rows for {build.shards} shards"
+            raise SpecError("--shards", found, "at least one row per shard")
+        manifest = _write(build, target, parts, encoder, len(source), progress)
+        if training is not None and build.proposal_from is not None:
+            # The training set is only asked for its neighbors: whole images, no pictures.
+            settings = EncodeSettings(dtype="float32", thumbnail_size=0, strict=build.encode.strict)
+            queries = encode(training, build.proposal_from, "training", settings)
+            counts = _count(build, target.root, manifest, queries, progress)
+            stored = write_proposal(target.root, counts)
+            manifest = manifest.model_copy(update={"proposal": stored})
+        return target.publish(manifest)
+
+
+def _describe(
+    build: DatabaseBuild, encoder: ImageEncoder, fingerprint: str, training: str | None
+) -> dict[str, JsonValue]:
+    """Name everything that decides the content, and nothing else."""
+    return {
+        "images": fingerprint,
+        "encoder": encoder.name,
+        "encoder_digest": encoder.digest,
+        "shards": build.shards,
+        "dtype": build.encode.dtype,
+        "patches": build.encode.patches,
+        "patch_seed": None if build.encode.patches is None else build.encode.patch_seed,
+        "thumbnail_size": build.encode.thumbnail_size,
+        "index": build.index.model_dump(mode="json"),
+        "proposal_from": training,
+        "proposal_k": None if training is None else build.proposal_k,
+    }
+
+
+def _refuse_skipped(build: DatabaseBuild, skipped: tuple[str, ...]) -> None:
+    """Refuse what an earlier build that was not strict has left out."""
+    if build.encode.strict and skipped:
+        found = f"{len(skipped):,} damaged images, the first: {skipped[0]}"
+        raise ImageError(
+            build.images, found, "", "repair or remove them, or build without --strict"
+        )
+
+
+@contextmanager
+def _joined(build: DatabaseBuild) -> Iterator[None]:
+    if build.workers == 1:
+        yield
+        return
+    with connected(build.address) as resources:
+        if build.workers > resources.num_cpus:
+            raise ClusterError(
+                f"Ray at {build.address}",
+                f"{resources.num_cpus:g} CPUs for {build.workers} workers",
+                f"{build.workers} CPUs",
+                "ask for fewer workers",
+            )
+        yield
+
+
+def _write(
+    build: DatabaseBuild,
+    target: DatabaseTarget,
+    parts: PartFiles,
+    encoder: ImageEncoder,
+    images: int,
+    progress: Progress,
+) -> DatabaseManifest:
+    stage = progress.stage("index", total=build.shards, unit="shards")
+    shards = write_shards(
+        target.root, target.work, parts, build.shards, build.index, os.cpu_count() or 1, stage
+    )
+    return DatabaseManifest(
+        rows=parts.rows,
+        dim=encoder.dim,
+        dtype=build.encode.dtype,
+        encoder=EncoderRecord(name=encoder.name, digest=encoder.digest),
+        source=SourceRecord(
+            description=build.images,
+            images=images - len(parts.skipped),
+            patches_per_image=build.encode.patches,
+            patch_seed=None if build.encode.patches is None else build.encode.patch_seed,
+            skipped=parts.skipped,
+        ),
+        build=target.request,
+        shards=shards,
+    )
+
+
+def _count(
+    build: DatabaseBuild,
+    root: Path,
+    manifest: DatabaseManifest,
+    queries: PartFiles,
+    progress: Progress,
+) -> Proposal:
+    if build.proposal_k > manifest.rows:
+        found = f"{build.proposal_k} neighbors of {manifest.rows} rows"
+        raise SpecError("--proposal-k", found, f"at most {manifest.rows}")
+    retriever = LocalRetriever(
+        [
+            open_shard(root, number, manifest=manifest, num_threads=os.cpu_count() or 1)
+            for number in range(len(manifest.shards))
+        ]
+    )
+    stage = progress.stage("count neighbors", total=queries.rows, unit="images")
+    counts = []
+    for number in range(len(queries.paths)):
+        rows = queries.load(number)
+        if len(rows.embeddings):
+            neighbors = retriever.search(rows.embeddings.astype(np.float32), build.proposal_k)
+            counts.append(count_neighbors(neighbors.ids))
+        stage.advance(len(rows.embeddings))
+    if not counts:
+        raise ImageError(str(build.proposal_from), "no readable image")
+    return reduce(merge_counts, counts)

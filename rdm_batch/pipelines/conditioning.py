@@ -1,0 +1,59 @@
+"""Build a job's conditioner; texts are embedded on the cluster, not on the driver."""
+
+from __future__ import annotations
+
+import numpy as np
+import ray
+from jaxtyping import Float32
+
+from rdm_batch.engine.conditioner import (
+    VARIANTS,
+    ClassConditioner,
+    Conditioner,
+    TextConditioner,
+    UnconditionalConditioner,
+)
+from rdm_batch.engine.databases import load_proposal
+from rdm_batch.engine.encoders import load_named_encoder
+from rdm_batch.engine.preflight import CheckedJob
+from rdm_batch.pipelines.generate import result_of
+from rdm_batch.retrieval.proposal import every_row
+from rdm_batch.specs.conditioning import ClassConditioning, TextConditioning
+from rdm_batch.specs.job import EncoderSpec
+
+
+@ray.remote(num_cpus=1)
+def _embed_texts(encoder: EncoderSpec, texts: tuple[str, ...]) -> Float32[np.ndarray, "texts dim"]:
+    return load_named_encoder(encoder.name, encoder.weights).encode_texts(texts)
+
+
+def build_conditioner(job: CheckedJob) -> Conditioner:
+    """Build what conditions the samples of a job.
+
+    Raises:
+        RdmBatchError: The proposal distribution or the encoder cannot be used.
+    """
+    spec = job.spec
+    conditioning = spec.conditioning
+    if job.prompts is None:
+        return _unconditional(job)
+    assert spec.database.encoder is not None  # the spec demands it where texts are embedded
+    texts = job.prompts.texts
+    embeddings = result_of(_embed_texts.remote(spec.database.encoder, texts), "database.encoder")
+    if isinstance(conditioning, ClassConditioning):
+        return ClassConditioner(
+            conditioning.labels, texts, embeddings, conditioning.k_nn, conditioning.pool_size
+        )
+    assert isinstance(conditioning, TextConditioning)
+    return TextConditioner(texts, embeddings, conditioning.k_nn, VARIANTS[conditioning.context])
+
+
+def _unconditional(job: CheckedJob) -> Conditioner:
+    conditioning = job.spec.conditioning
+    assert conditioning.mode == "unconditional"
+    proposal = load_proposal(job.spec.database.uri, job.manifest)
+    if proposal is None:
+        proposal = every_row(job.manifest.rows)
+    return UnconditionalConditioner(
+        proposal.truncate(conditioning.top_m), conditioning.k_nn, conditioning.weighting
+    )

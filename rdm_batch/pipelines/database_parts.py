@@ -1,0 +1,206 @@
+"""Intermediate results of a database build, one file for each range of source images.
+
+They are what an interrupted build resumes from; a finished database keeps none of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+
+from rdm_batch.reports.progress import Stage
+from rdm_batch.retrieval.database import DatabaseShard, find_damage
+from rdm_batch.retrieval.index import IndexSettings
+from rdm_batch.retrieval.tables import ShardRows
+from rdm_batch.retrieval.writer import write_shard
+
+_SKIPPED_KEY = b"rdm_batch.skipped"
+
+
+@dataclass(frozen=True)
+class EncodedPart:
+    """Hold what encoding one range of source images gave.
+
+    Attributes:
+        rows: The rows; ``first_row`` counts within the part and is 0.
+        skipped: Items that could not be decoded, with the reason.
+    """
+
+    rows: ShardRows
+    skipped: tuple[str, ...]
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """Name the file of a part."""
+    return folder / f"part-{number:06d}.parquet"
+
+
+def save_part(path: Path, part: EncodedPart) -> None:
+    """Write a part, complete or not at all."""
+    rows = part.rows
+    count, dim = rows.embeddings.shape
+    values = pa.array(np.ascontiguousarray(rows.embeddings).reshape(-1))
+    columns = {
+        "embedding": pa.FixedSizeListArray.from_arrays(values, dim),
+        "item_id": pa.array(list(rows.item_ids), pa.string()),
+        "patch_coords": pa.array(list(rows.patch_coords), pa.list_(pa.int32(), 4)),
+        "caption": pa.array(list(rows.captions), pa.string()),
+    }
+    if rows.thumbnails is not None:
+        columns["png"] = pa.array(list(rows.thumbnails), pa.binary())
+    table = pa.table(columns).replace_schema_metadata(
+        {_SKIPPED_KEY: json.dumps(part.skipped).encode()}
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    pq.write_table(table, partial, row_group_size=max(count, 1))
+    partial.replace(path)
+
+
+def load_part(path: Path) -> EncodedPart:
+    """Read a part back."""
+    table = pq.read_table(path)
+    embeddings = table.column("embedding").combine_chunks()
+    dim = embeddings.type.list_size
+    flat = embeddings.flatten().to_numpy(zero_copy_only=False)
+    coords = table.column("patch_coords").to_pylist()
+    return EncodedPart(
+        rows=ShardRows(
+            first_row=0,
+            embeddings=flat.reshape(len(table), dim),
+            item_ids=table.column("item_id").to_pylist(),
+            patch_coords=[None if box is None else tuple(box) for box in coords],
+            captions=table.column("caption").to_pylist(),
+            thumbnails=table.column("png").to_pylist() if "png" in table.column_names else None,
+        ),
+        skipped=tuple(json.loads(table.schema.metadata[_SKIPPED_KEY])),
+    )
+
+
+@runtime_checkable
+class Parts(Protocol):
+    """Rows in consecutive pieces that are loaded one at a time."""
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Rows of each piece."""
+
+    def load(self, number: int) -> ShardRows:
+        """Load one piece."""
+
+
+class PartFiles:
+    """The parts an encoding run has written.
+
+    Args:
+        paths: Their files, in order.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self.sizes: list[int] = []
+        skipped: list[str] = []
+        for path in paths:
+            file = pq.ParquetFile(path)
+            self.sizes.append(file.metadata.num_rows)
+            skipped.extend(json.loads(file.schema_arrow.metadata[_SKIPPED_KEY]))
+        self.skipped = tuple(skipped)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all parts."""
+        return sum(self.sizes)
+
+    def load(self, number: int) -> ShardRows:
+        """Load the rows of one part."""
+        return load_part(self.paths[number]).rows
+
+
+def write_shards(
+    root: Path,
+    work: Path,
+    parts: Parts,
+    num_shards: int,
+    settings: IndexSettings,
+    num_threads: int,
+    stage: Stage,
+) -> tuple[DatabaseShard, ...]:
+    """Cut the rows of all parts into shards of equal size and write each.
+
+    A shard that an interrupted build has finished is kept. One shard is held in memory.
+
+    Args:
+        root: Folder of the database.
+        work: Folder of intermediate results.
+        parts: The rows.
+        num_shards: Number of shards, at most the number of rows.
+        settings: Index settings.
+        num_threads: Threads to train indexes with.
+        stage: Progress over shards.
+    """
+    starts = [0, *accumulate(parts.sizes)]
+    shards = []
+    for number in range(num_shards):
+        first = starts[-1] * number // num_shards
+        last = starts[-1] * (number + 1) // num_shards
+        record = work / f"shard-{number:05d}.json"
+        shard = _finished_shard(root, record)
+        if shard is None:
+            pieces = [
+                cut_rows(parts.load(piece), first - start, last - start)
+                for piece, (start, stop) in enumerate(pairwise(starts))
+                if start < last and stop > first
+            ]
+            shard = write_shard(root, number, join_rows(first, pieces), settings, num_threads)
+            partial = record.with_suffix(".partial")
+            partial.write_text(shard.model_dump_json())
+            partial.replace(record)
+        shards.append(shard)
+        stage.advance()
+    stage.finish()
+    return tuple(shards)
+
+
+def _finished_shard(root: Path, record: Path) -> DatabaseShard | None:
+    if not record.is_file():
+        return None
+    shard = DatabaseShard.model_validate_json(record.read_bytes())
+    return None if find_damage(root, shard.files()) else shard
+
+
+def join_rows(first_row: int, pieces: Sequence[ShardRows]) -> ShardRows:
+    """Join consecutive pieces into the rows of one shard."""
+    embeddings: Float[np.ndarray, "rows dim"] = np.concatenate([p.embeddings for p in pieces])
+    thumbnails = None
+    if all(piece.thumbnails is not None for piece in pieces):
+        thumbnails = [png for piece in pieces for png in piece.thumbnails or ()]
+    return ShardRows(
+        first_row=first_row,
+        embeddings=embeddings,
+        item_ids=[item for piece in pieces for item in piece.item_ids],
+        patch_coords=[box for piece in pieces for box in piece.patch_coords],
+        captions=[caption for piece in pieces for caption in piece.captions],
+        thumbnails=thumbnails,
+    )
+
+
+def cut_rows(rows: ShardRows, start: int, stop: int) -> ShardRows:
+    """Take the rows in a range; what lies outside of them is left away."""
+    start = max(start, 0)
+    return ShardRows(
+        first_row=rows.first_row + start,
+        embeddings=rows.embeddings[start:stop],
+        item_ids=rows.item_ids[start:stop],
+        patch_coords=rows.patch_coords[start:stop],
+        captions=rows.captions[start:stop],
+        thumbnails=None if rows.thumbnails is None else rows.thumbnails[start:stop],
+    )

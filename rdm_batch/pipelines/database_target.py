@@ -1,0 +1,132 @@
+"""Where a database is built: complete, resumed, refused, published last."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import JsonValue
+
+from rdm_batch.errors import DatabaseError
+from rdm_batch.retrieval.database import (
+    MANIFEST_NAME,
+    DatabaseManifest,
+    canonical_digest,
+    find_damage,
+    parse_manifest,
+    render_manifest,
+)
+from rdm_batch.storage.download import user_cache
+from rdm_batch.storage.object_store import open_store, redact
+from rdm_batch.storage.store import LocalStore
+
+_WORK_FOLDER = ".build"
+_REQUEST_NAME = "request.json"
+_COPY_BYTES = 1 << 20
+
+
+class DatabaseTarget:
+    """A location a database is built at.
+
+    A local database is made in place; for any other location it is made in the user's
+    cache and uploaded when it is whole. Either way the manifest is written last, and
+    what an interrupted build left is used again by the same request only.
+
+    Args:
+        uri: Where the database goes.
+        request: What determines its content, as JSON values.
+    """
+
+    def __init__(self, uri: str, request: dict[str, JsonValue]) -> None:
+        self.uri = uri
+        self.request = request
+        self.store = open_store(uri, DatabaseError)
+        if isinstance(self.store, LocalStore):
+            self.root = self.store.root
+        else:
+            key = canonical_digest({"uri": uri, "request": request})[:32]
+            self.root = user_cache() / "builds" / key
+        self.work = self.root / _WORK_FOLDER
+
+    def finished(self) -> DatabaseManifest | None:
+        """Give the manifest when this very build is complete already.
+
+        Raises:
+            DatabaseError: Another database, an unfinished build of another request, or
+                other files are there; the database is damaged; nothing can be written.
+        """
+        if self.store.exists(MANIFEST_NAME):
+            manifest = parse_manifest(
+                self.store.read_bytes(MANIFEST_NAME), self.store.child_uri(MANIFEST_NAME)
+            )
+            self._refuse_other(manifest.build, "a database")
+            self._refuse_damage(manifest)
+            return manifest
+        self.store.check_writable()
+        unfinished = self.work / _REQUEST_NAME
+        if unfinished.is_file():
+            self._refuse_other(json.loads(unfinished.read_bytes()), "an unfinished build")
+        elif self.store.list_objects():
+            raise DatabaseError(
+                redact(self.uri), "holds other files", "an empty location", "choose another one"
+            )
+        return None
+
+    def _refuse_other(self, found: dict[str, JsonValue], what: str) -> None:
+        differing = [
+            f"{name} {found.get(name)!r} instead of {self.request.get(name)!r}"
+            for name in sorted(found.keys() | self.request.keys())
+            if found.get(name) != self.request.get(name)
+        ]
+        if differing:
+            raise DatabaseError(
+                redact(self.uri),
+                f"holds {what} made with {'; '.join(differing)}",
+                "the same request",
+                "choose another location or remove it",
+            )
+
+    def _refuse_damage(self, manifest: DatabaseManifest) -> None:
+        for file in manifest.files():
+            info = self.store.stat(file.path)
+            if info is None or info.num_bytes != file.num_bytes:
+                raise DatabaseError(
+                    self.store.child_uri(file.path),
+                    "is missing" if info is None else f"{info.num_bytes:,} bytes",
+                    f"{file.num_bytes:,} bytes",
+                    "remove the damaged database and build it again",
+                )
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep a second process on this machine from building the same database."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        with (self.work / "lock").open("wb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as problem:
+                raise DatabaseError(
+                    redact(self.uri), "another process is building here", "", "wait for it"
+                ) from problem
+            (self.work / _REQUEST_NAME).write_text(json.dumps(self.request))
+            yield
+
+    def publish(self, manifest: DatabaseManifest) -> DatabaseManifest:
+        """Put every file in place, then the manifest, and forget the intermediate results."""
+        complete = manifest.with_digest()
+        damage = find_damage(self.root, complete.files())
+        if damage:
+            raise DatabaseError(str(self.root), f"{damage[0]} before it was published")
+        if not isinstance(self.store, LocalStore):
+            for file in complete.files():
+                with (
+                    (self.root / file.path).open("rb") as source,
+                    self.store.open_write(file.path) as target,
+                ):
+                    shutil.copyfileobj(source, target, _COPY_BYTES)
+        self.store.write_bytes(MANIFEST_NAME, render_manifest(complete))
+        shutil.rmtree(self.work if isinstance(self.store, LocalStore) else self.root)
+        return complete

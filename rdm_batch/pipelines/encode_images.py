@@ -1,0 +1,220 @@
+"""Encode a collection of images in parts, in this process or by Ray actors."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+from PIL import Image
+
+from rdm_batch.datasets.patches import patch_boxes
+from rdm_batch.datasets.source import ImageItem, ImageSource
+from rdm_batch.errors import ImageError, RdmBatchError
+from rdm_batch.pipelines.database_parts import EncodedPart, part_path, save_part
+from rdm_batch.pipelines.image_sources import open_images
+from rdm_batch.reports.progress import Stage
+from rdm_batch.retrieval.embeddings import check_embeddings
+from rdm_batch.retrieval.tables import ShardRows
+
+PART_IMAGES = 256
+_BATCH = 64
+_THUMBNAIL_COLORS = 64
+
+
+@runtime_checkable
+class ImageEncoder(Protocol):
+    """What building a database needs of an encoder."""
+
+    name: str
+    dim: int
+    digest: str
+
+    def encode_images(
+        self, images: list[UInt8[np.ndarray, "_ _ 3"]]
+    ) -> Float32[np.ndarray, "n dim"]:
+        """Embed RGB images of any size; rows are not normalized."""
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """Say how images become rows.
+
+    Attributes:
+        dtype: Type the embeddings are stored in.
+        patches: Random square patches per image; None for whole images.
+        patch_seed: Seed of the patches.
+        thumbnail_size: Longest side of a thumbnail in pixels; 0 for none.
+        strict: Fail on the first image that cannot be decoded instead of skipping it.
+    """
+
+    dtype: Literal["float16", "float32"] = "float16"
+    patches: int | None = None
+    patch_seed: int = 0
+    thumbnail_size: int = 64
+    strict: bool = False
+
+
+def encode_part(
+    source: ImageSource, start: int, stop: int, encoder: ImageEncoder, settings: EncodeSettings
+) -> EncodedPart:
+    """Encode the images ``start`` to ``stop`` of a source.
+
+    Raises:
+        ImageError: An image cannot be decoded and ``strict`` is set.
+        DatabaseError: An embedding is not finite or zero.
+    """
+    items: list[ImageItem] = []
+    boxes: list[tuple[int, int, int, int] | None] = []
+    skipped = []
+    for index in range(start, stop):
+        try:
+            item = source[index]
+        except ImageError as error:
+            if settings.strict:
+                raise
+            skipped.append(str(error))
+            continue
+        height, width = item.image.shape[:2]
+        cuts: list[tuple[int, int, int, int]] | list[None] = [None]
+        if settings.patches is not None:
+            cuts = patch_boxes(width, height, settings.patches, settings.patch_seed, index)
+        items.extend([item] * len(cuts))
+        boxes.extend(cuts)
+    crops = [
+        item.image if box is None else item.image[box[1] : box[3], box[0] : box[2]]
+        for item, box in zip(items, boxes, strict=True)
+    ]
+    embeddings = np.empty((len(crops), encoder.dim), dtype=settings.dtype)
+    for first in range(0, len(crops), _BATCH):
+        with np.errstate(over="ignore"):  # what overflows float16 is refused below, by name
+            embeddings[first : first + _BATCH] = encoder.encode_images(
+                crops[first : first + _BATCH]
+            )
+    _check_rows(embeddings, items)
+    thumbnails = None
+    if settings.thumbnail_size:
+        thumbnails = [make_thumbnail(crop, settings.thumbnail_size) for crop in crops]
+    rows = ShardRows(
+        first_row=0,
+        embeddings=embeddings,
+        item_ids=[item.item_id for item in items],
+        patch_coords=boxes,
+        captions=[item.caption for item in items],
+        thumbnails=thumbnails,
+    )
+    return EncodedPart(rows, tuple(skipped))
+
+
+def _check_rows(embeddings: Float[np.ndarray, "rows dim"], items: list[ImageItem]) -> None:
+    for row, item in zip(embeddings, items, strict=True):
+        check_embeddings(row[None], f"embedding of {item.item_id}")
+
+
+def make_thumbnail(image: UInt8[np.ndarray, "height width 3"], size: int) -> bytes:
+    """Make a small PNG of at most 64 colors: a third of the bytes, for looking at only."""
+    small = Image.fromarray(image)
+    small.thumbnail((size, size), Image.Resampling.LANCZOS)
+    small = small.quantize(
+        _THUMBNAIL_COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+    )
+    stream = io.BytesIO()
+    small.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def part_ranges(images: int) -> list[tuple[int, int]]:
+    """Cut a source into the ranges that are encoded and resumed as one."""
+    return [(start, min(start + PART_IMAGES, images)) for start in range(0, images, PART_IMAGES)]
+
+
+@dataclass(frozen=True)
+class FanOut:
+    """Encode with several Ray actors, one CPU each, on a cluster that is joined already.
+
+    Attributes:
+        location: Where the actors open the source again.
+        make_encoder: Loads the encoder in each actor.
+        workers: Number of actors, at least 1.
+    """
+
+    location: str
+    make_encoder: Callable[[], ImageEncoder]
+    workers: int
+
+
+def encode_source(
+    source: ImageSource,
+    folder: Path,
+    encoder: ImageEncoder,
+    settings: EncodeSettings,
+    stage: Stage,
+    fan_out: FanOut | None = None,
+) -> list[Path]:
+    """Encode every image of a source and give the files of its parts, in order.
+
+    Parts that exist are kept, so an interrupted run continues where it stopped.
+
+    Args:
+        source: The images.
+        folder: Folder of the parts.
+        encoder: Encoder of this process.
+        settings: How images become rows.
+        stage: Progress over images.
+        fan_out: Encode with Ray actors instead; None encodes in this process, where
+            PyTorch uses every core by itself.
+
+    Raises:
+        ImageError: An image cannot be decoded and ``settings.strict`` is set.
+    """
+    ranges = part_ranges(len(source))
+    paths = [part_path(folder, number) for number in range(len(ranges))]
+    missing = [number for number, path in enumerate(paths) if not path.is_file()]
+    stage.advance(len(source) - sum(ranges[n][1] - ranges[n][0] for n in missing))
+    if fan_out is None:
+        parts = ((n, encode_part(source, *ranges[n], encoder, settings)) for n in missing)
+    else:
+        parts = _encode_by_actors(fan_out, settings, [(n, *ranges[n]) for n in missing])
+    for number, part in parts:
+        save_part(paths[number], part)
+        stage.advance(ranges[number][1] - ranges[number][0])
+    return paths
+
+
+class _Worker:
+    """Encode ranges of a source in a Ray actor."""
+
+    def __init__(
+        self, location: str, make_encoder: Callable[[], ImageEncoder], settings: EncodeSettings
+    ) -> None:
+        self._source, _ = open_images(location)
+        self._encoder = make_encoder()
+        self._settings = settings
+
+    def encode(self, number: int, start: int, stop: int) -> tuple[int, EncodedPart]:
+        """Encode one range."""
+        return number, encode_part(self._source, start, stop, self._encoder, self._settings)
+
+
+def _encode_by_actors(
+    fan_out: FanOut, settings: EncodeSettings, work: list[tuple[int, int, int]]
+) -> Generator[tuple[int, EncodedPart]]:
+    import ray
+    from ray.util import ActorPool
+
+    remote: Any = ray.remote(num_cpus=1, max_restarts=1, max_task_retries=2)(_Worker)
+    actors = [
+        remote.remote(fan_out.location, fan_out.make_encoder, settings)
+        for _ in range(min(fan_out.workers, len(work)))
+    ]
+    pool = ActorPool(actors)
+    try:
+        yield from pool.map_unordered(lambda actor, item: actor.encode.remote(*item), work)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RdmBatchError):
+            raise error.cause from None
+        raise

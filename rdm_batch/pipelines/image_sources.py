@@ -1,0 +1,64 @@
+"""Open the images a user names, wherever they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rdm_batch.datasets.folder import SUFFIXES, ImageFolder
+from rdm_batch.datasets.parquet import ImageParquet
+from rdm_batch.datasets.shapes import ShapesSource
+from rdm_batch.datasets.source import ImageSource
+from rdm_batch.errors import ImageError
+from rdm_batch.retrieval.database import canonical_digest
+from rdm_batch.storage.object_store import local_path
+
+_SHAPES_PREFIX = "shapes:"
+_SHAPES_COUNT = 8192
+
+
+def open_images(location: str) -> tuple[ImageSource, str]:
+    """Open a collection of images.
+
+    Args:
+        location: ``shapes:SUBSET[:COUNT[:STYLE,STYLE...]]`` for the embedded world; else a
+            path or ``s3://`` URI of a folder of image files, a parquet file, or a folder
+            of parquet files.
+
+    Returns:
+        The images, and a fingerprint that changes when they do: for files it covers their
+        names and sizes.
+
+    Raises:
+        ImageError: Nothing usable is there.
+        SpecError: The shapes are not described correctly.
+    """
+    if location.startswith(_SHAPES_PREFIX):
+        return _open_shapes(location), location
+    path = local_path(location, error=ImageError)
+    if path.is_file():
+        return ImageParquet(path), _fingerprint(path.parent, [path])
+    images = [p for p in path.rglob("*") if p.name.lower().endswith(SUFFIXES)]
+    tables = list(path.rglob("*.parquet"))
+    if images and tables:
+        raise ImageError(
+            location,
+            f"{len(images):,} image files beside {len(tables):,} parquet files",
+            "one kind",
+            "name the subfolder or the parquet file you mean",
+        )
+    source = ImageParquet(path) if tables else ImageFolder(path)
+    return source, _fingerprint(path, tables or images)
+
+
+def _open_shapes(location: str) -> ShapesSource:
+    parts = location.removeprefix(_SHAPES_PREFIX).split(":")
+    if len(parts) > 3 or (len(parts) > 1 and not parts[1].isdecimal()):
+        raise ImageError(location, "not a shapes source", "shapes:SUBSET[:COUNT[:STYLE,STYLE...]]")
+    count = int(parts[1]) if len(parts) > 1 else _SHAPES_COUNT
+    styles = parts[2].split(",") if len(parts) > 2 else None
+    return ShapesSource(parts[0], count, styles)
+
+
+def _fingerprint(root: Path, files: list[Path]) -> str:
+    sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in files}
+    return f"sha256:{canonical_digest(sizes)}"

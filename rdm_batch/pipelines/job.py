@@ -1,0 +1,228 @@
+"""The whole job: check, start Ray, generate what is missing, measure, score, report."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rdm_batch.engine.conditioner import Conditioner
+from rdm_batch.engine.locations import absolute_locations
+from rdm_batch.engine.preflight import CheckedJob, preflight
+from rdm_batch.engine.worker import ContextSource
+from rdm_batch.pipelines.cluster import (
+    ClusterResources,
+    connected,
+    default_address,
+    describe_nodes,
+    is_submitted_job,
+)
+from rdm_batch.pipelines.conditioning import build_conditioner
+from rdm_batch.pipelines.evaluate import run_evaluation
+from rdm_batch.pipelines.generate import make_shards
+from rdm_batch.pipelines.heads import start_heads, stop
+from rdm_batch.pipelines.measure import illustrate, measure_recall
+from rdm_batch.pipelines.resources import HeadResources, plan_resources
+from rdm_batch.pipelines.retrievers import ClusterRetriever, start_retrievers
+from rdm_batch.pipelines.summary import latencies, measured_in, throughput
+from rdm_batch.reports.latency import summarize_latencies
+from rdm_batch.reports.progress import Progress
+from rdm_batch.reports.provenance import collect_provenance, process_age_s, software_versions
+from rdm_batch.reports.result import (
+    RetrievalReport,
+    RunReport,
+    SampleSetSummary,
+    Score,
+    stages_from_milestones,
+)
+from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
+from rdm_batch.reports.table import print_summary
+from rdm_batch.specs.job import JobSpec
+from rdm_batch.specs.load import load_job
+from rdm_batch.storage.manifest import ShardEntry
+from rdm_batch.storage.sample_set import SampleSet
+
+OUTPUT_ROOT_VARIABLE = "RDM_BATCH_OUTPUT_ROOT"
+_QUERY_METHOD = "seconds of a search call, as the head waited for it, divided by its queries"
+
+
+def locate(spec: JobSpec) -> JobSpec:
+    """Make the job's relative paths absolute.
+
+    A submitted job runs in a temporary copy of its working folder that Ray deletes: inputs
+    are found there, but a relative output goes below RDM_BATCH_OUTPUT_ROOT, or the home
+    folder of the user Ray runs as.
+    """
+    here = Path.cwd()
+    outputs = (
+        Path(os.environ.get(OUTPUT_ROOT_VARIABLE, Path.home())) if is_submitted_job() else here
+    )
+    return absolute_locations(spec, here, outputs)
+
+
+def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunReport:
+    """Run a job from its file to its report; do nothing twice.
+
+    Args:
+        path: The job file.
+        overrides: ``key.path=value`` strings.
+        address: Ray to use; None chooses (see ``cluster.default_address``).
+
+    Raises:
+        RdmBatchError: The job cannot run, or could not finish; what was stored stays.
+    """
+    started = time.time() - process_age_s()
+    job = preflight(locate(load_job(path, overrides)), str(path), software_versions())
+    run = _Run(job, started)
+    saved = run.nothing_to_do()
+    if saved is None:
+        run.reached("checks")
+        with Progress() as progress, connected(address or default_address()) as cluster:
+            run.reached("Ray")
+            saved = run.complete(cluster, progress)
+        page = save_run(job.spec.output.uri, saved)
+    else:
+        page = f"{job.spec.output.uri} (complete already; nothing was done)"
+    print_summary(saved.report)
+    print(f"page: {page}")
+    return saved.report
+
+
+class _Run:
+    """One execution of a job, from what is stored already to the finished set."""
+
+    def __init__(self, job: CheckedJob, started: float) -> None:
+        self._job = job
+        self._started = started
+        self._id = uuid.uuid4().hex
+        self._milestones: dict[str, float] = {}
+
+    def reached(self, milestone: str) -> None:
+        """Note the first time a milestone is reached."""
+        self._milestones.setdefault(milestone, time.time() - self._started)
+
+    def nothing_to_do(self) -> SavedRun | None:
+        """Give what is saved where the set, its scores and its report are complete."""
+        saved = self._saved()
+        evaluation = self._job.spec.model_dump(mode="json")["evaluation"]
+        if saved is None or saved.report.spec.get("evaluation") != evaluation:
+            return None
+        return saved
+
+    def _saved(self) -> SavedRun | None:
+        uri = self._job.spec.output.uri
+        sample_set = SampleSet.find(uri)
+        if sample_set is None or sample_set.success() is None:
+            return None
+        if sample_set.missing_shards() or not sample_set.store.exists(REPORT_KEY):
+            return None
+        return load_run(uri)
+
+    def complete(self, cluster: ClusterResources, progress: Progress) -> SavedRun:
+        """Make what is missing, measure and score the whole."""
+        spec = self._job.spec
+        resources = plan_resources(spec, cluster, len(self._job.shards))
+        before = self._saved()
+        sample_set = SampleSet.create_or_resume(spec.output.uri, self._job.header)
+        missing = sample_set.missing_shards()
+        retriever = start_retrievers(
+            spec.database.uri,
+            self._job.manifest,
+            spec.database.retriever_shards,
+            spec.database.leaves_to_search,
+            spec.cluster.cpus_per_retriever,
+        )
+        conditioner = build_conditioner(self._job)
+        if missing:
+            self._generate(sample_set, missing, conditioner, retriever, resources, progress)
+        sample_set.finish()
+        entries = sample_set.entries()
+        mine = measured_in(self._id, entries)
+        raw = latencies(mine) or (before.latencies if before else None)
+        recall = measure_recall(
+            retriever, conditioner, spec.sampling.seed, spec.sampling.num_samples
+        )
+        illustrated, pictures = illustrate(sample_set, retriever)
+        nodes = describe_nodes()
+        stop(retriever.actors)
+        scores = self._evaluate(progress)
+        report = RunReport(
+            job_name=spec.name,
+            spec=spec.model_dump(mode="json"),
+            spec_digest=self._job.header.digest,
+            provenance=collect_provenance(
+                datetime.fromtimestamp(self._started, UTC), datetime.now(UTC), ray_nodes=nodes
+            ),
+            sample_set=SampleSetSummary(
+                uri=spec.output.uri,
+                rows=sum(entry.num_rows for entry in entries),
+                shards=len(entries),
+                bytes_written=sum(shard.num_bytes for shard in mine),
+                resumed_shards=len(entries) - len(mine),
+            ),
+            throughput=throughput(mine, self._started),
+            start_up=stages_from_milestones(self._milestones),
+            retrieval=None
+            if raw is None
+            else RetrievalReport(
+                per_query=summarize_latencies(raw.query_s),
+                per_batch=summarize_latencies(raw.batch_s),
+                query_method=_QUERY_METHOD,
+                recall=recall,
+            ),
+            scores=scores,
+            illustrated=illustrated,
+        )
+        if before is not None and not mine:
+            # Nothing was generated: speed stays what it was when the samples were made.
+            kept = {"throughput", "start_up", "sample_set"}
+            report = report.model_copy(update={k: getattr(before.report, k) for k in kept})
+        return SavedRun(report, raw, pictures)
+
+    def _evaluate(self, progress: Progress) -> tuple[Score, ...]:
+        spec = self._job.spec
+        if spec.evaluation is None:
+            return ()
+        stage = progress.stage("evaluate", spec.sampling.num_samples, "samples")
+        scores = run_evaluation(spec.output.uri, spec.evaluation, stage.advance)
+        stage.finish()
+        return tuple(
+            Score.named(
+                score.name,
+                score.value,
+                score.uncertainty,
+                score.uncertainty_method,
+                score.description.model_dump(exclude={"name"}),
+            )
+            for score in scores
+        )
+
+    def _generate(
+        self,
+        sample_set: SampleSet,
+        missing: Sequence[int],
+        conditioner: Conditioner,
+        retriever: ClusterRetriever,
+        resources: HeadResources,
+        progress: Progress,
+    ) -> None:
+        spec = self._job.spec
+        heads = start_heads(resources, spec, self._job.header, retriever.dim)
+        missing_rows = sum(self._job.shards[shard].num_samples for shard in missing)
+        done = spec.sampling.num_samples - missing_rows
+        stage = progress.stage("generate", spec.sampling.num_samples, "samples", done)
+
+        def committed(entry: ShardEntry) -> None:
+            self.reached("first shard")
+            stage.advance(entry.num_rows)
+
+        source = ContextSource(conditioner, retriever)
+        shards = [self._job.shards[shard] for shard in missing]
+        try:
+            make_shards(heads, shards, source, self._id, committed, lambda: stage.advance(0))
+        finally:
+            stop(heads)
+        stage.finish()

@@ -1,0 +1,115 @@
+"""From the entries of a finished set to what its report says about speed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rdm_batch.reports.latency import Latencies
+from rdm_batch.reports.result import HeadReport, HeadTimes, Throughput
+from rdm_batch.storage.manifest import Interval, Measured, ShardEntry
+
+_OVERLAPPED = ("neighbors", "encode", "write")
+"""What can hold a head up between two model runs, in the order it is blamed."""
+
+
+@dataclass(frozen=True)
+class MeasuredShard:
+    """What a run knows about the speed of one of its shards."""
+
+    num_rows: int
+    num_bytes: int
+    measured: Measured
+
+
+def measured_in(run_id: str, entries: Sequence[ShardEntry]) -> list[MeasuredShard]:
+    """Pick the shards that one run made."""
+    return [
+        MeasuredShard(entry.num_rows, entry.num_bytes, entry.measured)
+        for entry in entries
+        if entry.measured is not None and entry.measured.run == run_id
+    ]
+
+
+def throughput(entries: Sequence[MeasuredShard], started: float) -> Throughput:
+    """Measure a run from the entries it made.
+
+    Args:
+        entries: Shards of one run; none when everything was there already.
+        started: When the command started, seconds since the epoch.
+    """
+    if not entries:
+        return Throughput(images=0, start_up_s=0, generation_s=0)
+    first = min(entry.measured.start for entry in entries)
+    last = max(entry.measured.end for entry in entries)
+    names = sorted({entry.measured.head for entry in entries})
+    by_head = {name: [e for e in entries if e.measured.head == name] for name in names}
+    return Throughput(
+        images=sum(entry.num_rows for entry in entries),
+        start_up_s=max(0.0, first - started),
+        generation_s=last - first,
+        heads=tuple(_head_report(name, mine, last) for name, mine in by_head.items()),
+    )
+
+
+def latencies(entries: Sequence[MeasuredShard]) -> Latencies | None:
+    """Collect the raw retrieval latencies of a run; None when nothing was searched."""
+    searches = [search for entry in entries for search in entry.measured.searches]
+    if not searches:
+        return None
+    return Latencies(
+        query_s=np.concatenate([np.full(count, seconds / count) for count, seconds in searches]),
+        batch_s=np.array([seconds for _, seconds in searches]),
+    )
+
+
+def _head_report(name: str, entries: Sequence[MeasuredShard], run_end: float) -> HeadReport:
+    start = min(entry.measured.start for entry in entries)
+    return HeadReport(
+        name=name,
+        device=entries[0].measured.device,
+        images=sum(entry.num_rows for entry in entries),
+        wall_s=run_end - start,
+        times=divide_time(entries, start, run_end),
+    )
+
+
+def divide_time(entries: Sequence[MeasuredShard], start: float, end: float) -> HeadTimes:
+    """Divide a head's wall time by what it was doing or waiting for.
+
+    The model is what a head is for: every second outside it is put down to the first
+    activity that was going on at the time, and to idleness where there was none.
+
+    Args:
+        entries: The head's shards.
+        start: Start of the wall time.
+        end: Its end.
+    """
+    left = [(start, end)]
+    seconds = {}
+    for activity in ("model", *_OVERLAPPED):
+        busy = sorted(entry.measured.intervals[activity] for entry in entries)
+        before = _length(left)
+        for interval in busy:
+            left = _subtract(left, interval)
+        seconds[activity] = before - _length(left)
+    return HeadTimes.within(
+        end - start,
+        model_s=seconds["model"],
+        neighbors_s=seconds["neighbors"],
+        encoding_s=seconds["encode"],
+        writing_s=seconds["write"],
+    )
+
+
+def _length(intervals: Sequence[Interval]) -> float:
+    return sum(end - start for start, end in intervals)
+
+
+def _subtract(intervals: Sequence[Interval], taken: Interval) -> list[Interval]:
+    kept = []
+    for start, end in intervals:
+        kept += [(start, min(end, taken[0])), (max(start, taken[1]), end)]
+    return [(start, end) for start, end in kept if end > start]

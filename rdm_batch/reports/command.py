@@ -1,0 +1,64 @@
+"""What ``rdm-batch report`` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from rdm_batch.errors import SampleSetError
+from rdm_batch.reports.compare import compare, print_comparison
+from rdm_batch.reports.saved import load_run, save_page
+from rdm_batch.reports.table import print_summary
+
+
+def show_report(uri: str, out: Path | None = None, console: Console | None = None) -> None:
+    """Print the summary of a finished job and write its page again, from what was saved.
+
+    Args:
+        uri: The output location of the job, or its ``report.json`` alone (then the page has
+            no pictures and no histograms).
+        out: Where to write the page; None means beside a report given by its location, and
+            nowhere for a ``report.json``.
+        console: Where to print; None means standard output.
+
+    Raises:
+        SampleSetError: There is no report, or the page cannot be written.
+    """
+    console = console or Console()
+    run = load_run(uri)
+    print_summary(run.report, console)
+    if out is not None:
+        try:
+            out.write_text(run.page(), encoding="utf-8")
+        except OSError as error:
+            raise SampleSetError(str(out), f"cannot be written ({error.strerror})") from error
+        where = str(out)
+    elif uri.endswith(".json"):
+        return
+    else:
+        where = save_page(uri, run)
+    console.print(f"Page: {where}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_comparison(
+    first_uri: str, second_uri: str, tolerance: float, console: Console | None = None
+) -> tuple[str, ...]:
+    """Print two finished jobs side by side.
+
+    Args:
+        first_uri: The run to measure against; an output location or a ``report.json``.
+        second_uri: The run in question.
+        tolerance: Relative difference that is taken for noise.
+        console: Where to print; None means standard output.
+
+    Returns:
+        The names of the figures that got worse.
+
+    Raises:
+        SampleSetError: One of them has no report.
+    """
+    first, second = load_run(first_uri).report, load_run(second_uri).report
+    comparison = compare(first, second, tolerance)
+    print_comparison(first, second, comparison, console)
+    return comparison.worse

@@ -1,0 +1,279 @@
+"""Two finished jobs side by side, with what keeps them from being compared."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from pydantic import JsonValue
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from rdm_batch.reports.result import RunReport, Score
+from rdm_batch.reports.table import (
+    add_columns,
+    leaves,
+    new_table,
+    print_blocks,
+    score_label,
+    short_value,
+    text_cell,
+)
+from rdm_batch.reports.units import (
+    format_measured,
+    format_number,
+    format_seconds,
+    format_share,
+    printable,
+)
+
+# Differences below this many combined standard deviations are not differences.
+_SIGMAS = 2.0
+
+DEFAULT_TOLERANCE = 0.05
+
+
+class Verdict(Enum):
+    """Say what the second of two figures is beside the first."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    SAME = "same"
+    UNKNOWN = "no verdict"
+
+
+_STYLES = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.SAME: "", Verdict.UNKNOWN: ""}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Hold one figure of both runs; a missing one is shown as ``-``.
+
+    ``note`` says why there is no verdict; ``unlike`` lists what keeps two scores from being
+    compared.
+    """
+
+    name: str
+    first: str
+    second: str
+    change: str
+    verdict: Verdict
+    note: str = ""
+    unlike: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Hold all figures of two runs, and how their jobs and machines differ."""
+
+    rows: tuple[Row, ...]
+    job_differences: tuple[str, ...]
+    origin_differences: tuple[str, ...]
+
+    @property
+    def worse(self) -> tuple[str, ...]:
+        """Name the figures that got worse."""
+        return tuple(row.name for row in self.rows if row.verdict is Verdict.WORSE)
+
+
+def compare(
+    first: RunReport, second: RunReport, tolerance: float = DEFAULT_TOLERANCE
+) -> Comparison:
+    """Compare a second run with a first.
+
+    Speeds and latencies are the same when they differ by at most ``tolerance``. Scores are
+    compared only when their descriptions are equal; they are the same within two combined
+    standard deviations, or within ``tolerance`` where no uncertainty is known.
+
+    Args:
+        first: The run to measure against.
+        second: The run in question.
+        tolerance: Relative difference that is taken for noise, at least 0.
+    """
+    rows = [*_speed_rows(first, second, tolerance), *_score_rows(first, second, tolerance)]
+    return Comparison(
+        rows=tuple(rows),
+        job_differences=tuple(_differences(first.spec, second.spec)),
+        origin_differences=tuple(_differences(_origin(first), _origin(second))),
+    )
+
+
+def print_comparison(
+    first: RunReport,
+    second: RunReport,
+    comparison: Comparison,
+    console: Console | None = None,
+) -> None:
+    """Print a comparison; None means standard output."""
+    blocks: list[RenderableType] = []
+    names = []
+    for letter, report in (("A", first), ("B", second)):
+        started = report.provenance.started.strftime("%Y-%m-%d %H:%M")
+        where = printable(f"{report.job_name}, {started}, {report.sample_set.uri}")
+        names.append(Text(f"{letter}  {where}"))
+    blocks.append(Group(*names))
+    table = new_table("")
+    table.title = None
+    add_columns(table, "", ("A", "B", "change"))
+    table.columns[0].no_wrap = True
+    table.add_column("B is", no_wrap=True)
+    for row in comparison.rows:
+        table.add_row(
+            text_cell(row.name),
+            row.first,
+            row.second,
+            row.change,
+            Text(row.note or row.verdict.value, _STYLES[row.verdict]),
+        )
+    blocks.append(table)
+    blocks.extend(
+        Group(
+            Text(f"The two do not compare in {printable(row.name)}", "bold"),
+            *(text_cell(f"  {line}") for line in row.unlike),
+        )
+        for row in comparison.rows
+        if row.unlike
+    )
+    for title, lines in (
+        ("The jobs differ", comparison.job_differences),
+        ("Machines or software differ", comparison.origin_differences),
+    ):
+        if lines:
+            blocks.append(Group(Text(title, "bold"), *(text_cell(f"  {line}") for line in lines)))
+    print_blocks(blocks, console or Console())
+
+
+def _speed_rows(first: RunReport, second: RunReport, tolerance: float) -> Iterator[Row]:
+    others = {figure.name: figure for figure in _figures(second)}
+    for mine in _figures(first):
+        other = others[mine.name]
+        if mine.value is None and other.value is None:
+            continue
+        yield Row(
+            name=mine.name,
+            first="-" if mine.value is None else mine.show(mine.value),
+            second="-" if other.value is None else other.show(other.value),
+            change=_change(mine.value, other.value),
+            verdict=_judge(mine.value, other.value, mine.higher_is_better, tolerance),
+        )
+
+
+@dataclass(frozen=True)
+class _Figure:
+    name: str
+    value: float | None
+    higher_is_better: bool
+    show: Callable[[float], str]
+
+
+def _figures(report: RunReport) -> Iterator[_Figure]:
+    """List the figures of speed, the same names in the same order for every report."""
+    speed, retrieval = report.throughput, report.retrieval
+    yield _Figure("images/s", speed.images_per_s, True, format_number)
+    with_start_up = speed.images_per_s_with_start_up
+    yield _Figure("images/s overall", with_start_up, True, format_number)
+    yield _Figure("start-up", speed.start_up_s, False, format_seconds)
+    yield _Figure("time in the model", speed.model_share, True, format_share)
+    for scope in ("query", "batch"):
+        latency = None if retrieval is None else getattr(retrieval, f"per_{scope}")
+        for percentile in ("p50", "p95", "p99"):
+            value = None if latency is None else getattr(latency, f"{percentile}_s")
+            yield _Figure(f"{scope} latency {percentile}", value, False, format_seconds)
+
+
+def _score_rows(first: RunReport, second: RunReport, tolerance: float) -> Iterator[Row]:
+    mine = {score.name: score for score in _scores(first)}
+    others = {score.name: score for score in _scores(second)}
+    for name in [*mine, *(name for name in others if name not in mine)]:
+        score, other = mine.get(name), others.get(name)
+        if score is None or other is None:
+            yield Row(
+                name=score_label(score or others[name]),
+                first=_measured(score),
+                second=_measured(other),
+                change="",
+                verdict=Verdict.UNKNOWN,
+                note="only in B" if score is None else "only in A",
+            )
+            continue
+        unlike = tuple(_differences(score.description, other.description))
+        yield Row(
+            name=score_label(score),
+            first=_measured(score),
+            second=_measured(other),
+            change=_change(score.value, other.value),
+            verdict=Verdict.UNKNOWN if unlike else _judge_scores(score, other, tolerance),
+            note="not comparable" if unlike else "",
+            unlike=unlike,
+        )
+
+
+def _scores(report: RunReport) -> Iterator[Score]:
+    """List the scores, and the recall of the index as if it were one."""
+    if report.retrieval is not None and report.retrieval.recall is not None:
+        recall = report.retrieval.recall
+        yield Score(
+            name="index recall",
+            value=recall.value,
+            # The binomial error of queries x k independent hits: the least it can be.
+            uncertainty=math.sqrt(recall.value * (1 - recall.value) / (recall.queries * recall.k)),
+            description={"k": recall.k},
+            higher_is_better=True,
+        )
+    yield from report.scores
+
+
+def _measured(score: Score | None) -> str:
+    return "-" if score is None else format_measured(score.value, score.uncertainty)
+
+
+def _change(first: float | None, second: float | None) -> str:
+    if not first or second is None:
+        return ""
+    return f"{100 * (second - first) / abs(first):+.1f} %"
+
+
+def _judge(
+    first: float | None, second: float | None, higher_is_better: bool | None, tolerance: float
+) -> Verdict:
+    if first is None or second is None:
+        return Verdict.UNKNOWN
+    return _direction(second - first, tolerance * abs(first), higher_is_better)
+
+
+def _judge_scores(first: Score, second: Score, tolerance: float) -> Verdict:
+    if first.uncertainty is None or second.uncertainty is None:
+        return _judge(first.value, second.value, first.higher_is_better, tolerance)
+    noise = _SIGMAS * math.hypot(first.uncertainty, second.uncertainty)
+    return _direction(second.value - first.value, noise, first.higher_is_better)
+
+
+def _direction(difference: float, noise: float, higher_is_better: bool | None) -> Verdict:
+    if abs(difference) <= noise:
+        return Verdict.SAME
+    if higher_is_better is None:
+        return Verdict.UNKNOWN
+    return Verdict.BETTER if (difference > 0) == higher_is_better else Verdict.WORSE
+
+
+def _origin(report: RunReport) -> dict[str, JsonValue]:
+    provenance = report.provenance
+    return {
+        "machine": provenance.machine.model_dump(mode="json"),
+        "git_commit": provenance.git_commit,
+        "ray_nodes": len(provenance.ray_nodes),
+        "heads": dict(Counter(head.device for head in report.throughput.heads)),
+        "software": dict(sorted(provenance.software.items())),
+    }
+
+
+def _differences(first: Mapping[str, JsonValue], second: Mapping[str, JsonValue]) -> Iterator[str]:
+    """List the leaves of two trees that differ, as ``name: first -> second``."""
+    old, new = dict(leaves(first)), dict(leaves(second))
+    for name in [*old, *(name for name in new if name not in old)]:
+        if name not in old or name not in new or old[name] != new[name]:
+            sides = (short_value(tree.get(name, "not set")) for tree in (old, new))
+            yield f"{name}: {' -> '.join(sides)}"

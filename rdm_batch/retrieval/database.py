@@ -1,0 +1,249 @@
+"""The manifest of a retrieval database, and the checks of its files against it.
+
+A database is a folder: ``database.json`` (this manifest, written last), one parquet file
+of embeddings and one of thumbnails per shard, one index folder per partitioned shard, and
+optionally ``proposal.parquet``. Row ids are global and contiguous: shard 0 holds the
+first rows, shard 1 the next, and so on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from rdm_batch.errors import DatabaseError
+from rdm_batch.retrieval.index import IndexSettings
+
+MANIFEST_NAME = "database.json"
+_READ_BYTES = 1 << 20
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoredFile(_Frozen):
+    """Name one file of the database with what it must contain."""
+
+    path: str
+    num_bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\\" in path:
+            raise ValueError("must be a relative path inside the database")
+        return path
+
+
+class EncoderRecord(_Frozen):
+    """Identify the encoder that made the embeddings."""
+
+    name: str
+    digest: str | None = Field(
+        description="SHA-256 of its weights and configuration; None for imported embeddings."
+    )
+
+
+class SourceRecord(_Frozen):
+    """Describe where the images came from."""
+
+    description: str
+    images: int = Field(ge=0)
+    patches_per_image: int | None = Field(
+        default=None, description="Random crops per image; None means whole images."
+    )
+    patch_seed: int | None = None
+    skipped: tuple[str, ...] = Field(default=(), description="Damaged files that were left out.")
+
+
+class DatabaseShard(_Frozen):
+    """Describe one shard: its rows, its files, its index."""
+
+    rows: int = Field(ge=1)
+    first_row: int = Field(ge=0)
+    index: IndexSettings
+    recall_at_20: float | None = Field(
+        default=None,
+        description="Measured when built, against exact search; None for exact shards.",
+    )
+    embeddings: StoredFile
+    thumbnails: StoredFile | None = None
+    index_files: tuple[StoredFile, ...] = ()
+
+    def files(self) -> tuple[StoredFile, ...]:
+        """List every file of the shard."""
+        thumbnails = () if self.thumbnails is None else (self.thumbnails,)
+        return (self.embeddings, *thumbnails, *self.index_files)
+
+
+class DatabaseManifest(_Frozen):
+    """Describe a complete database. Its digest covers every other field."""
+
+    format: Literal["rdm_batch.database"] = "rdm_batch.database"
+    version: Literal[1] = 1
+    rows: int = Field(ge=1)
+    dim: int = Field(ge=1)
+    dtype: Literal["float16", "float32"]
+    encoder: EncoderRecord
+    source: SourceRecord
+    build: dict[str, JsonValue] = Field(
+        description="The request this database answers; equal requests are the same build."
+    )
+    shards: tuple[DatabaseShard, ...] = Field(min_length=1)
+    proposal: StoredFile | None = None
+    digest: str = ""
+
+    @model_validator(mode="after")
+    def _rows_are_contiguous(self) -> DatabaseManifest:
+        next_row = 0
+        for number, shard in enumerate(self.shards):
+            if shard.first_row != next_row:
+                raise ValueError(
+                    f"shard {number} starts at row {shard.first_row}, needed {next_row}"
+                )
+            next_row += shard.rows
+        if next_row != self.rows:
+            raise ValueError(f"shards hold {next_row} rows, the manifest says {self.rows}")
+        return self
+
+    def content_digest(self) -> str:
+        """Compute the digest over every field but ``digest`` itself."""
+        return canonical_digest(self.model_dump(mode="json", exclude={"digest"}))
+
+    def with_digest(self) -> DatabaseManifest:
+        """Fill in the digest."""
+        return self.model_copy(update={"digest": self.content_digest()})
+
+    def files(self) -> tuple[StoredFile, ...]:
+        """List every file of the database except the manifest."""
+        proposal = () if self.proposal is None else (self.proposal,)
+        return (*(file for shard in self.shards for file in shard.files()), *proposal)
+
+
+def canonical_digest(value: object) -> str:
+    """Digest a JSON value independently of key order and spacing."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Digest a file without holding it in memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def stored_file(root: Path, path: Path) -> StoredFile:
+    """Record a file of the database in ``root``."""
+    return StoredFile(
+        path=path.relative_to(root).as_posix(),
+        num_bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+    )
+
+
+def write_manifest(root: Path, manifest: DatabaseManifest) -> DatabaseManifest:
+    """Write the manifest, which makes the database complete; give it back with its digest."""
+    complete = manifest.with_digest()
+    (root / MANIFEST_NAME).write_bytes(render_manifest(complete))
+    return complete
+
+
+def render_manifest(manifest: DatabaseManifest) -> bytes:
+    """Render a manifest as the content of its file."""
+    return (manifest.model_dump_json(indent=1) + "\n").encode()
+
+
+def read_manifest(root: Path) -> DatabaseManifest:
+    """Read and check the manifest of a local database folder.
+
+    Raises:
+        DatabaseError: There is no manifest (the build did not finish), it does not
+            parse, or its digest does not match its content.
+    """
+    path = root / MANIFEST_NAME
+    if not path.is_file():
+        raise DatabaseError(
+            str(root),
+            f"no {MANIFEST_NAME}",
+            "a complete database",
+            "build it with `rdm-batch database build`, or run an interrupted build again",
+        )
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(text: bytes, where: str) -> DatabaseManifest:
+    """Parse and check the content of a manifest.
+
+    Raises:
+        DatabaseError: It does not parse, or its digest does not match its content.
+    """
+    try:
+        manifest = DatabaseManifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the manifest"
+        raise DatabaseError(
+            where, f"{field}: {first['msg']}", "a database manifest", "rebuild the database"
+        ) from error
+    # Of the text, not of the model: a later version may know more fields.
+    content = {name: value for name, value in json.loads(text).items() if name != "digest"}
+    if manifest.digest != canonical_digest(content):
+        raise DatabaseError(
+            where,
+            f"the digest {manifest.digest[:12] or '(none)'} for other content",
+            f"{canonical_digest(content)[:12]}",
+            "the manifest was edited or damaged: rebuild or copy the database again",
+        )
+    return manifest
+
+
+def find_damage(root: Path, files: Iterable[StoredFile], digests: bool = False) -> list[str]:
+    """List what is wrong with stored files, by size and on request by sha256."""
+    problems = []
+    for file in files:
+        path = root / file.path
+        if not path.is_file():
+            problems.append(f"{file.path} is missing")
+        elif path.stat().st_size != file.num_bytes:
+            problems.append(
+                f"{file.path} has {path.stat().st_size:,} bytes instead of {file.num_bytes:,}"
+            )
+        elif digests and file_sha256(path) != file.sha256:
+            problems.append(f"{file.path} has other content than its digest says")
+    return problems
+
+
+def check_files(root: Path, files: Iterable[StoredFile], digests: bool = False) -> None:
+    """Refuse files that are missing, truncated or (with ``digests``) altered.
+
+    Raises:
+        DatabaseError: Names the first damaged file and how many there are.
+    """
+    listed = tuple(files)
+    problems = find_damage(root, listed, digests)
+    if problems:
+        raise DatabaseError(
+            str(root),
+            f"{problems[0]} ({len(problems)} of {len(listed)} files are damaged)",
+            "files as the manifest lists them",
+            "copy the database again or rebuild it",
+        )

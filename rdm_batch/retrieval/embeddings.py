@@ -1,0 +1,83 @@
+"""Checks and exact cosine scores of embedding rows.
+
+ScaNN ends the process on a non-finite row and answers with row 0 for a non-finite query,
+so every array passes :func:`check_embeddings` before it comes near an index.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64
+
+from rdm_batch.errors import DatabaseError
+
+_PAIR_BLOCK = 16_384
+
+
+def check_embeddings(
+    embeddings: Float[np.ndarray, "rows dim"], where: str, first_row: int = 0
+) -> None:
+    """Refuse rows that have no direction: NaN, infinite or all zero.
+
+    Args:
+        embeddings: Rows as they will be stored, that is, after any cast to float16.
+        where: URI or description used in the message.
+        first_row: Row id of the first row, so that the message names the database's row.
+
+    Raises:
+        DatabaseError: A row is not finite or has norm zero; the first one is named.
+    """
+    finite = np.isfinite(embeddings).all(axis=1)
+    _refuse(finite, where, first_row, "holds NaN or infinite values", "finite embeddings")
+    nonzero = (embeddings != 0).any(axis=1)
+    _refuse(nonzero, where, first_row, "has norm 0", "a non-zero embedding, which has a direction")
+
+
+def _refuse(good: np.ndarray, where: str, first_row: int, found: str, needed: str) -> None:
+    bad = np.flatnonzero(~good)
+    if bad.size:
+        raise DatabaseError(
+            where,
+            f"row {first_row + int(bad[0])} {found} ({bad.size} of {good.size} rows do)",
+            needed,
+            "recompute or remove these rows",
+        )
+
+
+def row_norms(embeddings: Float[np.ndarray, "rows dim"]) -> Float64[np.ndarray, " rows"]:
+    """Compute Euclidean norms in float64, each from its own row alone."""
+    rows = embeddings.astype(np.float64)
+    norms: Float64[np.ndarray, " rows"] = np.sqrt(np.vecdot(rows, rows))
+    return norms
+
+
+def unit_rows(embeddings: Float[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "rows dim"]:
+    """Divide each row by its norm, in blocks so that float64 copies stay small."""
+    unit = np.empty(embeddings.shape, dtype=np.float32)
+    for start in range(0, len(embeddings), _PAIR_BLOCK):
+        block = embeddings[start : start + _PAIR_BLOCK].astype(np.float64)
+        unit[start : start + _PAIR_BLOCK] = block / np.sqrt(np.vecdot(block, block))[:, None]
+    return unit
+
+
+def score_pairs(
+    queries: Float[np.ndarray, "n dim"],
+    embeddings: Float[np.ndarray, "rows dim"],
+    query_positions: Int64[np.ndarray, " pairs"],
+    row_positions: Int64[np.ndarray, " pairs"],
+) -> Float32[np.ndarray, " pairs"]:
+    """Score (query, row) pairs by cosine similarity in float64, rounded once to float32.
+
+    Every score is one dot product of its own two rows, so it does not depend on which
+    other pairs are scored with it; a matrix product would not promise that.
+    """
+    scores = np.empty(len(query_positions), dtype=np.float32)
+    queries64 = queries.astype(np.float64)
+    query_norms = np.sqrt(np.vecdot(queries64, queries64))
+    for start in range(0, len(scores), _PAIR_BLOCK):
+        part = slice(start, start + _PAIR_BLOCK)
+        rows = embeddings[row_positions[part]].astype(np.float64)
+        dots = np.vecdot(queries64[query_positions[part]], rows)
+        norms = query_norms[query_positions[part]] * np.sqrt(np.vecdot(rows, rows))
+        scores[part] = dots / norms
+    return scores

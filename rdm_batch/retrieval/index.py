@@ -1,0 +1,259 @@
+"""ScaNN search structures of one shard: settings, build, load, candidates.
+
+ScaNN (Guo et al. 2020, arXiv:1908.10396) proposes candidates; their order and scores are
+then decided exactly (``shard.py``). What ScaNN does to a process that misuses it (ends it
+on bad rows, zero threads or a damaged file) is prevented here, by checks before the call.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int64
+from pydantic import BaseModel, ConfigDict, Field
+
+from rdm_batch.errors import DatabaseError
+from rdm_batch.retrieval.embeddings import check_embeddings, unit_rows
+
+BRUTE_FORCE_MAX_ROWS = 20_000
+_ANISOTROPIC_THRESHOLD = 0.2
+_DIMENSIONS_PER_BLOCK = 2
+_TRAINING_ROWS = 250_000
+_BRUTE_FORCE_BATCH = 256
+
+
+class IndexSettings(BaseModel):
+    """Describe how a shard is indexed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["auto", "brute_force", "tree_ah"] = Field(
+        default="auto",
+        description="auto scans shards of up to 20,000 rows and partitions larger ones, "
+        "as ScaNN's documentation recommends.",
+    )
+    leaves: int | None = Field(
+        default=None,
+        ge=1,
+        description="Partitions of the tree. None means the square root of the rows.",
+    )
+    leaves_to_search: int | None = Field(
+        default=None,
+        ge=1,
+        description="Partitions scanned per query. None means a fifth of the leaves.",
+    )
+    reorder: int = Field(
+        default=200,
+        ge=1,
+        description="Candidates rescored from less compressed vectors, per query.",
+    )
+    quantization: Literal["float32", "bfloat16", "int8"] = Field(
+        default="bfloat16", description="Storage of the vectors that rescore candidates."
+    )
+
+    def resolve(self, rows: int) -> IndexSettings:
+        """Replace every automatic value by the one used for a shard of ``rows`` rows."""
+        kind = self.kind
+        if kind == "auto":
+            kind = "brute_force" if rows <= BRUTE_FORCE_MAX_ROWS else "tree_ah"
+        leaves = min(self.leaves or max(1, round(math.sqrt(rows))), rows)
+        searched = min(self.leaves_to_search or math.ceil(leaves / 5), leaves)
+        return self.model_copy(
+            update={"kind": kind, "leaves": leaves, "leaves_to_search": searched}
+        )
+
+
+class ShardIndex:
+    """Propose neighbor candidates of one shard.
+
+    Args:
+        searcher: ScaNN searcher over the normalized rows.
+        rows: Rows of the shard.
+        settings: Resolved settings the searcher was built with.
+        num_threads: Threads of one search, at least 1.
+    """
+
+    def __init__(
+        self, searcher: Any, rows: int, settings: IndexSettings, num_threads: int = 1
+    ) -> None:
+        if num_threads < 1:
+            raise DatabaseError("index", f"num_threads = {num_threads}", "at least 1 thread")
+        searcher.set_num_threads(num_threads)
+        self._searcher = searcher
+        self.rows = rows
+        self.settings = settings
+
+    def candidates(
+        self, unit_queries: Float32[np.ndarray, "n dim"], count: int
+    ) -> tuple[
+        Int64[np.ndarray, "n count"],
+        Float32[np.ndarray, "n count"],
+        Bool[np.ndarray, "n count"],
+    ]:
+        """Propose ``count`` rows per query.
+
+        Queries of a partitioned index are searched one by one (in parallel threads): what
+        ScaNN finds then cannot depend on the batch a query arrived in. Measured, this
+        costs at most a fifth more than ScaNN's own batches.
+
+        Args:
+            unit_queries: Finite normalized queries.
+            count: Candidates per query, in 1..rows.
+
+        Returns:
+            Row positions, ScaNN's own scores, and which of them are real: ScaNN fills
+            places it has no candidate for with row 0 and a NaN score.
+        """
+        if len(unit_queries) == 0:
+            empty = np.empty((0, count))
+            return empty.astype(np.int64), empty.astype(np.float32), empty.astype(np.bool_)
+        if self.settings.kind == "brute_force":
+            parts = [
+                self._searcher.search_batched(
+                    unit_queries[start : start + _BRUTE_FORCE_BATCH], final_num_neighbors=count
+                )
+                for start in range(0, len(unit_queries), _BRUTE_FORCE_BATCH)
+            ]
+        else:
+            parts = [
+                self._searcher.search_batched_parallel(
+                    unit_queries,
+                    final_num_neighbors=count,
+                    pre_reorder_num_neighbors=max(self.settings.reorder, count),
+                    leaves_to_search=self.settings.leaves_to_search,
+                    batch_size=1,
+                )
+            ]
+        positions = np.concatenate([part[0] for part in parts]).astype(np.int64)
+        scores = np.concatenate([part[1] for part in parts]).astype(np.float32)
+        return positions, scores, np.isfinite(scores)
+
+
+def build_index(
+    embeddings: Float[np.ndarray, "rows dim"],
+    settings: IndexSettings,
+    where: str,
+    num_threads: int = 1,
+) -> ShardIndex:
+    """Build the search structure of one shard in memory.
+
+    Args:
+        embeddings: Raw rows of the shard; normalized here, since the search is cosine.
+        settings: Index settings; automatic values are resolved for this shard.
+        where: URI or description used in messages.
+        num_threads: Training and search threads, at least 1.
+
+    Raises:
+        DatabaseError: A row is not finite or zero (ScaNN would end the process).
+    """
+    import scann
+
+    check_embeddings(embeddings, where)
+    if len(embeddings) == 0:
+        raise DatabaseError(where, "no rows", "at least one row per shard")
+    resolved = settings.resolve(len(embeddings))
+    builder = scann.scann_ops_pybind.builder(unit_rows(embeddings), 1, "dot_product")
+    if resolved.kind == "brute_force":
+        builder = builder.score_brute_force()
+    else:
+        kinds = scann.scann_ops_pybind.scann_builder.ReorderType
+        quantize = {
+            "float32": kinds.FLOAT32,
+            "bfloat16": kinds.BFLOAT16,
+            "int8": kinds.INT8,
+        }[resolved.quantization]
+        builder = (
+            builder.tree(
+                resolved.leaves,
+                resolved.leaves_to_search,
+                training_sample_size=min(len(embeddings), _TRAINING_ROWS),
+            )
+            .score_ah(
+                _DIMENSIONS_PER_BLOCK, anisotropic_quantization_threshold=_ANISOTROPIC_THRESHOLD
+            )
+            .reorder(resolved.reorder, quantize=quantize)
+        )
+    builder.set_n_training_threads(max(1, num_threads))
+    return ShardIndex(builder.build(), len(embeddings), resolved, num_threads)
+
+
+def save_index(index: ShardIndex, folder: Path) -> list[Path]:
+    """Write a partitioned index and list its files; a brute-force index has none.
+
+    A scanned shard needs nothing but its embeddings, which the database stores anyway, so
+    its searcher is made anew in milliseconds instead of storing the vectors twice.
+
+    Raises:
+        DatabaseError: ScaNN wrote something that could not be loaded safely elsewhere.
+    """
+    if index.settings.kind == "brute_force":
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    index._searcher.serialize(str(folder), relative_path=True)
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    check_index_folder(folder, [path.name for path in files])
+    return files
+
+
+def check_index_folder(folder: Path, names: list[str]) -> None:
+    """Refuse an index folder that ScaNN must not open.
+
+    Args:
+        folder: The folder.
+        names: File names the manifest lists for it.
+
+    Raises:
+        DatabaseError: A file is missing or unknown, there is a pickle (ScaNN would
+            unpickle ``scann_docids.pkl``), or an asset path leads out of the folder.
+    """
+    present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if present != sorted(names):
+        raise DatabaseError(
+            str(folder),
+            f"files {present}",
+            f"exactly the files of the manifest {sorted(names)}",
+            "rebuild the database or copy it again",
+        )
+    pickles = [name for name in names if name.endswith((".pkl", ".p", ".pickle"))]
+    if pickles:
+        raise DatabaseError(
+            str(folder), f"a pickled file {pickles[0]}", "an index without pickles", "rebuild it"
+        )
+    assets = folder / "scann_assets.pbtxt"
+    if assets.name not in names:
+        raise DatabaseError(str(folder), f"no {assets.name}", "a complete index", "rebuild it")
+    for line in assets.read_text(encoding="utf-8").splitlines():
+        key, _, value = line.strip().partition(": ")
+        if key == "asset_path" and value.strip('"') not in names:
+            raise DatabaseError(
+                str(assets),
+                f"the asset {value}",
+                "file names inside the index folder",
+                "rebuild the database",
+            )
+
+
+def load_index(
+    folder: Path, names: list[str], rows: int, settings: IndexSettings, num_threads: int = 1
+) -> ShardIndex:
+    """Load a partitioned index whose files have been checked against the manifest.
+
+    Raises:
+        DatabaseError: The folder fails :func:`check_index_folder`, or the index holds
+            another number of rows.
+    """
+    import scann
+
+    check_index_folder(folder, names)
+    searcher = scann.scann_ops_pybind.load_searcher(str(folder), assets_backcompat_shim=False)
+    if searcher.size() != rows:
+        raise DatabaseError(
+            str(folder),
+            f"an index of {searcher.size():,} rows",
+            f"{rows:,} rows, as the shard's embeddings have",
+            "rebuild the database",
+        )
+    return ShardIndex(searcher, rows, settings, num_threads)

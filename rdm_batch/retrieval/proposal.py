@@ -1,0 +1,117 @@
+"""The proposal distribution p_D over database rows, and top-m sampling from it.
+
+p_D(y) is how often y serves as a neighbor of the training set X (RDM, Blattmann et al.
+2022, arXiv:2204.11824, Eq. 7 and Section 3.3): count(y) / (k |X|).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64, Int, Int64
+
+from rdm_batch.errors import DatabaseError
+
+Weighting = Literal["proposal", "uniform"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Hold the rows that may be drawn as pseudo-queries, most frequent first.
+
+    Attributes:
+        row_ids: Database row ids, each once.
+        counts: How often each row is a neighbor of the training set, at least 1.
+    """
+
+    row_ids: Int64[np.ndarray, " entries"]
+    counts: Int64[np.ndarray, " entries"]
+
+    def __post_init__(self) -> None:
+        if len(self.row_ids) == 0:
+            raise DatabaseError("proposal", "no entries", "at least one row to draw from")
+        if len(np.unique(self.row_ids)) != len(self.row_ids):
+            raise DatabaseError("proposal", "a row id occurs twice", "each row once")
+        if (self.counts < 1).any() or (np.diff(self.counts) > 0).any():
+            raise DatabaseError("proposal", "unordered counts", "positive counts, falling")
+
+    def check_rows(self, rows: int) -> None:
+        """Refuse row ids that a database of ``rows`` rows does not have.
+
+        Raises:
+            DatabaseError: An id is negative or at least ``rows``.
+        """
+        outside = self.row_ids[(self.row_ids < 0) | (self.row_ids >= rows)]
+        if outside.size:
+            raise DatabaseError(
+                "proposal",
+                f"row id {int(outside[0])} ({outside.size} of {self.row_ids.size} entries)",
+                f"0 <= id < {rows:,}",
+                "use the proposal that was computed for this database",
+            )
+
+    def probabilities(self, weighting: Weighting) -> Float64[np.ndarray, " entries"]:
+        """Give the probability of each entry under a weighting."""
+        weights = self.counts if weighting == "proposal" else np.ones_like(self.counts)
+        shares: Float64[np.ndarray, " entries"] = weights / weights.sum()
+        return shares
+
+    def truncate(self, top_m: float) -> Proposal:
+        """Keep the fraction ``top_m`` of entries with the highest p_D (top-m sampling).
+
+        int(top_m * entries) entries are kept, as published, but at least one.
+
+        Raises:
+            DatabaseError: top_m is not in (0, 1].
+        """
+        if not 0 < top_m <= 1:
+            raise DatabaseError("top_m", f"{top_m}", "0 < top_m <= 1")
+        kept = max(1, int(top_m * len(self.row_ids)))
+        return Proposal(self.row_ids[:kept], self.counts[:kept])
+
+    def draw(
+        self, uniforms: Float64[np.ndarray, " n"], weighting: Weighting
+    ) -> Int64[np.ndarray, " n"]:
+        """Draw one row id per uniform number, with replacement, by inverse CDF.
+
+        Args:
+            uniforms: One number in [0, 1) per sample.
+            weighting: From p_D restricted to these entries, or each entry equally.
+        """
+        if weighting == "uniform":
+            entries = np.floor(uniforms * len(self.row_ids)).astype(np.int64)
+            drawn: Int64[np.ndarray, " n"] = self.row_ids[entries]
+            return drawn
+        cumulative = np.cumsum(self.counts)
+        places = np.floor(uniforms * cumulative[-1])
+        drawn = self.row_ids[np.searchsorted(cumulative, places, side="right")]
+        return drawn
+
+
+def count_neighbors(neighbor_ids: Int[np.ndarray, "n k"]) -> Proposal:
+    """Count how often each row is a neighbor, most frequent first, ties by row id.
+
+    Args:
+        neighbor_ids: The k nearest database rows of every image of the training set.
+    """
+    row_ids, counts = np.unique(neighbor_ids.astype(np.int64), return_counts=True)
+    order = np.lexsort((row_ids, -counts))
+    return Proposal(row_ids[order], counts[order].astype(np.int64))
+
+
+def merge_counts(first: Proposal, second: Proposal) -> Proposal:
+    """Add the counts of two disjoint parts of the training set."""
+    row_ids, inverse = np.unique(
+        np.concatenate([first.row_ids, second.row_ids]), return_inverse=True
+    )
+    counts = np.zeros(len(row_ids), dtype=np.int64)
+    np.add.at(counts, inverse, np.concatenate([first.counts, second.counts]))
+    order = np.lexsort((row_ids, -counts))
+    return Proposal(row_ids[order], counts[order])
+
+
+def every_row(rows: int) -> Proposal:
+    """Give each row of a database the count 1, for drawing without a training set."""
+    return Proposal(np.arange(rows, dtype=np.int64), np.ones(rows, dtype=np.int64))

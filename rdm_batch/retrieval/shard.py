@@ -1,0 +1,209 @@
+"""Search one shard of a database in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from rdm_batch.errors import DatabaseError
+from rdm_batch.retrieval.database import DatabaseManifest, check_files, read_manifest
+from rdm_batch.retrieval.embeddings import check_embeddings, score_pairs, unit_rows
+from rdm_batch.retrieval.exact import SCORE_SLACK, check_k, exact_top_k
+from rdm_batch.retrieval.index import ShardIndex, build_index, load_index
+from rdm_batch.retrieval.merge import Neighbors, order_by_score
+from rdm_batch.retrieval.tables import read_embeddings, read_thumbnails
+
+_SPARE_CANDIDATES = 32
+
+
+class ShardSearcher:
+    """Find neighbors among the rows of one shard.
+
+    The index proposes more candidates than asked for; these are scored exactly from the
+    stored embeddings and ordered by (-score, id). Queries for which the candidates cannot
+    be trusted to be complete are answered by an exact scan instead: in a scanned shard,
+    when rounding could have hidden a row that belongs (many equal rows); in a partitioned
+    shard, when the searched leaves held fewer than k rows. Scanned shards are therefore
+    exact, and no shard ever answers with a row it did not find.
+
+    Args:
+        embeddings: Raw rows of the shard.
+        index: Search structure over the same rows.
+        first_row: Global id of the first row.
+        thumbnails: Thumbnails table, None when the database stores none.
+        where: Description used in messages.
+    """
+
+    def __init__(
+        self,
+        embeddings: Float[np.ndarray, "rows dim"],
+        index: ShardIndex,
+        first_row: int = 0,
+        thumbnails: Path | None = None,
+        where: str = "shard",
+    ) -> None:
+        self._embeddings = embeddings
+        self._index = index
+        self._thumbnails = thumbnails
+        self._where = where
+        self.first_row = first_row
+
+    @property
+    def rows(self) -> int:
+        """Rows of the shard."""
+        return int(self._embeddings.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Width of an embedding."""
+        return int(self._embeddings.shape[1])
+
+    @property
+    def embeddings(self) -> Float[np.ndarray, "rows dim"]:
+        """Rows as stored, for exact search beside the index."""
+        return self._embeddings
+
+    def search(self, queries: Float32[np.ndarray, "n dim"], k: int) -> Neighbors:
+        """Find the k nearest rows of each query by cosine similarity.
+
+        Args:
+            queries: Query embeddings; normalized here.
+            k: Number of neighbors, in 1..rows.
+
+        Raises:
+            DatabaseError: k is out of range, the width differs, or a query is not finite
+                or has norm zero.
+        """
+        check_k(k, self.rows, self._where)
+        check_dim(queries.shape[1], self.dim, self._where)
+        check_embeddings(queries, f"queries to {self._where}")
+        positions, scores = self._best(queries, k)
+        return Neighbors(
+            ids=positions + self.first_row,
+            scores=scores,
+            embeddings=self._embeddings[positions].astype(np.float32),
+        )
+
+    def _best(
+        self, queries: Float32[np.ndarray, "n dim"], k: int
+    ) -> tuple[Int64[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
+        count = min(self.rows, k + max(k, _SPARE_CANDIDATES))
+        positions, rough, valid = self._index.candidates(unit_rows(queries), count)
+        of_query = np.repeat(np.arange(len(queries)), count)
+        scores = score_pairs(queries, self._embeddings, of_query, positions.ravel())
+        scores = np.where(valid, scores.reshape(positions.shape), -np.inf).astype(np.float32)
+        order = order_by_score(positions, scores)[:, :k]
+        best_positions = np.take_along_axis(positions, order, axis=1)
+        best_scores = np.take_along_axis(scores, order, axis=1)
+        doubtful = np.isneginf(best_scores[:, -1])
+        if self._index.settings.kind == "brute_force" and count < self.rows:
+            # A row that is not a candidate scores at most the worst candidate's rough score.
+            worst = np.where(valid, rough, np.inf).min(axis=1, initial=np.inf)
+            doubtful |= worst + SCORE_SLACK >= best_scores[:, -1]
+        if doubtful.any():
+            best_positions[doubtful], best_scores[doubtful] = exact_top_k(
+                self._embeddings, queries[doubtful], k
+            )
+        return best_positions, best_scores
+
+    def fetch(self, ids: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
+        """Give the stored embeddings of rows by global id.
+
+        Raises:
+            DatabaseError: An id lies outside this shard.
+        """
+        rows: Float32[np.ndarray, "n dim"] = self._embeddings[self._positions(ids)].astype(
+            np.float32
+        )
+        return rows
+
+    def thumbnails(self, ids: Int64[np.ndarray, " n"]) -> list[bytes]:
+        """Give the thumbnails of rows by global id, as PNG files.
+
+        Raises:
+            DatabaseError: An id lies outside this shard, or the database stores none.
+        """
+        positions = self._positions(ids)
+        if self._thumbnails is None:
+            raise DatabaseError(
+                self._where, "no thumbnails", "", "rebuild the database with thumbnails"
+            )
+        return read_thumbnails(self._thumbnails, positions)
+
+    def _positions(self, ids: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        positions = ids - self.first_row
+        outside = (positions < 0) | (positions >= self.rows)
+        if outside.any():
+            raise DatabaseError(
+                self._where,
+                f"row id {int(ids[outside][0])} ({int(outside.sum())} of {len(ids)} ids)",
+                f"{self.first_row} <= id < {self.first_row + self.rows}",
+            )
+        return positions
+
+
+def check_dim(found: int, needed: int, where: str) -> None:
+    """Refuse queries of another width than the database's embeddings."""
+    if found != needed:
+        raise DatabaseError(
+            where,
+            f"holds {needed}-dimensional embeddings but the queries have {found} dimensions",
+            "",
+            "query with the encoder that built the database, or rebuild it",
+        )
+
+
+def open_shard(
+    root: Path,
+    shard: int,
+    *,
+    manifest: DatabaseManifest | None = None,
+    leaves_to_search: int | None = None,
+    reorder: int | None = None,
+    num_threads: int = 1,
+    verify: Literal["size", "sha256"] = "size",
+) -> ShardSearcher:
+    """Open one shard of a local database folder for searching.
+
+    Every file is checked against the manifest before it is opened: ScaNN ends the process
+    on a truncated index.
+
+    Args:
+        root: Local database folder.
+        shard: Shard number.
+        manifest: The manifest, when already read.
+        leaves_to_search: Partitions scanned per query of a partitioned shard; None means
+            as built.
+        reorder: Candidates a partitioned shard rescores per query; None means as built.
+        num_threads: Threads of one search, at least 1.
+        verify: Check file sizes only, or their digests as well.
+
+    Raises:
+        DatabaseError: The shard does not exist, its files are damaged, or its rows are
+            not finite.
+    """
+    manifest = manifest or read_manifest(root)
+    if not 0 <= shard < len(manifest.shards):
+        raise DatabaseError(str(root), f"no shard {shard}", f"0 <= shard < {len(manifest.shards)}")
+    entry = manifest.shards[shard]
+    where = f"{root} shard {shard}"
+    check_files(root, entry.files(), digests=verify == "sha256")
+    embeddings = read_embeddings(
+        root / entry.embeddings.path, entry.rows, manifest.dim, manifest.dtype
+    )
+    check_embeddings(embeddings, where, entry.first_row)
+    effort = {"leaves_to_search": leaves_to_search, "reorder": reorder}
+    settings = entry.index.model_validate(
+        entry.index.model_dump() | {name: value for name, value in effort.items() if value}
+    ).resolve(entry.rows)
+    if settings.kind == "brute_force":
+        index = build_index(embeddings, settings, where, num_threads)
+    else:
+        names = [Path(file.path).name for file in entry.index_files]
+        folder = root / f"index/shard-{shard:05d}"
+        index = load_index(folder, names, entry.rows, settings, num_threads)
+    thumbnails = None if entry.thumbnails is None else root / entry.thumbnails.path
+    return ShardSearcher(embeddings, index, entry.first_row, thumbnails, where)

@@ -1,0 +1,151 @@
+"""Parquet tables of a database: embeddings, thumbnails, proposal counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int64
+
+from rdm_batch.errors import DatabaseError
+
+_EMBEDDING_GROUP = 8_192
+_THUMBNAIL_GROUP = 256
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """Hold the rows of one shard as they are written.
+
+    Attributes:
+        first_row: Global id of the first row.
+        embeddings: Raw (not normalized) float16 or float32 rows.
+        item_ids: Identity of the source image of each row.
+        patch_coords: Crop (x0, y0, x1, y1) in pixels of the source image, or None for
+            whole images.
+        captions: Caption of each row, None where there is none.
+        thumbnails: PNG files, or None to store none.
+    """
+
+    first_row: int
+    embeddings: Float[np.ndarray, "rows dim"]
+    item_ids: Sequence[str]
+    patch_coords: Sequence[tuple[int, int, int, int] | None]
+    captions: Sequence[str | None]
+    thumbnails: Sequence[bytes] | None
+
+
+def write_embeddings(path: Path, rows: ShardRows) -> None:
+    """Write the embeddings table of one shard."""
+    count, dim = rows.embeddings.shape
+    values = pa.array(np.ascontiguousarray(rows.embeddings).reshape(-1))
+    table = pa.table(
+        {
+            "row_id": pa.array(np.arange(rows.first_row, rows.first_row + count)),
+            "embedding": pa.FixedSizeListArray.from_arrays(values, dim),
+            "item_id": pa.array(list(rows.item_ids), pa.string()),
+            "patch_coords": pa.array(list(rows.patch_coords), pa.list_(pa.int32(), 4)),
+            "caption": pa.array(list(rows.captions), pa.string()),
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        table,
+        path,
+        row_group_size=_EMBEDDING_GROUP,
+        compression="zstd",
+        use_dictionary=["caption"],
+        write_statistics=["row_id"],
+    )
+
+
+def read_embeddings(path: Path, rows: int, dim: int, dtype: str) -> Float[np.ndarray, "rows dim"]:
+    """Read the embedding column into one array, holding no second copy of it.
+
+    Raises:
+        DatabaseError: The file is not readable parquet or has another shape or type.
+    """
+    wanted = f"{rows:,} rows of {dim} {dtype} values"
+    try:
+        file = pq.ParquetFile(path)
+        kind = file.schema_arrow.field("embedding").type
+        found = f"{file.metadata.num_rows:,} rows of {kind}"
+        matches = (
+            pa.types.is_fixed_size_list(kind)
+            and kind.list_size == dim
+            and kind.value_type == pa.from_numpy_dtype(np.dtype(dtype))
+            and file.metadata.num_rows == rows
+        )
+        if not matches:
+            raise DatabaseError(str(path), found, wanted, "rebuild the database")
+        embeddings = np.empty((rows, dim), dtype=dtype)
+        start = 0
+        for batch in file.iter_batches(batch_size=_EMBEDDING_GROUP, columns=["embedding"]):
+            part = batch.column(0).flatten().to_numpy(zero_copy_only=False)
+            embeddings[start : start + len(batch)] = part.reshape(-1, dim)
+            start += len(batch)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DatabaseError(
+            str(path), f"unreadable ({error})", wanted, "copy the database again or rebuild it"
+        ) from error
+    return embeddings
+
+
+def write_thumbnails(path: Path, first_row: int, thumbnails: Sequence[bytes]) -> None:
+    """Write the thumbnails table of one shard, in small groups for random access."""
+    table = pa.table(
+        {
+            "row_id": pa.array(np.arange(first_row, first_row + len(thumbnails))),
+            "png": pa.array(list(thumbnails), pa.binary()),
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        table,
+        path,
+        row_group_size=_THUMBNAIL_GROUP,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=["row_id"],
+    )
+
+
+def read_thumbnails(path: Path, positions: Int64[np.ndarray, " n"]) -> list[bytes]:
+    """Read the PNG files at some positions of a shard, reading only their row groups."""
+    file = pq.ParquetFile(path)
+    found: dict[int, bytes] = {}
+    for group in sorted(set((positions // _THUMBNAIL_GROUP).tolist())):
+        column = file.read_row_group(group, columns=["png"]).column(0)
+        start = group * _THUMBNAIL_GROUP
+        for position in positions[positions // _THUMBNAIL_GROUP == group].tolist():
+            found[position] = column[position - start].as_py()
+    return [found[position] for position in positions.tolist()]
+
+
+def write_counts(
+    path: Path, row_ids: Int64[np.ndarray, " rows"], counts: Int64[np.ndarray, " rows"]
+) -> None:
+    """Write how often each row is a neighbor of the training set, most frequent first."""
+    pq.write_table(pa.table({"row_id": row_ids, "count": counts}), path, compression="zstd")
+
+
+def read_counts(path: Path) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " rows"]]:
+    """Read the table of :func:`write_counts`.
+
+    Raises:
+        DatabaseError: The file is not readable parquet with integer columns.
+    """
+    try:
+        table = pq.read_table(path, columns=["row_id", "count"])
+        row_ids, counts = (
+            table.column(name).cast(pa.int64()).to_numpy() for name in ("row_id", "count")
+        )
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DatabaseError(
+            str(path), f"unreadable ({error})", "a proposal table", "rebuild it"
+        ) from error
+    return row_ids, counts

@@ -1,0 +1,76 @@
+"""Run a job: ``python -m rdm_batch.run jobs/quickstart.yaml``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rdm_batch.errors import RdmBatchError
+
+_INTERRUPTED = 130
+"""Exit status of a program ended by Ctrl-C, as shells have it."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the argument parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rdm_batch.run",
+        description="Generate the samples a job file asks for, score them, and report. "
+        "Running the same job again completes what is missing.",
+    )
+    parser.add_argument("job", type=Path, help="job file (YAML); see docs/job-spec.md")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY.PATH=VALUE",
+        help="override a field of the job; the value is YAML; may be given several times",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything and print the plan; start nothing and write nothing",
+    )
+    parser.add_argument(
+        "--address",
+        help="Ray to use: 'local' starts one here, 'auto' joins the running one, or the address "
+        "of a cluster; default: auto inside a submitted job or with RAY_ADDRESS set, else local",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a job from the command line.
+
+    Args:
+        argv: Arguments without the program name. None means ``sys.argv[1:]``.
+
+    Returns:
+        The exit status: 0 done, 1 an expected failure (printed without a traceback), 130
+        interrupted.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        if args.dry_run:
+            from rdm_batch.pipelines.dry_run import dry_run
+
+            print(dry_run(args.job, args.overrides))
+        else:
+            from rdm_batch.pipelines.job import run_job
+
+            run_job(args.job, args.overrides, args.address)
+    except RdmBatchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        again = " ".join(["python -m rdm_batch.run", *(argv or sys.argv[1:])])
+        print(f"interrupted; what is stored is safe. Resume with:\n  {again}", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Settings of the training commands, as written in their YAML files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from rdm_batch.errors import InvalidJobError, SpecError
+from rdm_batch.specs.architecture import NoiseScheduleConfig, UNetConfig, VqAutoencoderConfig
+from rdm_batch.specs.base import Uri
+from rdm_batch.specs.clip import ClipSizes
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Optimization(_Frozen):
+    """Settings of the training loop."""
+
+    num_steps: int = Field(gt=0, description="Parameter updates.")
+    batch_size: int = Field(gt=0, description="Images per update.")
+    learning_rate: float = Field(gt=0, description="Highest rate, reached after the warmup.")
+    final_rate: float = Field(0.02, ge=0, le=1, description="Last rate, as a share of the highest.")
+    warmup_steps: int = Field(100, ge=0, description="Updates until the highest rate.")
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = Field((0.9, 0.99), description="AdamW's two decay rates.")
+    clip_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient.")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="Memory of the averaged weights.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16 computes the forward pass under autocast."
+    )
+    seed: int = Field(0, ge=0, description="Decides initial weights, order of images and noise.")
+    log_every: int = Field(50, gt=0, description="Updates between progress lines.")
+    checkpoint_every: int = Field(1000, gt=0, description="Updates between checkpoints.")
+
+
+class _Training(_Frozen):
+    images: Uri = Field(
+        description="Training set: a folder of images, a parquet file or folder, or "
+        "`shapes:SUBSET:COUNT` for the embedded world."
+    )
+    optimization: Optimization
+
+
+class ClipTraining(_Training):
+    """Train an image and text encoder; every image needs a caption."""
+
+    train: Literal["clip"]
+    name: str = Field(min_length=1, description="Name of the encoder, recorded in databases.")
+    sizes: ClipSizes = ClipSizes()
+    max_logit_scale: float = Field(
+        30.0, gt=1, description="Bound on the factor of the cosines; see ClipObjective."
+    )
+
+
+class AutoencoderTraining(_Training):
+    """Train a vector-quantized autoencoder."""
+
+    train: Literal["autoencoder"]
+    architecture: VqAutoencoderConfig
+    quantize_from: int = Field(200, ge=0, description="First step with quantization.")
+    revive_every: int = Field(200, gt=0, description="Steps between moves of unused code words.")
+    revive_until: int = Field(0, ge=0, description="Last step at which code words are moved.")
+
+
+class RdmTraining(_Training):
+    """Train a retrieval-augmented diffusion head."""
+
+    train: Literal["rdm"]
+    autoencoder: Uri = Field(description="Weights that `train autoencoder` wrote.")
+    encoder: Uri = Field(description="Weights that `train clip` wrote.")
+    encoder_weights: Uri | None = Field(
+        None, description="Weights file where `encoder` is the name of a published model."
+    )
+    database: Uri = Field(description="Database of neighbors, embedded by `encoder`.")
+    unet: UNetConfig
+    noise_schedule: NoiseScheduleConfig = NoiseScheduleConfig()
+    neighbors_found: int = Field(20, gt=0, description="Neighbors found of each image.")
+    k_train: int = Field(4, gt=0, description="Neighbors given to the head, the first found.")
+    zero_share: float = Field(
+        0.1, ge=0, lt=1, description="Share of examples with an all-zero context, for guidance."
+    )
+    preview_steps: int = Field(25, gt=0, description="Solver steps of the sample pictures.")
+
+
+TrainingSpec = Annotated[
+    ClipTraining | AutoencoderTraining | RdmTraining, Field(discriminator="train")
+]
+_Spec = TypeVar("_Spec", ClipTraining, AutoencoderTraining, RdmTraining)
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(TrainingSpec)
+
+
+def load_training(path: Path, kind: type[_Spec]) -> _Spec:
+    """Read the settings of a training command.
+
+    Args:
+        path: YAML file; safe-loaded.
+        kind: What the file should ask to train.
+
+    Raises:
+        SpecError: If the file cannot be read or asks to train something else.
+        InvalidJobError: If fields are wrong; all are listed.
+    """
+    where = str(path)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecError(where, f"cannot be read ({error})", "a YAML file") from error
+    try:
+        spec = _ADAPTER.validate_python(document)
+    except ValidationError as error:
+        problems = tuple(
+            SpecError(".".join(map(str, item["loc"][1:])) or "train", item["msg"])
+            for item in error.errors(include_url=False)
+        )
+        raise InvalidJobError(where, problems) from error
+    if not isinstance(spec, kind):
+        needed = kind.__name__.removesuffix("Training").lower()
+        raise SpecError(where, f"asks to train {spec.train}", f"train: {needed}")
+    return spec

@@ -1,0 +1,203 @@
+"""One plain training loop for every network.
+
+Which images a step sees and which noise it draws follow from the seed and the step number,
+so a run that was stopped and resumed computes the same weights, bit for bit, as one that
+was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TextIO
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from rdm_batch.errors import CheckpointError
+from rdm_batch.specs.training import Optimization
+
+
+class Objective(Protocol):
+    """What is trained: a network and the loss of one step."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network whose parameters are updated."""
+        ...
+
+    def loss(self, step: int, rows: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
+        """Compute the loss of one batch.
+
+        Args:
+            step: Parameter updates made before this one.
+            rows: Numbers of the training images.
+            generator: The only source of chance in this step.
+        """
+        ...
+
+
+class TrainingLoop:
+    """Train a network with AdamW, warmup, cosine decay, clipping and averaged weights.
+
+    Args:
+        objective: What to train.
+        num_images: Size of the training set.
+        optimization: Steps, rates and batch size.
+        checkpoint: File that holds the state of the run; written atomically.
+        preview: Called with the averaged network and the step after each checkpoint, for
+            pictures. None makes none.
+        report: Where progress lines go. None means standard error.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        num_images: int,
+        optimization: Optimization,
+        checkpoint: Path,
+        preview: Callable[[nn.Module, int], None] | None = None,
+        report: TextIO | None = None,
+    ) -> None:
+        self.objective = objective
+        self.num_images = num_images
+        self.optimization = optimization
+        self.checkpoint = checkpoint
+        self.preview = preview
+        self.report = report or sys.stderr
+        self.step = 0
+        self.losses: list[float] = []
+        self.averaged = copy.deepcopy(objective.network).requires_grad_(False)
+        self._parameters = [p for p in objective.network.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._parameters,
+            lr=optimization.learning_rate,
+            betas=optimization.betas,
+            weight_decay=optimization.weight_decay,
+            fused=True,
+        )
+
+    def run(self, stop_after: int | None = None) -> nn.Module:
+        """Train to the last step.
+
+        Args:
+            stop_after: Step to stop at early, with a checkpoint. None means the last step.
+
+        Returns:
+            The network with averaged weights.
+        """
+        settings = self.optimization
+        last = settings.num_steps if stop_after is None else min(stop_after, settings.num_steps)
+        started, first_step = time.monotonic(), self.step
+        network = self.objective.network.train()
+        while self.step < last:
+            generator = torch.Generator().manual_seed(_mix(settings.seed, self.step))
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate(settings, self.step)
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                loss = self.objective.loss(self.step, self._rows(self.step), generator)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
+            self._optimizer.step()
+            self.step += 1
+            self._average(network)
+            self.losses.append(float(loss.detach()))
+            if self.step % settings.log_every == 0 or self.step == last:
+                self._print_progress(time.monotonic() - started, self.step - first_step, last)
+            if self.step % settings.checkpoint_every == 0 or self.step == last:
+                self.save()
+                if self.preview is not None:
+                    self.preview(self.averaged.eval(), self.step)
+        return self.averaged.eval()
+
+    def save(self) -> None:
+        """Write the state of the run."""
+        state = {
+            "settings": self.optimization.model_dump_json(),
+            "step": self.step,
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "network": self.objective.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.checkpoint.with_suffix(".unfinished")
+        torch.save(state, unfinished)
+        unfinished.replace(self.checkpoint)
+
+    def resume(self) -> None:
+        """Continue from the checkpoint file.
+
+        Raises:
+            CheckpointError: If there is none, or it belongs to other settings.
+        """
+        where = str(self.checkpoint)
+        if not self.checkpoint.exists():
+            raise CheckpointError(where, "no such file", action="start without --resume")
+        state = torch.load(self.checkpoint, weights_only=True)
+        if state["settings"] != self.optimization.model_dump_json():
+            raise CheckpointError(
+                where, "written with other settings", action="start again without --resume"
+            )
+        self.step = state["step"]
+        self.losses = state["losses"].tolist()
+        self.objective.network.load_state_dict(state["network"])
+        self.averaged.load_state_dict(state["averaged"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def _rows(self, step: int) -> Int64[Tensor, " batch"]:
+        """Return the image numbers of one step: permutations of the set, one after another."""
+        batch = self.optimization.batch_size
+        positions = np.arange(step * batch, (step + 1) * batch)
+        epochs = positions // self.num_images
+        rows = np.empty(batch, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            seed = [self.optimization.seed, int(epoch)]
+            order = np.random.Generator(np.random.Philox(key=seed)).permutation(self.num_images)
+            mine = epochs == epoch
+            rows[mine] = order[positions[mine] % self.num_images]
+        return torch.from_numpy(rows)
+
+    @torch.no_grad()
+    def _average(self, network: nn.Module) -> None:
+        # Early on the average forgets faster, so that it does not carry the first weights along.
+        decay = min(self.optimization.ema_decay, (1 + self.step) / (10 + self.step))
+        current = network.state_dict()
+        for name, average in self.averaged.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(current[name], 1 - decay)
+            else:
+                average.copy_(current[name])
+
+    def _print_progress(self, elapsed_s: float, steps_done: int, last: int) -> None:
+        recent = self.losses[-self.optimization.log_every :]
+        rate = steps_done / elapsed_s
+        print(
+            f"step {self.step:,}/{last:,}  loss {sum(recent) / len(recent):.4f}  "
+            f"{rate * self.optimization.batch_size:,.0f} images/s  "
+            f"{(last - self.step) / rate:,.0f} s left",
+            file=self.report,
+            flush=True,
+        )
+
+
+def learning_rate(settings: Optimization, step: int) -> float:
+    """Compute the rate of one step: linear warmup, then a half cosine to the final rate."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(settings.num_steps - settings.warmup_steps, 1)
+    low = settings.final_rate
+    return settings.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _mix(seed: int, step: int) -> int:
+    """Combine seed and step into one seed whose neighbors are unrelated."""
+    word = np.random.Philox(key=[seed, step]).random_raw(1)[0]
+    return int(word) >> 1

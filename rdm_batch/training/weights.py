@@ -1,0 +1,64 @@
+"""Write an autoencoder to a file of its own, and read it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rdm_batch.errors import CheckpointError
+from rdm_batch.models.autoencoder import VqAutoencoder
+from rdm_batch.models.checkpoint import FORMAT
+from rdm_batch.specs.architecture import VqAutoencoderConfig
+
+_PREFIX = "first_stage_model."
+
+
+def halved(network: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """Return a network's tensors in float16, under names with a prefix."""
+    return {
+        prefix + name: tensor.detach().cpu().half().contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def save_autoencoder(autoencoder: VqAutoencoder, path: Path) -> None:
+    """Write an autoencoder to one safetensors file, numbers in float16."""
+    metadata = {"format": FORMAT, "architecture": autoencoder.config.model_dump_json()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(halved(autoencoder, _PREFIX), path, metadata)
+
+
+def load_autoencoder(path: Path) -> VqAutoencoder:
+    """Read what ``save_autoencoder`` wrote, as float32.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or something else.
+    """
+    where = str(path)
+    if not path.is_file():
+        raise CheckpointError(where, "no such file", "weights of `train autoencoder`")
+    try:
+        with safe_open(path, "pt") as file:
+            architecture = (file.metadata() or {}).get("architecture", "")
+        config = VqAutoencoderConfig.model_validate_json(architecture)
+        autoencoder = VqAutoencoder(config)
+        tensors = {name.removeprefix(_PREFIX): t.float() for name, t in load_file(path).items()}
+        autoencoder.load_state_dict(tensors)
+    except (SafetensorError, ValidationError, RuntimeError) as error:
+        raise CheckpointError(
+            where, f"not an autoencoder ({error})", "weights of `train autoencoder`"
+        ) from error
+    return autoencoder.eval().requires_grad_(requires_grad=False)
+
+
+def unit_scale(latents: Tensor) -> float:
+    """Compute the factor that gives latents unit variance, to four digits.
+
+    The rounded factor is what the weights file carries and heads multiply by.
+    """
+    return float(f"{1 / torch.std(latents).item():.4g}")

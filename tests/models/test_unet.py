@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rdm_batch.models.unet import UNet
+from rdm_batch.specs.architecture import RdmArchitecture, UNetConfig
+from tests.compare import relative_error
+from tests.tolerances import REORDERED_REL
+
+
+def _randomize(unet: UNet) -> UNet:
+    """Give the zero-initialized layers weights too, so that every path shows."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return unet
+
+
+@pytest.fixture
+def unet(tiny_rdm: RdmArchitecture) -> UNet:
+    torch.manual_seed(0)
+    return _randomize(UNet(tiny_rdm.unet))
+
+
+def _inputs(batch: int = 3, k_nn: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(batch, 3, 8, 8, generator=generator),
+        torch.tensor([1, 500, 999][:batch]),
+        torch.randn(batch, k_nn, 6, generator=generator),
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "num_parameters"),
+    [
+        (
+            UNetConfig(
+                model_channels=192,
+                channel_mult=(1, 2, 3, 5),
+                attention_downsampling=(8, 4, 2),
+                context_dim=512,
+            ),
+            400_920_579,
+        ),
+        (
+            UNetConfig(
+                latent_channels=16,
+                model_channels=448,
+                channel_mult=(1, 2, 3, 4),
+                attention_downsampling=(4, 2, 1),
+                context_dim=768,
+            ),
+            1_335_480_400,
+        ),
+    ],
+    ids=["imagenet-256", "768"],
+)
+def test_published_sizes_have_published_parameter_counts(
+    config: UNetConfig, num_parameters: int
+) -> None:
+    with torch.device("meta"):
+        unet = UNet(config)
+    assert sum(parameter.numel() for parameter in unet.parameters()) == num_parameters
+    assert len(unet.state_dict()) == 688
+
+
+def test_new_network_predicts_zero(tiny_rdm: RdmArchitecture) -> None:
+    assert not UNet(tiny_rdm.unet)(*_inputs()).any()
+
+
+def test_guidance_branches_together_equal_branches_apart(unet: UNet) -> None:
+    x, _, context = _inputs()
+    t = torch.full((3,), 500)
+    together = unet.predict(x, unet.time_biases(t[:1]), unet.context_features(context, True))
+    apart = torch.cat([unet(x, t, context), unet(x, t, torch.zeros_like(context))])
+    assert relative_error(together, apart) <= REORDERED_REL
+
+
+def test_neighbor_order_does_not_matter(unet: UNet) -> None:
+    x, t, context = _inputs(k_nn=3)
+    assert relative_error(unet(x, t, context.flip(1)), unet(x, t, context)) <= REORDERED_REL
+
+
+def test_neighbors_and_times_change_the_prediction(unet: UNet) -> None:
+    x, t, context = _inputs()
+    reference = unet(x, t, context)
+    assert relative_error(unet(x, t, context + 1), reference) > 1e-3
+    assert relative_error(unet(x, t - 1, context), reference) > 1e-6
+
+
+def test_every_parameter_receives_a_gradient(unet: UNet) -> None:
+    unet(*_inputs()).square().sum().backward()
+    untouched = [
+        name
+        for name, parameter in unet.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert untouched == []

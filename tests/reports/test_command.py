@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rdm_batch.cli import main
+from rdm_batch.reports.result import Throughput
+from rdm_batch.reports.saved import SavedRun, save_run
+from tests.reports.fixtures import make_latencies, make_pictures, make_report
+
+
+def saved(folder: Path, generation_s: float = 10.0) -> str:
+    throughput = Throughput(images=256, start_up_s=15.0, generation_s=generation_s)
+    report = make_report().model_copy(update={"throughput": throughput})
+    save_run(str(folder), SavedRun(report, make_latencies(), make_pictures(report)))
+    return str(folder)
+
+
+def test_report_prints_the_summary_and_writes_the_page_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = saved(tmp_path)
+    page = tmp_path / "report.html"
+    page.unlink()
+    assert main(["report", uri]) == 0
+    out = capsys.readouterr().out
+    assert "25.6 between first and last shard" in out
+    assert out.endswith(f"Page: {page}\n")
+    assert b"<h1>shapes</h1>" in page.read_bytes()
+
+
+def test_report_writes_the_page_where_it_is_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = saved(tmp_path / "a")
+    out = tmp_path / "page.html"
+    assert main(["report", uri, "--out", str(out)]) == 0
+    assert out.read_bytes() == (tmp_path / "a" / "report.html").read_bytes()
+    assert main(["report", uri, "--out", str(tmp_path / "none" / "page.html")]) == 1
+    assert "page.html: cannot be written (No such file" in capsys.readouterr().err
+
+
+def test_report_of_a_lone_file_prints_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved(tmp_path / "a")
+    alone = tmp_path / "alone" / "baseline.json"
+    alone.parent.mkdir()
+    alone.write_bytes((tmp_path / "a" / "report.json").read_bytes())
+    assert main(["report", str(alone)]) == 0
+    assert "Job shapes" in capsys.readouterr().out
+    assert list(alone.parent.iterdir()) == [alone]
+
+
+def test_report_of_an_unfinished_job_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_comparison_fails_on_request_when_something_got_worse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fast, slow = saved(tmp_path / "a"), saved(tmp_path / "b", generation_s=20.0)
+    assert main(["report", fast, slow]) == 0
+    assert "-50.0 %" in capsys.readouterr().out
+    assert main(["report", fast, slow, "--fail-on-worse"]) == 2
+    assert main(["report", fast, slow, "--fail-on-worse", "--tolerance", "0.6"]) == 0
+    assert main(["report", slow, fast, "--fail-on-worse"]) == 0

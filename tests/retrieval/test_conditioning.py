@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from rdm_batch.errors import DatabaseError
+from rdm_batch.retrieval import conditioning
+from rdm_batch.retrieval.exact import exact_top_k
+from rdm_batch.retrieval.index import IndexSettings, build_index
+from rdm_batch.retrieval.local import LocalRetriever
+from rdm_batch.retrieval.proposal import every_row
+from rdm_batch.retrieval.shard import ShardSearcher
+
+Vectors = Callable[..., np.ndarray]
+
+
+@pytest.fixture
+def rows(vectors: Vectors) -> np.ndarray:
+    return vectors(300).astype(np.float16)
+
+
+@pytest.fixture
+def retriever(rows: np.ndarray) -> LocalRetriever:
+    return LocalRetriever(
+        [
+            ShardSearcher(rows[a:b], build_index(rows[a:b], IndexSettings(), "test"), first_row=a)
+            for a, b in [(0, 120), (120, 300)]
+        ]
+    )
+
+
+def test_unconditional_context_is_the_neighbors_of_a_drawn_row(
+    retriever: LocalRetriever, rows: np.ndarray
+) -> None:
+    uniforms = np.random.default_rng(0).random(20)
+    result = conditioning.unconditional(retriever, every_row(300), uniforms, 4, "proposal")
+    assert result.query_ids is not None
+    np.testing.assert_array_equal(result.query_ids, np.floor(uniforms * 300).astype(int))
+    ids, scores = exact_top_k(rows, rows[result.query_ids].astype(np.float32), 4)
+    np.testing.assert_array_equal(result.neighbor_ids, ids)
+    np.testing.assert_array_equal(result.neighbor_scores, scores)
+    np.testing.assert_array_equal(result.context, rows[ids].astype(np.float32))
+    np.testing.assert_array_equal(result.neighbor_ids[:, 0], result.query_ids)
+
+
+def test_samples_do_not_depend_on_their_batch(retriever: LocalRetriever) -> None:
+    uniforms = np.random.default_rng(0).random(30)
+    whole = conditioning.unconditional(retriever, every_row(300), uniforms, 5, "uniform")
+    for start, end in [(0, 1), (3, 30), (29, 30)]:
+        part = conditioning.unconditional(
+            retriever, every_row(300), uniforms[start:end], 5, "uniform"
+        )
+        np.testing.assert_array_equal(part.context, whole.context[start:end])
+        np.testing.assert_array_equal(part.neighbor_scores, whole.neighbor_scores[start:end])
+
+
+def test_query_variants_hold_query_and_neighbors(
+    retriever: LocalRetriever, rows: np.ndarray, vectors: Vectors
+) -> None:
+    queries = vectors(3, seed=5)
+    ids, _ = exact_top_k(rows, queries, 4)
+    neighbors = rows[ids].astype(np.float32)
+    alone = conditioning.from_queries(retriever, queries, 1, "query")
+    np.testing.assert_array_equal(alone.context, queries[:, None])
+    assert alone.neighbor_ids.shape == (3, 0)
+    repeated = conditioning.from_queries(retriever, queries, 4, "query")
+    np.testing.assert_array_equal(repeated.context, np.repeat(queries[:, None], 4, axis=1))
+    both = conditioning.from_queries(retriever, queries, 4, "query_and_neighbors")
+    np.testing.assert_array_equal(both.context[:, 0], queries)
+    np.testing.assert_array_equal(both.context[:, 1:], neighbors[:, :3])
+    np.testing.assert_array_equal(both.neighbor_ids, ids[:, :3])
+    without = conditioning.from_queries(retriever, queries, 4, "neighbors")
+    np.testing.assert_array_equal(without.context, neighbors)
+
+
+def test_one_token_of_query_and_neighbors_is_the_query(
+    retriever: LocalRetriever, vectors: Vectors
+) -> None:
+    queries = vectors(2, seed=5)
+    result = conditioning.from_queries(retriever, queries, 1, "query_and_neighbors")
+    np.testing.assert_array_equal(result.context, queries[:, None])
+
+
+def test_query_of_another_width_is_refused_in_every_variant(retriever: LocalRetriever) -> None:
+    for variant in ("query", "query_and_neighbors", "neighbors"):
+        with pytest.raises(DatabaseError, match=r"16-dimensional .* 8 dimensions"):
+            conditioning.from_queries(retriever, np.ones((1, 8), dtype=np.float32), 2, variant)
+
+
+def test_classes_draw_from_their_own_pool(retriever: LocalRetriever, vectors: Vectors) -> None:
+    pools = conditioning.class_pools(retriever, vectors(2, seed=7), 10)
+    labels = np.array([0, 1, 1, 0])
+    uniforms = np.random.default_rng(0).random((4, 3))
+    result = conditioning.from_class_pools(pools, labels, uniforms)
+    for sample, label in enumerate(labels):
+        ids = result.neighbor_ids[sample].tolist()
+        assert len(set(ids)) == 3
+        assert set(ids) <= set(pools.ids[label].tolist())
+        np.testing.assert_array_equal(result.context[sample], retriever.fetch(np.array(ids)))
+        assert (np.diff(result.neighbor_scores[sample]) <= 0).all()
+
+
+def test_every_subset_of_a_pool_is_equally_likely() -> None:
+    grid = (np.arange(20) + 0.5) / 20
+    uniforms = np.array(list(itertools.product(grid, grid)))
+    chosen = conditioning.draw_without_replacement(uniforms, 5)
+    subsets, counts = np.unique(chosen, axis=0, return_counts=True)
+    assert len(subsets) == 10
+    assert (counts == 40).all()
+
+
+def test_drawing_the_whole_pool_gives_the_whole_pool() -> None:
+    uniforms = np.random.default_rng(0).random((50, 6))
+    chosen = conditioning.draw_without_replacement(uniforms, 6)
+    np.testing.assert_array_equal(chosen, np.tile(np.arange(6), (50, 1)))
+
+
+def test_pools_refuse_what_they_cannot_give(retriever: LocalRetriever, vectors: Vectors) -> None:
+    pools = conditioning.class_pools(retriever, vectors(2, seed=7), 3)
+    with pytest.raises(DatabaseError, match="k_nn = 4 of a pool of 3"):
+        conditioning.from_class_pools(pools, np.array([0]), np.zeros((1, 4)))
+    for label in (-1, 2):
+        with pytest.raises(DatabaseError, match=f"label {label}"):
+            conditioning.from_class_pools(pools, np.array([label]), np.zeros((1, 1)))
+
+
+def test_class_prompt_keeps_braces_in_labels() -> None:
+    assert conditioning.class_prompt("golden retriever") == "An image of a golden retriever."
+    assert conditioning.class_prompt("{x}", "a {label} {y}") == "a {x} {y}"
+
+
+def test_given_rows_and_embeddings_become_the_context(
+    retriever: LocalRetriever, rows: np.ndarray
+) -> None:
+    ids = np.array([[5, 299], [130, 5]])
+    by_id = conditioning.given_rows(retriever, ids)
+    np.testing.assert_array_equal(by_id.context, rows[ids].astype(np.float32))
+    by_value = conditioning.given_embeddings(rows[ids], 16)
+    np.testing.assert_array_equal(by_value.context, by_id.context)
+    with pytest.raises(DatabaseError, match="row id 300"):
+        conditioning.given_rows(retriever, np.array([[300]]))
+    with pytest.raises(DatabaseError, match="norm 0"):
+        conditioning.given_embeddings(np.zeros((1, 2, 16)), 16)
+    with pytest.raises(DatabaseError, match=r"512-dimensional .* 16 dimensions"):
+        conditioning.given_embeddings(rows[ids], 512)

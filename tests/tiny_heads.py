@@ -1,0 +1,65 @@
+"""Architectures of a few thousand parameters, and random weights for them."""
+
+from __future__ import annotations
+
+import torch
+
+from rdm_batch.models.networks import build_networks
+from rdm_batch.specs.architecture import (
+    Architecture,
+    RarmArchitecture,
+    RdmArchitecture,
+    TransformerConfig,
+    UNetConfig,
+    VqAutoencoderConfig,
+)
+
+TINY_VQ = VqAutoencoderConfig(
+    channels=8,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    resolution=16,
+    attention_resolutions=(8,),
+    latent_channels=3,
+    embed_dim=3,
+    codebook_size=16,
+    norm_groups=4,
+)
+
+TINY_RDM = RdmArchitecture(
+    unet=UNetConfig(
+        model_channels=8,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        attention_downsampling=(2,),
+        head_channels=8,
+        context_dim=6,
+        norm_groups=4,
+    ),
+    autoencoder=TINY_VQ,
+    latent_size=8,
+)
+
+TINY_RARM = RarmArchitecture(
+    transformer=TransformerConfig(
+        vocabulary_in=18,
+        vocabulary_out=16,
+        depth=2,
+        num_heads=2,
+        head_channels=4,
+        context_dim=6,
+        num_positions=16,
+    ),
+    autoencoder=TINY_VQ,
+    start_token=17,
+)
+
+
+def random_weights(architecture: Architecture, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Make weights of which none are zero, so that every path of the networks shows."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    return {
+        name: value + 0.1 * torch.randn(value.shape, generator=generator)
+        for name, value in build_networks(architecture).state_dict().items()
+    }
