@@ -13,7 +13,7 @@ import pickle
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ _PAD = 0
 _WORD = re.compile(r"[a-z0-9]+")
 
 
+@runtime_checkable
 class ImageTextEncoder(Protocol):
     """Map images and texts into one embedding space."""
 

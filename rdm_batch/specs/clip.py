@@ -15,16 +15,22 @@ class ClipSizes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    embed_dim: int = Field(64, gt=0, description="Width of the shared embedding space.")
-    image_size: int = Field(32, gt=0, description="Side of the square input, in pixels.")
-    vision_width: int = Field(14, gt=0, description="Channels of the image network's first level.")
-    vision_layers: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = Field(
-        (1, 1, 1, 1), description="Blocks of the image network's four levels."
+    embed_dim: int = Field(default=64, gt=0, description="Width of the shared embedding space.")
+    image_size: int = Field(default=32, gt=0, description="Side of the square input, in pixels.")
+    vision_width: int = Field(
+        default=14, gt=0, description="Channels of the image network's first level."
     )
-    text_width: int = Field(64, gt=0, description="Width of the text transformer.")
-    text_layers: int = Field(2, gt=0, description="Blocks of the text transformer.")
-    head_width: int = Field(32, gt=0, description="Width of one attention head, both towers.")
-    context_length: int = Field(24, gt=2, description="Longest text in words, with both ends.")
+    vision_layers: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = Field(
+        default=(1, 1, 1, 1), description="Blocks of the image network's four levels."
+    )
+    text_width: int = Field(default=64, gt=0, description="Width of the text transformer.")
+    text_layers: int = Field(default=2, gt=0, description="Blocks of the text transformer.")
+    head_width: int = Field(
+        default=32, gt=0, description="Width of one attention head, both towers."
+    )
+    context_length: int = Field(
+        default=24, gt=2, description="Longest text in words, with both ends."
+    )
 
 
 class ClipArchitecture(ClipSizes):

@@ -24,18 +24,24 @@ class Optimization(_Frozen):
     num_steps: int = Field(gt=0, description="Parameter updates.")
     batch_size: int = Field(gt=0, description="Images per update.")
     learning_rate: float = Field(gt=0, description="Highest rate, reached after the warmup.")
-    final_rate: float = Field(0.02, ge=0, le=1, description="Last rate, as a share of the highest.")
-    warmup_steps: int = Field(100, ge=0, description="Updates until the highest rate.")
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = Field((0.9, 0.99), description="AdamW's two decay rates.")
-    clip_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient.")
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="Memory of the averaged weights.")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16 computes the forward pass under autocast."
+    final_rate: float = Field(
+        default=0.02, ge=0, le=1, description="Last rate, as a share of the highest."
     )
-    seed: int = Field(0, ge=0, description="Decides initial weights, order of images and noise.")
-    log_every: int = Field(50, gt=0, description="Updates between progress lines.")
-    checkpoint_every: int = Field(1000, gt=0, description="Updates between checkpoints.")
+    warmup_steps: int = Field(default=100, ge=0, description="Updates until the highest rate.")
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[float, float] = Field(default=(0.9, 0.99), description="AdamW's two decay rates.")
+    clip_norm: float = Field(default=1.0, gt=0, description="Largest norm of a gradient.")
+    ema_decay: float = Field(
+        default=0.999, ge=0, lt=1, description="Memory of the averaged weights."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="bfloat16 computes the forward pass under autocast."
+    )
+    seed: int = Field(
+        default=0, ge=0, description="Decides initial weights, order of images and noise."
+    )
+    log_every: int = Field(default=50, gt=0, description="Updates between progress lines.")
+    checkpoint_every: int = Field(default=1000, gt=0, description="Updates between checkpoints.")
 
 
 class _Training(_Frozen):
@@ -53,7 +59,7 @@ class ClipTraining(_Training):
     name: str = Field(min_length=1, description="Name of the encoder, recorded in databases.")
     sizes: ClipSizes = ClipSizes()
     max_logit_scale: float = Field(
-        30.0, gt=1, description="Bound on the factor of the cosines; see ClipObjective."
+        default=30.0, gt=1, description="Bound on the factor of the cosines; see ClipObjective."
     )
 
 
@@ -62,9 +68,13 @@ class AutoencoderTraining(_Training):
 
     train: Literal["autoencoder"]
     architecture: VqAutoencoderConfig
-    quantize_from: int = Field(200, ge=0, description="First step with quantization.")
-    revive_every: int = Field(200, gt=0, description="Steps between moves of unused code words.")
-    revive_until: int = Field(0, ge=0, description="Last step at which code words are moved.")
+    quantize_from: int = Field(default=200, ge=0, description="First step with quantization.")
+    revive_every: int = Field(
+        default=200, gt=0, description="Steps between moves of unused code words."
+    )
+    revive_until: int = Field(
+        default=0, ge=0, description="Last step at which code words are moved."
+    )
 
 
 class RdmTraining(_Training):
@@ -74,17 +84,22 @@ class RdmTraining(_Training):
     autoencoder: Uri = Field(description="Weights that `train autoencoder` wrote.")
     encoder: Uri = Field(description="Weights that `train clip` wrote.")
     encoder_weights: Uri | None = Field(
-        None, description="Weights file where `encoder` is the name of a published model."
+        default=None, description="Weights file where `encoder` is the name of a published model."
     )
     database: Uri = Field(description="Database of neighbors, embedded by `encoder`.")
     unet: UNetConfig
     noise_schedule: NoiseScheduleConfig = NoiseScheduleConfig()
-    neighbors_found: int = Field(20, gt=0, description="Neighbors found of each image.")
-    k_train: int = Field(4, gt=0, description="Neighbors given to the head, the first found.")
-    zero_share: float = Field(
-        0.1, ge=0, lt=1, description="Share of examples with an all-zero context, for guidance."
+    neighbors_found: int = Field(default=20, gt=0, description="Neighbors found of each image.")
+    k_train: int = Field(
+        default=4, gt=0, description="Neighbors given to the head, the first found."
     )
-    preview_steps: int = Field(25, gt=0, description="Solver steps of the sample pictures.")
+    zero_share: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of examples with an all-zero context, for guidance.",
+    )
+    preview_steps: int = Field(default=25, gt=0, description="Solver steps of the sample pictures.")
 
 
 TrainingSpec = Annotated[
