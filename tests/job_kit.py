@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image
 
+from rdm_batch.metrics.features import EncoderFeatures, FeatureSet
+from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.models.checkpoint import save_checkpoint
+from rdm_batch.models.clip import build_clip, encoder_digest, load_encoder, save_clip
 from rdm_batch.retrieval.database import (
     DatabaseManifest,
     EncoderRecord,
@@ -21,13 +25,46 @@ from rdm_batch.retrieval.index import IndexSettings
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.retrieval.tables import ShardRows
 from rdm_batch.retrieval.writer import write_proposal, write_shard
+from rdm_batch.specs.clip import ClipArchitecture
 from tests.tiny_heads import TINY_RDM, random_weights
 
 ROWS = 40
 DIM = TINY_RDM.context_dim
 
 
-def write_database(root: Path, *, proposal: bool = True, dim: int = DIM) -> DatabaseManifest:
+TINY_CLIP = ClipArchitecture(
+    name="tiny-clip",
+    embed_dim=DIM,
+    image_size=32,
+    vision_width=4,
+    text_width=16,
+    text_layers=1,
+    head_width=8,
+    context_length=12,
+    vocabulary=("a", "an", "blue", "circle", "image", "of", "red", "square"),
+)
+
+
+def write_encoder(path: Path) -> Path:
+    """Write an encoder of random weights that knows eight words."""
+    torch.manual_seed(0)
+    save_clip(build_clip(TINY_CLIP), TINY_CLIP, path)
+    return path
+
+
+def write_reference(path: Path, encoder: Path) -> Path:
+    """Write the reference of 32 images of noise."""
+    extractor = EncoderFeatures(load_encoder(encoder))
+    images = np.random.default_rng(1).integers(0, 256, (32, 16, 16, 3), dtype=np.uint8)
+    ids = np.arange(len(images), dtype=np.int64)
+    features = FeatureSet(extractor.description, ids, extractor.extract(images), "noise")
+    ReferenceStatistics.from_features(features).save(path)
+    return path
+
+
+def write_database(
+    root: Path, *, proposal: bool = True, dim: int = DIM, encoder_digest: str | None = None
+) -> DatabaseManifest:
     """Write a database of 40 rows in two shards, with thumbnails."""
     random = np.random.default_rng(0)
     embeddings = random.normal(size=(ROWS, dim)).astype(np.float32)
@@ -48,9 +85,9 @@ def write_database(root: Path, *, proposal: bool = True, dim: int = DIM) -> Data
         rows=ROWS,
         dim=dim,
         dtype="float32",
-        encoder=EncoderRecord(name="random", digest="0" * 64),
+        encoder=EncoderRecord(name="tiny-clip", digest=encoder_digest),
         source=SourceRecord(description="random numbers", images=ROWS),
-        build_digest="0",
+        build={},
         shards=tuple(shards),
         proposal=stored,
     )
@@ -65,12 +102,15 @@ def write_checkpoint(path: Path) -> Path:
 
 def job_document(root: Path) -> dict[str, Any]:
     """Write a world below a folder and describe a job over it: 24 samples, 6 shards."""
-    write_database(root / "database")
+    encoder = write_encoder(root / "clip.safetensors")
+    write_reference(root / "reference.npz", encoder)
+    write_database(root / "database", encoder_digest=encoder_digest(encoder))
     write_checkpoint(root / "head.safetensors")
+    named_encoder = {"name": "tiny-clip", "weights": str(encoder)}
     return {
         "name": "test",
         "model": {"head": "rdm", "checkpoint": str(root / "head.safetensors")},
-        "database": {"uri": str(root / "database")},
+        "database": {"uri": str(root / "database"), "encoder": named_encoder},
         "conditioning": {"mode": "unconditional", "k_nn": 3, "top_m": 0.5},
         "sampling": {
             "sampler": "ddim",
@@ -82,6 +122,7 @@ def job_document(root: Path) -> dict[str, Any]:
             "seed": 5,
         },
         "output": {"uri": str(root / "out"), "shard_size": 4},
+        "evaluation": {"reference": str(root / "reference.npz"), "extractor": named_encoder},
     }
 
 

@@ -15,10 +15,18 @@ from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.networks import RdmNetworks, load_networks
 from rdm_batch.sampling.autoregressive import TokenSampler
 from rdm_batch.sampling.ddim import DdimSolver
+from rdm_batch.sampling.dpm_solver import DpmSolver
+from rdm_batch.sampling.plms import PlmsSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
 from rdm_batch.sampling.solver import Solver
 from rdm_batch.specs.architecture import Architecture, NoiseScheduleConfig
-from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling, SamplingSpec
+from rdm_batch.specs.sampling import (
+    AutoregressiveSampling,
+    DdimSampling,
+    DpmSolverSampling,
+    PlmsSampling,
+    SamplingSpec,
+)
 
 
 def build_head(
@@ -60,8 +68,14 @@ def build_solver(config: NoiseScheduleConfig, sampling: SamplingSpec) -> Solver:
     schedule = NoiseSchedule.from_config(config)
     if isinstance(sampling, DdimSampling):
         return DdimSolver(schedule, sampling.num_steps, sampling.eta, sampling.timesteps)
+    if isinstance(sampling, PlmsSampling):
+        return PlmsSolver(schedule, sampling.num_steps, sampling.timesteps)
+    if isinstance(sampling, DpmSolverSampling):
+        return DpmSolver(schedule, sampling.num_steps, sampling.timesteps)
     raise SpecError(
-        "sampling.sampler", f"{sampling.sampler!r} does not drive a diffusion head", "ddim"
+        "sampling.sampler",
+        f"{sampling.sampler!r} does not drive a diffusion head",
+        "ddim, plms or dpm_solver_pp",
     )
 
 

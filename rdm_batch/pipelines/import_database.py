@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from rdm_batch.datasets.patches import Box
 from rdm_batch.errors import DatabaseError, SpecError
 from rdm_batch.pipelines.database_parts import write_shards
 from rdm_batch.pipelines.database_target import DatabaseTarget
@@ -58,15 +59,19 @@ class _PublishedParts:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
-        parts = [read_part(path) for path in paths]
-        self.sizes = [len(part.embeddings) for part in parts]
-        self.shapes = {(part.embeddings.shape[1], part.embeddings.dtype.name) for part in parts}
+        self.sizes: list[int] = []
+        self.shapes: set[tuple[int, str]] = set()
+        for path in paths:  # one after the other: published databases exceed the memory
+            embeddings = read_part(path).embeddings
+            self.sizes.append(len(embeddings))
+            self.shapes.add((embeddings.shape[1], embeddings.dtype.name))
 
     def load(self, number: int) -> ShardRows:
         """Load one part."""
         part = read_part(self._paths[number])
-        coords = part.patch_coords
-        boxes = [None] * len(part.embeddings) if coords is None else coords.tolist()
+        boxes: list[Box | None] = [None] * len(part.embeddings)
+        if part.patch_coords is not None:
+            boxes = [(x0, y0, x1, y1) for x0, y0, x1, y1 in part.patch_coords.tolist()]
         return ShardRows(
             first_row=0,
             embeddings=part.embeddings,

@@ -12,6 +12,8 @@ from jaxtyping import Float, Float32, Float64, Int64
 from rdm_batch.errors import DatabaseError
 
 _PAIR_BLOCK = 16_384
+# Candidates scored at a time: their float64 copy stays in the processor's cache.
+_CANDIDATE_BLOCK_VALUES = 1 << 17
 
 
 def check_embeddings(
@@ -46,8 +48,10 @@ def _refuse(good: np.ndarray, where: str, first_row: int, found: str, needed: st
 
 def row_norms(embeddings: Float[np.ndarray, "rows dim"]) -> Float64[np.ndarray, " rows"]:
     """Compute Euclidean norms in float64, each from its own row alone."""
-    rows = embeddings.astype(np.float64)
-    norms: Float64[np.ndarray, " rows"] = np.sqrt(np.vecdot(rows, rows))
+    norms = np.empty(len(embeddings))
+    for start in range(0, len(embeddings), _PAIR_BLOCK):
+        rows = embeddings[start : start + _PAIR_BLOCK].astype(np.float64)
+        norms[start : start + _PAIR_BLOCK] = np.sqrt(np.vecdot(rows, rows))
     return norms
 
 
@@ -80,4 +84,29 @@ def score_pairs(
         dots = np.vecdot(queries64[query_positions[part]], rows)
         norms = query_norms[query_positions[part]] * np.sqrt(np.vecdot(rows, rows))
         scores[part] = dots / norms
+    return scores
+
+
+def score_candidates(
+    queries: Float[np.ndarray, "n dim"],
+    embeddings: Float[np.ndarray, "rows dim"],
+    norms: Float64[np.ndarray, " rows"],
+    candidates: Int64[np.ndarray, "n count"],
+) -> Float32[np.ndarray, "n count"]:
+    """Score the same number of rows for each query, to the bit as :func:`score_pairs` does.
+
+    Args:
+        queries: Query rows.
+        embeddings: Database rows.
+        norms: Their norms, of :func:`row_norms`.
+        candidates: Positions of the rows to score for each query.
+    """
+    scores = np.empty(candidates.shape, dtype=np.float32)
+    step = max(1, _CANDIDATE_BLOCK_VALUES // max(1, candidates.shape[1] * queries.shape[1]))
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        block = queries[part].astype(np.float64)
+        rows = embeddings[candidates[part]].astype(np.float64)
+        lengths = np.sqrt(np.vecdot(block, block))[:, None] * norms[candidates[part]]
+        scores[part] = np.vecdot(block[:, None, :], rows) / lengths
     return scores

@@ -53,6 +53,25 @@ class DdimSolver:
             (1 - self.alphas_prev) / (1 - self.alphas) * (1 - self.alphas / self.alphas_prev)
         )
 
+        # Both predictions of a step are linear in x and eps, so the step is as well:
+        # x_prev = sqrt(a_prev) x0 + sqrt(1 - a_prev - sigma^2) eps, with
+        # x0 = (x - sqrt(1 - a) eps) / sqrt(a). The coefficients are summed in double precision.
+        self._x_weights = np.sqrt(self.alphas_prev / self.alphas)
+        directions = np.sqrt(1 - self.alphas_prev - self.sigmas**2)
+        self._eps_weights = directions - self._x_weights * np.sqrt(1 - self.alphas)
+
+    def advance(self, x: Tensor, eps: Tensor, step: int) -> Tensor:
+        """Take a step given its noise prediction, without adding noise."""
+        scaled: Tensor = x * float(self._x_weights[step])
+        scaled.add_(eps, alpha=float(self._eps_weights[step]))
+        return scaled
+
+    def clean(self, x: Tensor, eps: Tensor, step: int) -> Tensor:
+        """Give the clean latents that a noise prediction implies."""
+        alpha = float(self.alphas[step])
+        clean: Tensor = (x - (1 - alpha) ** 0.5 * eps) / alpha**0.5
+        return clean
+
     def sample(
         self, predict: Predict, start: Tensor, step_noise: StepNoise, observe: Observe | None = None
     ) -> Tensor:
@@ -64,20 +83,12 @@ class DdimSolver:
             step_noise: Gives the noise of a step; not called for steps that add none.
             observe: Sees every step.
         """
-        # Both predictions of a step are linear in x and eps, so the step is as well:
-        # x_prev = sqrt(a_prev) x0 + sqrt(1 - a_prev - sigma^2) eps, x0 = (x - sqrt(1 - a) eps)
-        # / sqrt(a). The coefficients are summed in double precision beforehand.
-        scales = np.sqrt(self.alphas_prev / self.alphas)
-        directions = np.sqrt(1 - self.alphas_prev - self.sigmas**2)
-        weights = directions - scales * np.sqrt(1 - self.alphas)
         x = start
         for step in range(len(self.timesteps)):
             eps = predict(x, step)
-            before = x
-            x = (x * float(scales[step])).add_(eps, alpha=float(weights[step]))
+            before, x = x, self.advance(x, eps, step)
             if self.sigmas[step] > 0:
                 x.add_(step_noise(step), alpha=float(self.sigmas[step]))
             if observe is not None:
-                alpha = float(self.alphas[step])
-                observe(step, x, (before - (1 - alpha) ** 0.5 * eps) / alpha**0.5)
+                observe(step, x, self.clean(before, eps, step))
         return x

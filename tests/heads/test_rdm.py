@@ -13,7 +13,7 @@ from rdm_batch.heads.head import Head
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.checkpoint import load_checkpoint, save_checkpoint
 from rdm_batch.sampling.noise import SampleNoise
-from rdm_batch.specs.sampling import DdimSampling
+from rdm_batch.specs.sampling import DdimSampling, DpmSolverSampling, PlmsSampling
 from tests.tiny_heads import TINY_RDM, random_weights
 from tests.tolerances import CHAIN_BYTES_FRACTION, CHAIN_BYTES_STEP
 
@@ -126,4 +126,16 @@ def test_head_of_saved_weights_is_the_head_of_the_weights(tmp_path: Path) -> Non
     head = build_head(loaded.architecture, loaded.state_dict, _sampling())
     assert np.array_equal(
         head.generate(_context(0), _noise(0)), _head().generate(_context(0), _noise(0))
+    )
+
+
+@pytest.mark.parametrize("sampler", ["plms", "dpm_solver_pp"])
+def test_other_solvers_drive_the_same_head(sampler: str) -> None:
+    kinds = {"plms": PlmsSampling, "dpm_solver_pp": DpmSolverSampling}
+    sampling = kinds[sampler](sampler=sampler, num_samples=1, num_steps=4, guidance_scale=2.0)
+    head = build_head(TINY_RDM, random_weights(TINY_RDM), sampling)
+    images = head.generate(_context(0, 1), _noise(0, 1))
+    assert images.shape == (2, 16, 16, 3)
+    assert not np.array_equal(
+        images, _head(guidance_scale=2.0).generate(_context(0, 1), _noise(0, 1))
     )

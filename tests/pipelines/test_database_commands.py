@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rdm_batch.cli import main
+from rdm_batch.engine import encoders
+from tests.fixtures.fake_encoder import FakeEncoder
+
+
+@pytest.fixture(autouse=True)
+def _fake_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "load_named_encoder", lambda name, weights: FakeEncoder())
+
+
+def build(out: Path, *extra: str) -> int:
+    arguments = ["--images", "shapes:database:100", "--out", str(out), *extra]
+    return main(["database", "build", *arguments])
+
+
+def test_build_info_and_check_print_what_they_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build(tmp_path / "db", "--shards", "2", "--proposal-from", "shapes:train:50") == 0
+    built = capsys.readouterr()
+    assert "rows     100 x 24 float16" in built.out
+    assert "100/100 images" in built.err
+    assert main(["database", "info", str(tmp_path / "db")]) == 0
+    assert capsys.readouterr().out == built.out
+    assert main(["database", "check", str(tmp_path / "db")]) == 0
+    assert "complete" in capsys.readouterr().out
+    (tmp_path / "db/proposal.parquet").unlink()
+    assert main(["database", "check", str(tmp_path / "db")]) == 1
+    assert "proposal.parquet is missing" in capsys.readouterr().out
+
+
+def test_index_settings_reach_the_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    extra = ["--index", "tree_ah", "--leaves", "10", "--leaves-to-search", "3"]
+    assert build(tmp_path / "db", *extra) == 0
+    assert "1 x tree_ah (3 of 10 leaves searched" in capsys.readouterr().out
+
+
+def test_damaged_images_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "photos/good.png")
+    for number in range(12):
+        (tmp_path / f"photos/bad{number:02d}.png").write_bytes(b"x")
+    command = ["database", "build", "--images", str(tmp_path / "photos"), "--out"]
+    assert main([*command, str(tmp_path / "db")]) == 0
+    printed = capsys.readouterr().out
+    assert "12 damaged ones left out" in printed
+    assert "bad09.png" in printed
+    assert "bad10.png" not in printed
+    assert "2 more, listed in database.json" in printed
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--leaves", "0"], "--leaves: 0; needed at least 1"),
+        (["--leaves-to-search", "-1"], "--leaves-to-search"),
+        (["--reorder", "0"], "--reorder: 0"),
+        (["--shards", "0"], "--shards: 0"),
+        (["--out", "http://somewhere"], "http://somewhere"),
+    ],
+)
+def test_mistakes_are_one_line_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str
+) -> None:
+    assert build(tmp_path / "db", *extra) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+@pytest.mark.parametrize("action", ["info", "check"])
+def test_a_missing_database_is_an_expected_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str
+) -> None:
+    assert main(["database", action, str(tmp_path)]) == 1
+    assert "no database.json" in capsys.readouterr().err
