@@ -306,7 +306,7 @@ def _fit_problems(
     if problems:
         closest = _closest_preset(file)
         if closest is not None and PRESETS[closest] != architecture:
-            problems.append(f"the closest preset is {closest}")
+            problems.insert(0, f"the closest preset is {closest}")
     else:
         problems += _content_problems(file, architecture)
     return problems

@@ -6,7 +6,7 @@ import torch
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from rdm_batch.errors import MetricError
-from rdm_batch.metrics.neighbors import squared_radii
+from rdm_batch.metrics.neighbors import NearestDistances, squared_radii, tile_pairs
 from rdm_batch.metrics.precision_recall import (
     PrecisionRecall,
     finalise_precision_recall,
@@ -81,9 +81,13 @@ def test_near_ties_far_from_the_origin_are_decided_exactly() -> None:
 
 def test_parts_of_the_rows_merge_to_the_whole() -> None:
     generated, reference = cloud(200, 10, seed=0), cloud(150, 10, seed=1)
-    radii = np.concatenate(
-        [squared_radii(generated, 3, rows) for rows in (slice(0, 77), slice(77, None))]
-    )
+    pairs = tile_pairs(len(generated), 64)
+    nearest = NearestDistances(generated, 4)
+    for part_of_pairs in (pairs[5:], pairs[:2], pairs[2:5]):
+        other = NearestDistances(generated, 4)
+        other.update_within(part_of_pairs)
+        nearest.merge(other)
+    radii = nearest.smallest[:, 3]
     reference_radii = squared_radii(reference, 3)
     merged = precision_recall_counts(generated, reference, radii, reference_radii)
     for rows in (slice(150, 200), slice(0, 31), slice(31, 150)):

@@ -104,6 +104,6 @@ def test_learning_rate_warms_up_then_decays() -> None:
     rates = [learning_rate(SETTINGS, step) for step in range(SETTINGS.num_steps)]
     assert rates[0] == pytest.approx(SETTINGS.learning_rate / 3)
     assert rates[2] == pytest.approx(SETTINGS.learning_rate)
-    assert rates[3] == max(rates)
+    assert max(rates) == pytest.approx(rates[3])
     assert rates[3:] == sorted(rates[3:], reverse=True)
     assert rates[-1] < 0.1 * SETTINGS.learning_rate
