@@ -11,7 +11,8 @@ from jaxtyping import Float, Float32, Float64, Int64
 
 from rdm_batch.errors import DatabaseError
 
-_PAIR_BLOCK = 16_384
+# Values copied to float64 at a time: 16 MB.
+_BLOCK_VALUES = 1 << 21
 # Candidates scored at a time: their float64 copy stays in the processor's cache.
 _CANDIDATE_BLOCK_VALUES = 1 << 17
 
@@ -46,21 +47,26 @@ def _refuse(good: np.ndarray, where: str, first_row: int, found: str, needed: st
         )
 
 
+def _blocks(rows: int, dim: int) -> list[slice]:
+    step = max(1, _BLOCK_VALUES // max(1, dim))
+    return [slice(start, start + step) for start in range(0, rows, step)]
+
+
 def row_norms(embeddings: Float[np.ndarray, "rows dim"]) -> Float64[np.ndarray, " rows"]:
     """Compute Euclidean norms in float64, each from its own row alone."""
     norms = np.empty(len(embeddings))
-    for start in range(0, len(embeddings), _PAIR_BLOCK):
-        rows = embeddings[start : start + _PAIR_BLOCK].astype(np.float64)
-        norms[start : start + _PAIR_BLOCK] = np.sqrt(np.vecdot(rows, rows))
+    for part in _blocks(*embeddings.shape):
+        rows = embeddings[part].astype(np.float64)
+        norms[part] = np.sqrt(np.vecdot(rows, rows))
     return norms
 
 
 def unit_rows(embeddings: Float[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "rows dim"]:
     """Divide each row by its norm, in blocks so that float64 copies stay small."""
     unit = np.empty(embeddings.shape, dtype=np.float32)
-    for start in range(0, len(embeddings), _PAIR_BLOCK):
-        block = embeddings[start : start + _PAIR_BLOCK].astype(np.float64)
-        unit[start : start + _PAIR_BLOCK] = block / np.sqrt(np.vecdot(block, block))[:, None]
+    for part in _blocks(*embeddings.shape):
+        block = embeddings[part].astype(np.float64)
+        unit[part] = block / np.sqrt(np.vecdot(block, block))[:, None]
     return unit
 
 
@@ -78,8 +84,7 @@ def score_pairs(
     scores = np.empty(len(query_positions), dtype=np.float32)
     queries64 = queries.astype(np.float64)
     query_norms = np.sqrt(np.vecdot(queries64, queries64))
-    for start in range(0, len(scores), _PAIR_BLOCK):
-        part = slice(start, start + _PAIR_BLOCK)
+    for part in _blocks(len(scores), queries.shape[1]):
         rows = embeddings[row_positions[part]].astype(np.float64)
         dots = np.vecdot(queries64[query_positions[part]], rows)
         norms = query_norms[query_positions[part]] * np.sqrt(np.vecdot(rows, rows))

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Int64
 from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.database import DatabaseManifest, check_files, read_manifest
 from rdm_batch.retrieval.embeddings import check_embeddings, row_norms, score_candidates, unit_rows
-from rdm_batch.retrieval.exact import SCORE_SLACK, check_k, exact_top_k
+from rdm_batch.retrieval.exact import check_k, exact_top_k, score_slack
 from rdm_batch.retrieval.index import ShardIndex, build_index, load_index
 from rdm_batch.retrieval.merge import Neighbors, order_by_score
 from rdm_batch.retrieval.tables import read_embeddings, read_thumbnails
@@ -102,7 +102,7 @@ class ShardSearcher:
         if self._index.settings.kind == "brute_force" and count < self.rows:
             # A row that is not a candidate scores at most the worst candidate's rough score.
             worst = np.where(valid, rough, np.inf).min(axis=1, initial=np.inf)
-            doubtful |= worst + SCORE_SLACK >= best_scores[:, -1]
+            doubtful |= worst + score_slack(self.dim) >= best_scores[:, -1]
         if doubtful.any():
             best_positions[doubtful], best_scores[doubtful] = exact_top_k(
                 self._embeddings, queries[doubtful], k

@@ -334,6 +334,9 @@ def test_ray_workers_build_the_same_database(
         monkeypatch.setattr(cluster, "connected", lambda _: nullcontext(resources))
         build(images=str(photos), out=str(tmp_path / "there"), workers=2)
         assert contents(tmp_path / "here") == contents(tmp_path / "there")
+        for path in photos.iterdir():
+            if path.name != "damaged.png":
+                path.unlink()
         with pytest.raises(ImageError, match=r"damaged\.png"):
             build(
                 images=str(photos),
