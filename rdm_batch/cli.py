@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_reference(commands)
     _add_checkpoint(commands)
+    _add_export(commands)
     return parser
 
 
@@ -374,6 +375,33 @@ def _print_checkpoint(uri: str, info: CheckpointInfo) -> None:
     print(f"checkpoint {uri}")
     for name, text in describe_checkpoint(info).items():
         print(f"  {name:<18} {text}")
+
+
+def _add_export(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="give a sample set to other tools",
+        description="Write a sample set as one ADM .npz (arr_0, uint8 NHWC), as a folder of PNG "
+        "files, or as WebDataset tars. Run again, a folder is completed.",
+    )
+    parser.add_argument("samples", metavar="SAMPLES", help="sample set, path or s3://")
+    parser.add_argument("--format", required=True, choices=["adm-npz", "png-folder", "webdataset"])
+    parser.add_argument("--out", required=True, metavar="URI", help="file or folder to write")
+    parser.add_argument(
+        "--allow-partial", action="store_true", help="export an incomplete set as it is"
+    )
+    parser.set_defaults(run=_run_export)
+
+
+def _run_export(args: argparse.Namespace) -> int:
+    from rdm_batch.pipelines.export import export_samples
+
+    written = export_samples(args.samples, args.format, args.out, args.allow_partial)
+    print(
+        f"{args.out}: {written.num_samples:,} samples in {written.num_files:,} "
+        f"file{'s' if written.num_files != 1 else ''}, {written.num_bytes:,} bytes"
+    )
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
