@@ -7,13 +7,14 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rdm_batch.errors import CheckpointError, SampleSetError
 from rdm_batch.storage import s3
 from rdm_batch.storage.object_store import check_writable, local_path, open_store
-from rdm_batch.storage.s3 import PART_BYTES
+from rdm_batch.storage.s3 import PART_BYTES, S3Store
 from tests.stores import ObjectServer
 
 
@@ -174,19 +175,21 @@ def test_one_of_many_conditional_writers_wins(moto_uri: str) -> None:
     assert store.read_bytes("a") == bytes(won)
 
 
-def test_listing_joins_pages(moto_uri: str) -> None:
-    store = open_store(moto_uri)
-    threads = [
-        threading.Thread(
-            target=lambda k=k: [store.write_bytes(f"{i:04}", b"") for i in range(k, 1010, 8)]
-        )
-        for k in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [item.key for item in store.list_objects()] == [f"{i:04}" for i in range(1010)]
+def test_listing_joins_pages(swift_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    call, pages = S3Store._call, []
+
+    def call_for_small_pages(self: S3Store, key: str, operation: str, **request: Any) -> Any:
+        if operation == "list_objects_v2":
+            request["MaxKeys"] = 2
+            pages.append(key)
+        return call(self, key, operation, **request)
+
+    monkeypatch.setattr(S3Store, "_call", call_for_small_pages)
+    store = open_store(swift_uri)
+    for key in "edcba":
+        store.write_bytes(key, b"")
+    assert [item.key for item in store.list_objects()] == list("abcde")
+    assert len(pages) == 3
 
 
 def test_shipped_files_are_local_and_read_only(tmp_path: Path) -> None:
