@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,11 +11,10 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from rdm_batch.metrics.pairwise import (
     DEFAULT_BLOCK_SIZE,
-    Side,
+    FeatureRows,
     Tile,
     blocks,
-    pair_distances,
-    product_dtype,
+    center_of,
 )
 
 Axis = Literal["row", "column"]
@@ -44,8 +44,8 @@ class BallQuestion:
 class BallCounts:
     """Answer ball questions over tiles of two sets.
 
-    Any set of tiles that covers each pair once gives the same counts; objects over different
-    tiles of the same two sets merge.
+    Any set of tiles that covers each pair once gives the same counts; ``merge_counts`` merges
+    those of objects over different rows of the same two sets.
 
     Args:
         rows: First set.
@@ -61,35 +61,23 @@ class BallCounts:
         questions: tuple[BallQuestion, ...],
         block_size: int = DEFAULT_BLOCK_SIZE,
     ) -> None:
-        self._rows = rows
-        self._columns = columns
+        center = center_of(columns)
+        self._rows = FeatureRows(rows, center)
+        self._columns = FeatureRows(columns, center)
         self._questions = questions
         self._block_size = block_size
-        self._center = columns[:block_size].mean(axis=0, dtype=np.float64)
-        self.counts: tuple[Int64[np.ndarray, " c"], ...] = tuple(
-            np.zeros(len(rows if question.counted_for == "row" else columns), dtype=np.int64)
-            for question in questions
-        )
+        self.counts = empty_counts(questions, len(rows), len(columns))
 
     def update(self, rows: slice = slice(None)) -> None:
         """Look at the pairs of a range of rows with every column."""
-        dtype = product_dtype()
         start, stop, _ = rows.indices(len(self._rows))
         for block in blocks(stop - start, self._block_size):
             row_slice = slice(start + block.start, start + block.stop)
-            side = Side.prepare(self._rows[row_slice], self._center, dtype)
+            side = self._rows.side(row_slice)
             for column_slice in blocks(len(self._columns), self._block_size):
-                other = Side.prepare(self._columns[column_slice], self._center, dtype)
-                tile = Tile(side, other)
+                tile = Tile(side, self._columns.side(column_slice))
                 for question, counts in zip(self._questions, self.counts, strict=True):
                     self._answer(tile, question, counts, row_slice, column_slice)
-
-    def merge(self, other: BallCounts) -> None:
-        """Add the counts of another object over the same sets and other rows."""
-        for question, mine, theirs in zip(self._questions, self.counts, other.counts, strict=True):
-            mine += theirs
-            if question.any_only:
-                np.minimum(mine, 1, out=mine)
 
     def _answer(
         self,
@@ -120,15 +108,35 @@ class BallCounts:
             i, j, lower, limit = i[undecided], j[undecided], lower[undecided], limit[undecided]
             if not tile.should_refine(len(i)):
                 break
-            tile = tile.refined(self._center)
+            tile = tile.in_double()
         order = np.argsort(lower - limit, kind="stable") if len(i) else i
         for chosen in blocks(len(order), max(len(hits), 1)):
             part = order[chosen]
             if question.any_only:
                 part = part[hits[(i if for_row else j)[part]] == 0]
-            distances = pair_distances(tile.rows.features, tile.columns.features, i[part], j[part])
+            distances = tile.distances(i[part], j[part])
             inside = _within(distances, limit[part], question.strict)
             _count(hits, (i if for_row else j)[part][inside], question.any_only)
+
+
+def empty_counts(
+    questions: Sequence[BallQuestion], num_rows: int, num_columns: int
+) -> list[Int64[np.ndarray, " _"]]:
+    """Make counts of no tiles at all."""
+    lengths = {"row": num_rows, "column": num_columns}
+    return [np.zeros(lengths[question.counted_for], dtype=np.int64) for question in questions]
+
+
+def merge_counts(
+    questions: Sequence[BallQuestion],
+    total: Sequence[Int64[np.ndarray, " _"]],
+    part: Sequence[Int64[np.ndarray, " _"]],
+) -> None:
+    """Add the counts of other tiles, in place."""
+    for question, mine, theirs in zip(questions, total, part, strict=True):
+        mine += theirs
+        if question.any_only:
+            np.minimum(mine, 1, out=mine)
 
 
 def _within(

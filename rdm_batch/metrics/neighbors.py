@@ -1,6 +1,8 @@
-"""Distances to the nearest rows of another set, exact and blockwise."""
+"""Distances of the rows of a set to their nearest others, exact and blockwise."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,81 +11,92 @@ from jaxtyping import Float32, Float64, Int64
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.pairwise import (
     DEFAULT_BLOCK_SIZE,
-    Side,
+    FeatureRows,
     Tile,
     blocks,
-    pair_distances,
-    product_dtype,
+    center_of,
 )
+
+TilePair = tuple[slice, slice]
 
 
 class NearestDistances:
-    """Keep, for each row, its smallest squared distances to every column seen so far.
+    """Keep, for each row of a set, its smallest squared distances to the rows seen so far.
 
-    Columns may come in any order and any blocks; two objects over the same rows and
-    different columns merge. The distances are those of ``pair_distances``.
+    Pairs of blocks may come in any order; ``merge_smallest`` merges objects over the same set
+    and different pairs.
 
     Args:
-        rows: Rows neighbors are sought for.
+        rows: The set.
         count: Distances kept per row.
-        block_size: Rows and columns of one tile.
     """
 
-    def __init__(
-        self,
-        rows: Float32[np.ndarray, "n d"],
-        count: int,
-        block_size: int = DEFAULT_BLOCK_SIZE,
-    ) -> None:
+    def __init__(self, rows: Float32[np.ndarray, "n d"], count: int) -> None:
         self.smallest: Float64[np.ndarray, "n count"] = np.full((len(rows), count), np.inf)
-        self._rows = rows
-        self._block_size = block_size
-        self._center = rows[:block_size].mean(axis=0, dtype=np.float64)
+        self._rows = FeatureRows(rows, center_of(rows))
 
-    def update(self, columns: Float32[np.ndarray, "m d"]) -> None:
-        """Take more columns into account."""
-        dtype = product_dtype()
-        for row_slice in blocks(len(self._rows), self._block_size):
-            rows = Side.prepare(self._rows[row_slice], self._center, dtype)
-            for column_slice in blocks(len(columns), self._block_size):
-                side = Side.prepare(columns[column_slice], self._center, dtype)
-                self._search(Tile(rows, side), self.smallest[row_slice])
+    def update(self, pairs: Sequence[TilePair]) -> None:
+        """Compare the rows of pairs of blocks, a row with itself included.
 
-    def merge(self, other: NearestDistances) -> None:
-        """Take the columns of another object over the same rows into account."""
-        both = np.concatenate([self.smallest, other.smallest], axis=1)
-        self.smallest = np.sort(both, axis=1)[:, : self.smallest.shape[1]]
+        Args:
+            pairs: Some of ``tile_pairs(...)``; all of them, here or in objects merged later,
+                compare every row with every row.
+        """
+        for first, second in pairs:
+            tile = Tile(self._rows.side(first), self._rows.side(second))
+            if first != second:
+                _search(tile.transposed(), self.smallest[second])
+            _search(tile, self.smallest[first])
 
-    def _search(self, tile: Tile, smallest: Float64[np.ndarray, "n count"]) -> None:
-        if np.isinf(smallest[:, -1]).any():
-            self._seed(tile, smallest)
-        i, j = tile.below(smallest[:, -1:])
-        if tile.should_refine(len(i)):
-            tile = tile.refined(self._center)
-            lower, _ = tile.bounds(i, j)
-        else:
-            lower, _ = tile.bounds(i, j)
-        # Nearest first, so that the limits shrink early and most pairs need no computation.
-        order = np.argsort(lower, kind="stable")
-        step = max(len(tile.lower), 1)
-        for chosen in blocks(len(order), step):
-            part = order[chosen]
-            part = part[lower[part] < smallest[i[part], -1]]
-            _insert(smallest, i[part], self._direct(tile, i[part], j[part]))
 
-    def _seed(self, tile: Tile, smallest: Float64[np.ndarray, "n count"]) -> None:
-        """Fill the lists from the likeliest pairs, which then are not looked at again."""
-        count = min(smallest.shape[1], tile.lower.shape[1])
-        _, likely = torch.topk(tile.lower, count, dim=1, largest=False, sorted=False)
-        i = np.repeat(np.arange(len(smallest)), count)
-        _insert(smallest, i, self._direct(tile, i, likely.reshape(-1).numpy()))
-        tile.lower.scatter_(1, likely, torch.inf)
+def merge_smallest(
+    first: Float64[np.ndarray, "n count"], second: Float64[np.ndarray, "n count"]
+) -> Float64[np.ndarray, "n count"]:
+    """Merge what two objects over the same set and different pairs found."""
+    return np.sort(np.concatenate([first, second], axis=1), axis=1)[:, : first.shape[1]]
 
-    @staticmethod
-    def _direct(
-        tile: Tile, i: Int64[np.ndarray, " pairs"], j: Int64[np.ndarray, " pairs"]
-    ) -> Float64[np.ndarray, " pairs"]:
-        return pair_distances(tile.rows.features, tile.columns.features, i, j)
+
+def tile_pairs(count: int, block_size: int = DEFAULT_BLOCK_SIZE) -> list[TilePair]:
+    """List the pairs of blocks that cover each unordered pair of ``range(count)`` once."""
+    parts = list(blocks(count, block_size))
+    return [(first, second) for i, first in enumerate(parts) for second in parts[i:]]
+
+
+def require_more_than(count: int, k: int) -> None:
+    """Refuse sets too small for their neighborhoods.
+
+    Raises:
+        MetricError: The set has k rows or fewer.
+    """
+    if count <= k:
+        raise MetricError("neighborhood radius", f"{count} samples", f"more than k = {k}")
+
+
+def _search(tile: Tile, smallest: Float64[np.ndarray, "n count"]) -> None:
+    """Lower the sorted lists of the tile's rows, in place."""
+    if np.isinf(smallest[:, -1]).any():
+        tile = _seed(tile, smallest)
+    i, j = tile.below(smallest[:, -1:])
+    if tile.should_refine(len(i)):
+        tile = tile.in_double()
+        lower, _ = tile.bounds(i, j)
+    else:
+        lower, _ = tile.bounds(i, j)
+    # Nearest first, so that the limits shrink early and most pairs need no computation.
+    order = np.argsort(lower, kind="stable")
+    for chosen in blocks(len(order), len(tile.lower)):
+        part = order[chosen]
+        part = part[lower[part] < smallest[i[part], -1]]
+        _insert(smallest, i[part], tile.distances(i[part], j[part]))
+
+
+def _seed(tile: Tile, smallest: Float64[np.ndarray, "n count"]) -> Tile:
+    """Fill the lists from the likeliest pairs; return the tile without these pairs."""
+    count = min(smallest.shape[1], tile.lower.shape[1])
+    _, likely = torch.topk(tile.lower, count, dim=1, largest=False, sorted=False)
+    i = np.repeat(np.arange(len(smallest)), count)
+    _insert(smallest, i, tile.distances(i, likely.reshape(-1).numpy()))
+    return Tile(tile.rows, tile.columns, tile.lower.scatter(1, likely, torch.inf))
 
 
 def _insert(
@@ -91,7 +104,6 @@ def _insert(
     i: Int64[np.ndarray, " pairs"],
     values: Float64[np.ndarray, " pairs"],
 ) -> None:
-    """Merge values into the sorted lists of their rows, in place."""
     if not len(i):
         return
     count = smallest.shape[1]
@@ -104,34 +116,3 @@ def _insert(
     fresh[row, rank[kept]] = values[kept]
     both = np.concatenate([smallest[touched], fresh], axis=1)
     smallest[touched] = np.sort(both, axis=1)[:, :count]
-
-
-def squared_radii(
-    features: Float32[np.ndarray, "n d"],
-    k: int,
-    rows: slice = slice(None),
-    block_size: int = DEFAULT_BLOCK_SIZE,
-) -> Float64[np.ndarray, " rows"]:
-    """Compute the squared distance of rows to their k-th nearest other row of the set.
-
-    As in Kynkaanniemi et al. 2019 (arXiv:1904.06991) and torch-fidelity, the (k + 1)-th
-    smallest distance with the row itself counted: duplicates of a row count as neighbors.
-
-    Args:
-        features: The whole set.
-        k: Neighborhood size.
-        rows: The part of the set to compute radii for; parts concatenate.
-        block_size: Rows and columns of one tile.
-
-    Raises:
-        MetricError: The set has k rows or fewer.
-    """
-    if len(features) <= k:
-        raise MetricError(
-            "neighborhood radius",
-            f"{len(features)} samples",
-            f"more than k = {k}",
-        )
-    nearest = NearestDistances(features[rows], k + 1, block_size)
-    nearest.update(features)
-    return nearest.smallest[:, k]

@@ -16,12 +16,14 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
-DEFAULT_BLOCK_SIZE = 2048
+# Rows and columns of a tile. Larger tiles gain nothing and leave less of a symmetric
+# product unused.
+DEFAULT_BLOCK_SIZE = 1024
 # Undecided pairs per tile row beyond which a second product, in float64, decides most of them
 # for less than computing each pair directly.
 _REFINE_PER_ROW = 16
-# float64 values held at once while pairs are computed directly (64 MiB per operand).
-_DIRECT_VALUES = 1 << 23
+# float64 values held at once while pairs are computed directly: stays in the cache.
+_DIRECT_VALUES = 1 << 17
 
 
 def pair_distances(
@@ -33,48 +35,83 @@ def pair_distances(
     """Compute squared distances of chosen pairs directly in float64."""
     result = np.empty(len(i))
     step = max(1, _DIRECT_VALUES // rows.shape[1])
-    for start in range(0, len(i), step):
-        chosen = slice(start, start + step)
+    for chosen in blocks(len(i), step):
         difference = rows[i[chosen]].astype(np.float64)
         difference -= columns[j[chosen]]
         result[chosen] = np.square(difference).sum(axis=1)
     return result
 
 
-@dataclass(frozen=True)
-class Side:
-    """Hold one block of rows prepared for matrix products.
+class FeatureRows:
+    """Prepare a set of rows for matrix products, block by block.
+
+    A dot product of d terms is off by at most ``d u |x| |y|`` in any order of summation
+    (Higham 2002, Eq. 3.5); twice that is at most ``d u (|x|^2 + |y|^2)``. 32 more units cover
+    rounding of the centered values, of the norms and in the final additions.
 
     Args:
-        features: The rows as given.
-        centered: Rows less the common center, float32 or float64.
-        norms: Squared norms of ``centered``.
-        slack: Bound on what this side adds to the error of a squared distance.
+        features: The rows.
+        center: Subtracted first; the same for rows and columns of a tile. It moves no distance
+            and makes the error bound smaller.
     """
 
+    def __init__(
+        self, features: Float32[np.ndarray, "n d"], center: Float32[np.ndarray, " d"]
+    ) -> None:
+        self._features = features
+        self._center = center
+        self._norms = np.empty(len(features))
+        for part in blocks(len(features), max(1, _DIRECT_VALUES // features.shape[1])):
+            centered = np.subtract(features[part], center, dtype=np.float32)
+            self._norms[part] = np.square(centered, dtype=np.float64).sum(axis=1)
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def side(self, part: slice, dtype: torch.dtype | None = None) -> Side:
+        """Prepare a block.
+
+        Args:
+            part: The block.
+            dtype: Of the products. None: float32 where torch keeps its full precision.
+        """
+        if dtype is None:
+            full = torch.get_float32_matmul_precision() == "highest"
+            dtype = torch.float32 if full else torch.float64
+        features = self._features[part]
+        if dtype == torch.float32:
+            centered = np.subtract(features, self._center, dtype=np.float32)
+            norms = self._norms[part]
+        else:
+            centered = np.subtract(features, self._center, dtype=np.float64)
+            norms = np.square(centered).sum(axis=1)
+        slack = (features.shape[1] + 32) * (torch.finfo(dtype).eps / 2) * norms
+        return Side(self, part, features, torch.from_numpy(centered), norms, slack)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Hold one prepared block of rows.
+
+    Args:
+        whole: The set the block is part of.
+        part: Where in it.
+        features: The rows as given.
+        centered: The rows less the center, in the dtype of the products.
+        norms: Their squared norms.
+        slack: What this side adds, at most, to the error of a squared distance.
+    """
+
+    whole: FeatureRows
+    part: slice
     features: Float32[np.ndarray, "n d"]
     centered: Float[Tensor, "n d"]
-    norms: Float[Tensor, " n"]
+    norms: Float64[np.ndarray, " n"]
     slack: Float64[np.ndarray, " n"]
 
-    @classmethod
-    def prepare(
-        cls,
-        features: Float32[np.ndarray, "n d"],
-        center: Float64[np.ndarray, " d"],
-        dtype: torch.dtype,
-    ) -> Side:
-        """Center rows and bound the error of products with them.
-
-        A dot product of d terms is off by at most ``d u |x| |y|`` in any order of summation
-        (Higham 2002, Eq. 3.5), twice that is at most ``d u (|x|^2 + |y|^2)``; 32 more units
-        cover rounding of the centered values, the norms and the final additions.
-        """
-        exact = torch.from_numpy(features.astype(np.float64) - center)
-        norms = exact.square().sum(dim=1)
-        unit = torch.finfo(dtype).eps / 2
-        slack = (features.shape[1] + 32) * unit * norms.numpy()
-        return cls(features, exact.to(dtype), norms.to(dtype), slack)
+    def in_double(self) -> Side:
+        """Prepare the same rows for float64 products."""
+        return self.whole.side(self.part, torch.float64)
 
 
 class Tile:
@@ -83,57 +120,70 @@ class Tile:
     Args:
         rows: Block of rows.
         columns: Block of columns, prepared with the same center and dtype.
+        lower: Lower bounds, when they are known already.
     """
 
-    def __init__(self, rows: Side, columns: Side) -> None:
+    def __init__(
+        self, rows: Side, columns: Side, lower: Float[Tensor, "n m"] | None = None
+    ) -> None:
         self.rows = rows
         self.columns = columns
-        row_part = rows.norms - torch.from_numpy(rows.slack).to(rows.norms.dtype)
-        column_part = columns.norms - torch.from_numpy(columns.slack).to(columns.norms.dtype)
-        lower = torch.addmm(column_part, rows.centered, columns.centered.T, alpha=-2)
-        # No distance is below zero: without the clamp, exact duplicates would stay undecided.
-        self.lower: Float[Tensor, "n m"] = lower.add_(row_part[:, None]).clamp_(min=0)
+        if lower is None:
+            dtype = rows.centered.dtype
+            column_part = torch.from_numpy(columns.norms - columns.slack).to(dtype)
+            row_part = torch.from_numpy(rows.norms - rows.slack).to(dtype)
+            lower = torch.addmm(column_part, rows.centered, columns.centered.T, alpha=-2)
+            # No distance is below zero: unclamped, exact duplicates would stay undecided.
+            lower.add_(row_part[:, None]).clamp_(min=0)
+        self.lower = lower
+
+    def transposed(self) -> Tile:
+        """Return the tile with rows and columns exchanged."""
+        return Tile(self.columns, self.rows, self.lower.T.contiguous())
 
     def bounds(
         self, i: Int64[np.ndarray, " pairs"], j: Int64[np.ndarray, " pairs"]
     ) -> tuple[Float64[np.ndarray, " pairs"], Float64[np.ndarray, " pairs"]]:
         """Return lower and upper bounds of chosen pairs."""
-        lower = self.lower[torch.from_numpy(i), torch.from_numpy(j)].double().numpy()
+        lower = self.lower.numpy()[i, j].astype(np.float64)
         return lower, lower + 2 * (self.rows.slack[i] + self.columns.slack[j])
 
     def below(
-        self, threshold: Float64[np.ndarray, "..."], mask: Bool[np.ndarray, "..."] | None = None
+        self, threshold: Float64[np.ndarray, "_ _"], mask: Bool[np.ndarray, "_ _"] | None = None
     ) -> tuple[Int64[np.ndarray, " pairs"], Int64[np.ndarray, " pairs"]]:
         """List the pairs whose lower bound is at most a threshold.
 
         Args:
-            threshold: Broadcast against the tile: one per row (n, 1) or per column (1, m).
-            mask: Broadcast likewise; pairs where it is False are not listed.
+            threshold: One per row (n, 1) or per column (1, m).
+            mask: Shaped likewise; pairs where it is False are not listed.
         """
-        dtype = self.lower.dtype
-        rounded = torch.from_numpy(threshold).to(dtype)
-        limit = torch.nextafter(rounded, torch.tensor(torch.inf, dtype=dtype))
-        hit = self.lower <= limit
+        rounded = torch.from_numpy(threshold).to(self.lower.dtype)
+        # Rounding must not lose a pair that lies exactly on the threshold.
+        hit = self.lower <= torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
         if mask is not None:
             hit &= torch.from_numpy(mask)
-        i, j = torch.nonzero(hit, as_tuple=True)
-        return i.numpy(), j.numpy()
+        i, j = np.divmod(np.flatnonzero(hit.numpy()), hit.shape[1])
+        return i, j
 
-    def refined(self, center: Float64[np.ndarray, " d"]) -> Tile:
+    def distances(
+        self, i: Int64[np.ndarray, " pairs"], j: Int64[np.ndarray, " pairs"]
+    ) -> Float64[np.ndarray, " pairs"]:
+        """Compute chosen pairs directly."""
+        return pair_distances(self.rows.features, self.columns.features, i, j)
+
+    def in_double(self) -> Tile:
         """Compute the same tile from a float64 product."""
-        return Tile(
-            Side.prepare(self.rows.features, center, torch.float64),
-            Side.prepare(self.columns.features, center, torch.float64),
-        )
+        return Tile(self.rows.in_double(), self.columns.in_double())
 
     def should_refine(self, undecided: int) -> bool:
         """Say whether a float64 product is cheaper than computing pairs directly."""
         return self.lower.dtype == torch.float32 and undecided > _REFINE_PER_ROW * len(self.lower)
 
 
-def product_dtype() -> torch.dtype:
-    """Return the dtype of first products: float32 where torch keeps its full precision."""
-    return torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64
+def center_of(features: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, " d"]:
+    """Return a point in the midst of a set, for error bounds; any point would be correct."""
+    center: Float32[np.ndarray, " d"] = features[:DEFAULT_BLOCK_SIZE].mean(axis=0)
+    return center
 
 
 def blocks(count: int, size: int) -> Iterator[slice]:

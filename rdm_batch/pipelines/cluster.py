@@ -18,6 +18,7 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 import ray
 
 from rdm_batch.errors import ClusterError
+from rdm_batch.reports.provenance import describe_machine
 from rdm_batch.reports.result import RayNode
 
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -36,6 +37,12 @@ class ClusterResources:
     num_nodes: int
     num_cpus: float
     num_gpus: float
+
+
+def local_resources() -> ClusterResources:
+    """Say what a Ray started on this machine will offer, without starting it."""
+    machine = describe_machine()
+    return ClusterResources(1, machine.num_cores, len(machine.gpus))
 
 
 def default_address() -> str:
@@ -68,7 +75,8 @@ def connected(address: str) -> Iterator[ClusterResources]:
             log_to_driver=False,
             **(start_here if address == "local" else {}),
         )
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+    except Exception as error:
+        # Ray raises bare Exception when a node does not come up in time.
         reason = " ".join(str(error).split())[:300]
         raise ClusterError(
             f"Ray at {address}",

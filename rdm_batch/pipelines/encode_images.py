@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -175,6 +175,7 @@ def encode_source(
     paths = [part_path(folder, number) for number in range(len(ranges))]
     missing = [number for number, path in enumerate(paths) if not path.is_file()]
     stage.advance(len(source) - sum(ranges[n][1] - ranges[n][0] for n in missing))
+    parts: Iterator[tuple[int, EncodedPart]]
     if fan_out is None:
         parts = ((n, encode_part(source, *ranges[n], encoder, settings)) for n in missing)
     else:
@@ -202,7 +203,7 @@ class _Worker:
 
 def _encode_by_actors(
     fan_out: FanOut, settings: EncodeSettings, work: list[tuple[int, int, int]]
-) -> Generator[tuple[int, EncodedPart]]:
+) -> Iterator[tuple[int, EncodedPart]]:
     import ray
     from ray.util import ActorPool
 

@@ -19,6 +19,7 @@ from rdm_batch.pipelines.cluster import (
     default_address,
     describe_nodes,
     is_submitted_job,
+    local_resources,
 )
 from rdm_batch.pipelines.conditioning import build_conditioner
 from rdm_batch.pipelines.evaluate import run_evaluation
@@ -79,8 +80,12 @@ def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunRep
     run = _Run(job, started)
     saved = run.nothing_to_do()
     if saved is None:
+        address = address or default_address()
+        if address == "local":
+            # What a Ray started here will lack is known before it is started.
+            plan_resources(job.spec, local_resources(), len(job.shards))
         run.reached("checks")
-        with Progress() as progress, connected(address or default_address()) as cluster:
+        with Progress() as progress, connected(address) as cluster:
             run.reached("Ray")
             saved = run.complete(cluster, progress)
         page = save_run(job.spec.output.uri, saved)

@@ -15,10 +15,8 @@ from rich.console import Console
 from rdm_batch.datasets.folder import ImageFolder
 from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.errors import ClusterError, DatabaseError, ImageError, SpecError
-from rdm_batch.pipelines import build_database as build_database_module
-from rdm_batch.pipelines import database_parts, encode_images
+from rdm_batch.pipelines import cluster, database_parts, encode_images
 from rdm_batch.pipelines.build_database import DatabaseBuild, build_database
-from rdm_batch.pipelines.cluster import connected
 from rdm_batch.pipelines.encode_images import EncodeSettings, make_thumbnail
 from rdm_batch.pipelines.inspect_database import check_database, describe_database, open_manifest
 from rdm_batch.reports.progress import Progress
@@ -192,6 +190,13 @@ def test_a_folder_with_other_files_is_refused(build: Build, tmp_path: Path) -> N
     assert contents(tmp_path / "db") == {"thesis.txt": b"precious"}
 
 
+def test_a_build_that_died_at_once_starts_again(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "db/.build").mkdir(parents=True)
+    (tmp_path / "db/.build/lock").touch()
+    (tmp_path / "db/.build/request.json.partial").write_text("{")
+    assert build(images="shapes:database:10").rows == 10
+
+
 def test_a_damaged_database_is_not_called_complete(build: Build, tmp_path: Path) -> None:
     build(images="shapes:database:50")
     path = tmp_path / "db/embeddings/shard-00000.parquet"
@@ -324,11 +329,14 @@ def test_ray_workers_build_the_same_database(
 ) -> None:
     monkeypatch.setattr(encode_images, "PART_IMAGES", 2)
     build(images=str(photos), out=str(tmp_path / "here"))
-    with connected("local") as resources:
+    with cluster.connected("local") as resources:
         # One Ray for the three builds: each would start its own.
-        monkeypatch.setattr(build_database_module, "connected", lambda _: nullcontext(resources))
+        monkeypatch.setattr(cluster, "connected", lambda _: nullcontext(resources))
         build(images=str(photos), out=str(tmp_path / "there"), workers=2)
         assert contents(tmp_path / "here") == contents(tmp_path / "there")
+        for path in photos.iterdir():
+            if path.name != "damaged.png":
+                path.unlink()
         with pytest.raises(ImageError, match=r"damaged\.png"):
             build(
                 images=str(photos),
