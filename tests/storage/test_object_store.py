@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import pickle
@@ -252,6 +253,31 @@ def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SampleSetError, match="file is a file; needed a folder"):
         check_writable(str(tmp_path / "file" / "below"))
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EACCES, "access denied"),
+        (errno.EROFS, "is on a read-only file system"),
+        (errno.ENOSPC, r"no space left \([\d,]+ bytes free\)"),
+        (errno.EDQUOT, "no space left"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_refusals_of_a_file_system_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    # Stands in for disks that a test cannot fill and modes that do not bind root.
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(SampleSetError, match=message):
+        check_writable(str(tmp_path / "new" / "folder"))
+    with pytest.raises(SampleSetError, match=message):
+        open_store(str(tmp_path)).write_bytes("a", b"x")
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
