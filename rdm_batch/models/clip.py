@@ -21,16 +21,16 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError, SpecError
+from rdm_batch.models.checkpoint import FORMAT, write_tensors
 from rdm_batch.specs.clip import ClipArchitecture
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
 
-_FORMAT = "rdm_batch"
 _BATCH = 256
 _CENTERED = (0.5, 0.5, 0.5)
 _PAD = 0
@@ -234,9 +234,8 @@ def save_clip(model: nn.Module, architecture: ClipArchitecture, path: Path) -> N
         name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    metadata = {"format": _FORMAT, "architecture": architecture.model_dump_json()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path, metadata)
+    metadata = {"format": FORMAT, "architecture": architecture.model_dump_json()}
+    write_tensors(path, metadata, state)
 
 
 def pixels_to_clip(
@@ -319,7 +318,7 @@ def _read_architecture(path: Path) -> ClipArchitecture:
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise CheckpointError(where, f"not a safetensors file ({error})") from error
-    if metadata.get("format") != _FORMAT:
+    if metadata.get("format") != FORMAT:
         raise CheckpointError(where, "no architecture in its metadata", "a file of `train clip`")
     try:
         return ClipArchitecture.model_validate_json(metadata["architecture"])
