@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,8 +44,8 @@ class BallQuestion:
 class BallCounts:
     """Answer ball questions over tiles of two sets.
 
-    Any set of tiles that covers each pair once gives the same counts; objects over different
-    tiles of the same two sets merge.
+    Any set of tiles that covers each pair once gives the same counts; ``merge_counts`` merges
+    those of objects over different rows of the same two sets.
 
     Args:
         rows: First set.
@@ -65,10 +66,7 @@ class BallCounts:
         self._columns = FeatureRows(columns, center)
         self._questions = questions
         self._block_size = block_size
-        self.counts: tuple[Int64[np.ndarray, " c"], ...] = tuple(
-            np.zeros(len(rows if question.counted_for == "row" else columns), dtype=np.int64)
-            for question in questions
-        )
+        self.counts = empty_counts(questions, len(rows), len(columns))
 
     def update(self, rows: slice = slice(None)) -> None:
         """Look at the pairs of a range of rows with every column."""
@@ -80,13 +78,6 @@ class BallCounts:
                 tile = Tile(side, self._columns.side(column_slice))
                 for question, counts in zip(self._questions, self.counts, strict=True):
                     self._answer(tile, question, counts, row_slice, column_slice)
-
-    def merge(self, other: BallCounts) -> None:
-        """Add the counts of another object over the same sets and other rows."""
-        for question, mine, theirs in zip(self._questions, self.counts, other.counts, strict=True):
-            mine += theirs
-            if question.any_only:
-                np.minimum(mine, 1, out=mine)
 
     def _answer(
         self,
@@ -126,6 +117,26 @@ class BallCounts:
             distances = tile.distances(i[part], j[part])
             inside = _within(distances, limit[part], question.strict)
             _count(hits, (i if for_row else j)[part][inside], question.any_only)
+
+
+def empty_counts(
+    questions: Sequence[BallQuestion], num_rows: int, num_columns: int
+) -> list[Int64[np.ndarray, " _"]]:
+    """Make counts of no tiles at all."""
+    lengths = {"row": num_rows, "column": num_columns}
+    return [np.zeros(lengths[question.counted_for], dtype=np.int64) for question in questions]
+
+
+def merge_counts(
+    questions: Sequence[BallQuestion],
+    total: Sequence[Int64[np.ndarray, " _"]],
+    part: Sequence[Int64[np.ndarray, " _"]],
+) -> None:
+    """Add the counts of other tiles, in place."""
+    for question, mine, theirs in zip(questions, total, part, strict=True):
+        mine += theirs
+        if question.any_only:
+            np.minimum(mine, 1, out=mine)
 
 
 def _within(

@@ -1,4 +1,4 @@
-"""Distances to the nearest rows of the same or another set, exact and blockwise."""
+"""Distances of the rows of a set to their nearest others, exact and blockwise."""
 
 from __future__ import annotations
 
@@ -21,38 +21,22 @@ TilePair = tuple[slice, slice]
 
 
 class NearestDistances:
-    """Keep, for each row of a set, its smallest squared distances to the columns seen so far.
+    """Keep, for each row of a set, its smallest squared distances to the rows seen so far.
 
-    Columns may come in any order and any blocks; two objects over the same rows and
-    different columns merge.
+    Pairs of blocks may come in any order; ``merge_smallest`` merges objects over the same set
+    and different pairs.
 
     Args:
-        rows: Rows neighbors are sought for.
+        rows: The set.
         count: Distances kept per row.
-        block_size: Rows and columns of one tile.
     """
 
-    def __init__(
-        self,
-        rows: Float32[np.ndarray, "n d"],
-        count: int,
-        block_size: int = DEFAULT_BLOCK_SIZE,
-    ) -> None:
+    def __init__(self, rows: Float32[np.ndarray, "n d"], count: int) -> None:
         self.smallest: Float64[np.ndarray, "n count"] = np.full((len(rows), count), np.inf)
-        self._block_size = block_size
-        self._center = center_of(rows)
-        self._rows = FeatureRows(rows, self._center)
+        self._rows = FeatureRows(rows, center_of(rows))
 
-    def update(self, columns: Float32[np.ndarray, "m d"]) -> None:
-        """Take rows of another set into account."""
-        others = FeatureRows(columns, self._center)
-        for row_slice in blocks(len(self._rows), self._block_size):
-            side = self._rows.side(row_slice)
-            for column_slice in blocks(len(others), self._block_size):
-                _search(Tile(side, others.side(column_slice)), self.smallest[row_slice])
-
-    def update_within(self, pairs: Sequence[TilePair]) -> None:
-        """Take rows of the set itself into account, a row itself included.
+    def update(self, pairs: Sequence[TilePair]) -> None:
+        """Compare the rows of pairs of blocks, a row with itself included.
 
         Args:
             pairs: Some of ``tile_pairs(...)``; all of them, here or in objects merged later,
@@ -64,40 +48,18 @@ class NearestDistances:
                 _search(tile.transposed(), self.smallest[second])
             _search(tile, self.smallest[first])
 
-    def merge(self, other: NearestDistances) -> None:
-        """Take the columns of another object over the same rows into account."""
-        both = np.concatenate([self.smallest, other.smallest], axis=1)
-        self.smallest = np.sort(both, axis=1)[:, : self.smallest.shape[1]]
+
+def merge_smallest(
+    first: Float64[np.ndarray, "n count"], second: Float64[np.ndarray, "n count"]
+) -> Float64[np.ndarray, "n count"]:
+    """Merge what two objects over the same set and different pairs found."""
+    return np.sort(np.concatenate([first, second], axis=1), axis=1)[:, : first.shape[1]]
 
 
 def tile_pairs(count: int, block_size: int = DEFAULT_BLOCK_SIZE) -> list[TilePair]:
     """List the pairs of blocks that cover each unordered pair of ``range(count)`` once."""
     parts = list(blocks(count, block_size))
     return [(first, second) for i, first in enumerate(parts) for second in parts[i:]]
-
-
-def squared_radii(
-    features: Float32[np.ndarray, "n d"],
-    k: int,
-    block_size: int = DEFAULT_BLOCK_SIZE,
-) -> Float64[np.ndarray, " n"]:
-    """Compute the squared distance of each row to its k-th nearest other row.
-
-    As in Kynkaanniemi et al. 2019 (arXiv:1904.06991) and torch-fidelity, the (k + 1)-th
-    smallest distance with the row itself counted: duplicates of a row count as neighbors.
-
-    Args:
-        features: The whole set.
-        k: Neighborhood size.
-        block_size: Rows and columns of one tile.
-
-    Raises:
-        MetricError: The set has k rows or fewer.
-    """
-    require_more_than(len(features), k)
-    nearest = NearestDistances(features, k + 1, block_size)
-    nearest.update_within(tile_pairs(len(features), block_size))
-    return nearest.smallest[:, k]
 
 
 def require_more_than(count: int, k: int) -> None:

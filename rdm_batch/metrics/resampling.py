@@ -1,4 +1,4 @@
-"""How sure a score is: delete-a-group jackknife and standard errors of shares."""
+"""How sure a score is: delete-a-group jackknife and standard errors of means."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from rdm_batch.metrics.frechet import FrechetReference
 from rdm_batch.metrics.moments import GaussianStatistics, MomentAccumulator
@@ -25,7 +25,7 @@ def jackknife_error(values: Sequence[float]) -> float:
     return math.sqrt((groups - 1) / groups * float(np.square(array - array.mean()).sum()))
 
 
-def groups_of(count: int, groups: int, seed: int) -> list[Int64[np.ndarray, " rows"]]:
+def random_groups(count: int, groups: int, seed: int) -> list[Int64[np.ndarray, " rows"]]:
     """Cut ``range(count)`` into random groups of equal size, to one row."""
     order = np.random.Generator(np.random.Philox(seed)).permutation(count)
     return [np.sort(part) for part in np.array_split(order, groups)]
@@ -39,9 +39,8 @@ def frechet_error(
 ) -> float:
     """Estimate the standard error of a Frechet distance over the generated samples.
 
-    Cost: one symmetric eigenvalue problem per group, moments once. The reference is held
-    fixed, as it is between the scores that are compared. Groups keep at least two rows out
-    of the remaining samples.
+    Cost: the moments once more, and one symmetric eigenvalue problem per group. The reference
+    is held fixed, as it is between the scores that are compared.
 
     Args:
         features: Generated features; at least ``2 * groups`` rows.
@@ -50,7 +49,7 @@ def frechet_error(
         seed: Seed of the grouping.
     """
     parts = []
-    for rows in groups_of(len(features), groups, seed):
+    for rows in random_groups(len(features), groups, seed):
         part = MomentAccumulator(features.shape[1])
         part.update(features[rows])
         parts.append(part)
@@ -66,10 +65,17 @@ def frechet_error(
 
 
 def share_error(inside: Bool[np.ndarray, " n"]) -> float:
-    """Compute the standard error of a share, resampling the judged side.
+    """Compute the standard error of a share: ``sqrt(p (1 - p) / n)``.
 
-    The limit of the bootstrap over members with the other side's manifold held fixed:
-    ``sqrt(p (1 - p) / n)``. It costs nothing.
+    The limit of the bootstrap over the judged samples, with what judges them held fixed. It
+    costs nothing.
     """
     share = float(inside.mean())
     return math.sqrt(share * (1 - share) / len(inside))
+
+
+def mean_error(values: Float64[np.ndarray, " n"]) -> float | None:
+    """Compute the standard error of a mean; None for a single value. It costs nothing."""
+    if len(values) < 2:
+        return None
+    return float(values.std(ddof=1)) / math.sqrt(len(values))

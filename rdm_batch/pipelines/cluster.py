@@ -75,7 +75,8 @@ def connected(address: str) -> Iterator[ClusterResources]:
             log_to_driver=False,
             **(start_here if address == "local" else {}),
         )
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+    except Exception as error:
+        # Ray raises bare Exception when a node does not come up in time.
         reason = " ".join(str(error).split())[:300]
         raise ClusterError(
             f"Ray at {address}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -105,7 +106,7 @@ def divide_time(entries: Sequence[MeasuredShard], start: float, end: float) -> H
 
 
 def _length(intervals: Sequence[Interval]) -> float:
-    return sum(end - start for start, end in intervals)
+    return math.fsum(end - start for start, end in intervals)
 
 
 def _subtract(intervals: Sequence[Interval], taken: Interval) -> list[Interval]:

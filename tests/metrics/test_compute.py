@@ -4,15 +4,44 @@ import numpy as np
 import pytest
 
 from rdm_batch.errors import MetricError
-from rdm_batch.metrics.compute import SCORE_NAMES, ScoreSettings, compute_scores
+from rdm_batch.metrics.compute import SCORE_NAMES, ScoreSettings, SideData, compute_scores
+from rdm_batch.metrics.frechet import frechet_distance
+from rdm_batch.metrics.inception_score import inception_score
+from rdm_batch.metrics.kernel_distance import kernel_distance
+from rdm_batch.metrics.manifold_scores import manifold_scores
+from rdm_batch.metrics.moments import gaussian_statistics
+from rdm_batch.metrics.novelty import NoveltyDistances
 from rdm_batch.metrics.reference import ReferenceStatistics
-from rdm_batch.metrics.score import difference_of_descriptions
-from tests.metrics.examples import cloud, feature_set
+from rdm_batch.metrics.score import Score, difference_of_descriptions
+from rdm_batch.metrics.tasks import RunHere
+from tests.metrics.examples import cloud, feature_set, layered_set
+from tests.tolerances import MERGED_REL
+
+DIMS = {"2048": 12, "logits_unbiased": 7, "spatial": 9}
 
 
 @pytest.fixture(scope="module")
 def reference() -> ReferenceStatistics:
     return ReferenceStatistics.from_features(feature_set(cloud(300, 12, seed=1)))
+
+
+@pytest.fixture(scope="module")
+def everything() -> list[Score]:
+    """Every score there is, on a small set."""
+    rng = np.random.default_rng(0)
+    novelty = NoveltyDistances(
+        database="db" * 32,
+        neighbors=rng.random(200),
+        nearest=rng.random(200),
+        held_out=rng.random(300),
+    )
+    return compute_scores(
+        layered_set(200, 0, DIMS),
+        ReferenceStatistics.from_features(layered_set(300, 1, DIMS)),
+        SCORE_NAMES,
+        side_data=SideData(cloud(200, 12, seed=5), novelty),
+        partial=True,
+    )
 
 
 def test_scores_come_in_the_order_asked_for(reference: ReferenceStatistics) -> None:
@@ -21,17 +50,83 @@ def test_scores_come_in_the_order_asked_for(reference: ReferenceStatistics) -> N
     assert [score.name for score in scores] == names
 
 
-def test_every_score_says_what_it_depends_on(reference: ReferenceStatistics) -> None:
-    generated = feature_set(cloud(200, 12, seed=0))
-    for score in compute_scores(generated, reference, SCORE_NAMES, partial=True):
-        description = score.description
-        assert description.extractor_digest == generated.extractor.digest
-        assert description.layer == "f"
-        assert (description.num_generated, description.num_reference) == (200, 300)
-        assert description.reference == reference.digest
-        assert description.partial
-        assert score.uncertainty is not None
+def test_every_score_has_value_uncertainty_and_description(everything: list[Score]) -> None:
+    assert tuple(score.name for score in everything) == SCORE_NAMES
+    for score in everything:
+        assert np.isfinite(score.value), score.name
+        assert score.uncertainty is not None, score.name
+        assert score.uncertainty > 0, score.name
         assert score.uncertainty_method
+        assert score.description.extractor_digest == "ab" * 32
+        assert score.description.num_generated == 200
+        assert score.description.partial
+
+
+def test_scores_are_taken_on_their_own_layers(everything: list[Score]) -> None:
+    layers = {score.name: score.description.layer for score in everything}
+    assert layers.pop("is") == "logits_unbiased"
+    assert layers.pop("sfid") == "spatial"
+    assert set(layers.values()) == {"2048"}
+
+
+def test_scores_without_a_reference_do_not_name_one(everything: list[Score]) -> None:
+    alone = {"is", "clip_score", "novelty_neighbors", "novelty_database"}
+    for score in everything:
+        assert (score.description.reference is None) == (score.name in alone), score.name
+        assert (score.description.num_reference is None) == (score.name in alone), score.name
+
+
+def test_a_scorer_gets_what_its_metric_gives(everything: list[Score]) -> None:
+    value = {score.name: score.value for score in everything}
+    generated, reference = cloud(200, 12, seed=0), cloud(300, 12, seed=1)
+    assert value["kid"] == kernel_distance(generated, reference).mean
+    manifold = manifold_scores(generated, reference, 3, 5)
+    assert manifold.precision_recall is not None
+    assert manifold.density_coverage is not None
+    assert value["precision"] == manifold.precision_recall.precision
+    assert value["recall"] == manifold.precision_recall.recall
+    assert value["density"] == manifold.density_coverage.density
+    assert value["coverage"] == manifold.density_coverage.coverage
+    assert value["is"] == inception_score(cloud(200, 7, seed=0)).mean
+    spatial = [gaussian_statistics(cloud(n, 9, seed)) for n, seed in ((200, 0), (300, 1))]
+    assert value["sfid"] == frechet_distance(*spatial)
+
+
+def test_the_number_of_tasks_changes_no_value(everything: list[Score]) -> None:
+    names = ["fid", "kid", "precision", "recall", "density", "coverage"]
+    again = compute_scores(
+        layered_set(200, 0, DIMS),
+        ReferenceStatistics.from_features(layered_set(300, 1, DIMS)),
+        names,
+        ScoreSettings(block_size=37),
+        partial=True,
+        runner=RunHere(5),
+    )
+    before = {score.name: score for score in everything}
+    for score in again:
+        assert score.value == pytest.approx(before[score.name].value, rel=MERGED_REL)
+        assert difference_of_descriptions(score, before[score.name]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("is", "test has no layer 'logits_unbiased'; needed class logits"),
+        ("sfid", "test has no layer 'spatial'; needed spatial features"),
+        ("clip_score", "no prompt embeddings; needed samples with prompts"),
+        ("novelty_database", "the distances it is made of are missing"),
+    ],
+)
+def test_a_score_that_cannot_be_made_says_what_it_needs(
+    reference: ReferenceStatistics, name: str, message: str
+) -> None:
+    with pytest.raises(MetricError, match=f"{name}: {message}"):
+        compute_scores(feature_set(cloud(200, 12, seed=0)), reference, [name])
+
+
+def test_a_score_against_nothing_is_refused() -> None:
+    with pytest.raises(MetricError, match="fid: no reference is given"):
+        compute_scores(feature_set(cloud(200, 12, seed=0)), None, ["fid"])
 
 
 def test_descriptions_tell_what_keeps_scores_apart(reference: ReferenceStatistics) -> None:

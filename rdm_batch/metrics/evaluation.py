@@ -1,0 +1,130 @@
+"""The inputs of one evaluation, as every score sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float32
+
+from rdm_batch.errors import MetricError
+from rdm_batch.metrics.features import FeatureSet
+from rdm_batch.metrics.novelty import NoveltyDistances
+from rdm_batch.metrics.pairwise import DEFAULT_BLOCK_SIZE
+from rdm_batch.metrics.reference import ReferenceStatistics
+from rdm_batch.metrics.resampling import JACKKNIFE_GROUPS
+from rdm_batch.metrics.score import ScoreDescription
+from rdm_batch.metrics.tasks import HERE, TaskRunner
+
+# Layers that one score alone is taken on; the other scores take the first of the other layers.
+LOGITS_LAYER = "logits_unbiased"
+SPATIAL_LAYER = "spatial"
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """Hold what scores may be told besides their inputs.
+
+    Args:
+        k: Neighborhood size of precision and recall.
+        density_k: Neighborhood size of density and coverage.
+        splits: Splits of the Inception Score.
+        subsets: Subsets of the kernel distance.
+        subset_size: Samples of either side in a subset; less where a side has fewer.
+        seed: Seed of splits, subsets and groups.
+        jackknife_groups: Groups left out in turn for uncertainties by jackknife. 0 leaves
+            these uncertainties out.
+        block_size: Rows and columns of one tile; bounds memory, never changes a value.
+    """
+
+    k: int = 3
+    density_k: int = 5
+    splits: int = 10
+    subsets: int = 100
+    subset_size: int = 1000
+    seed: int = 2020
+    jackknife_groups: int = JACKKNIFE_GROUPS
+    block_size: int = DEFAULT_BLOCK_SIZE
+
+
+@dataclass(frozen=True)
+class SideData:
+    """Hold what some scores need besides features of samples and reference.
+
+    Args:
+        texts: Embedding of each sample's prompt by the extractor's own text tower, in the order
+            of the samples. Needed for ``clip_score``.
+        novelty: How far samples are from what they were made from. Needed for the
+            ``novelty_*`` scores.
+    """
+
+    texts: Float32[np.ndarray, "n d"] | None = None
+    novelty: NoveltyDistances | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Hold everything the scores of one evaluation are computed from.
+
+    Args:
+        generated: Features of the samples.
+        reference: Reference of the same extractor, if any.
+        names: Every score wanted; scores of one pass are computed together.
+        settings: Neighborhood sizes, seeds, resampling.
+        side_data: What some scores need besides.
+        partial: Whether the samples are an incomplete set.
+        runner: Where parts are computed.
+    """
+
+    generated: FeatureSet
+    reference: ReferenceStatistics | None
+    names: tuple[str, ...]
+    settings: ScoreSettings
+    side_data: SideData = field(default_factory=SideData)
+    partial: bool = False
+    runner: TaskRunner = HERE
+
+    @property
+    def main_layer(self) -> str:
+        """Return the layer most scores are taken on: the first without a purpose of its own."""
+        layers = self.generated.extractor.layers
+        return next(name for name in layers if name not in (LOGITS_LAYER, SPATIAL_LAYER))
+
+    def need_reference(self, name: str) -> ReferenceStatistics:
+        """Return the reference.
+
+        Raises:
+            MetricError: There is none.
+        """
+        if self.reference is None:
+            raise MetricError(name, "no reference is given", "reference statistics or images")
+        return self.reference
+
+    def describe(
+        self,
+        name: str,
+        layer: str,
+        num_reference: int | None = None,
+        k: int | None = None,
+        seed: int | None = None,
+        with_reference: bool = True,
+        **settings: int | float | str,
+    ) -> ScoreDescription:
+        """Describe a score of this evaluation; arguments as in ``ScoreDescription``."""
+        extractor = self.generated.extractor
+        known = self.reference is not None and with_reference
+        return ScoreDescription(
+            name=name,
+            extractor=extractor.name,
+            extractor_digest=extractor.digest,
+            layer=layer,
+            image_size=extractor.image_size,
+            resize=extractor.resize,
+            reference=self.need_reference(name).digest if known else None,
+            num_generated=len(self.generated),
+            num_reference=num_reference,
+            k=k,
+            seed=seed,
+            settings=settings,
+            partial=self.partial,
+        )

@@ -1,0 +1,58 @@
+"""How far samples are from what they were made from: how much is copied, how much is new.
+
+Distances are ``1 - cosine`` in the space the database is searched in. A sample at distance 0
+of a database entry is, to that encoder, a copy of it. The same distance for held-out images
+says what independent pictures of the same world score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from rdm_batch.metrics.clip_score import row_cosines
+
+
+@dataclass(frozen=True)
+class NoveltyDistances:
+    """Hold distances to the nearest of several things; None for what was not measured.
+
+    Args:
+        database: Digest of the database.
+        neighbors: Of each sample to the nearest of its own conditioning neighbors.
+        nearest: Of each sample to the nearest database entry.
+        nearest_ids: That entry's row id.
+        held_out: Of each held-out image to the nearest database entry.
+    """
+
+    database: str
+    neighbors: Float64[np.ndarray, " n"] | None = None
+    nearest: Float64[np.ndarray, " n"] | None = None
+    nearest_ids: Int64[np.ndarray, " n"] | None = None
+    held_out: Float64[np.ndarray, " m"] | None = None
+
+    def of(self, name: str) -> Float64[np.ndarray, " _"] | None:
+        """Return the distances behind a ``novelty_*`` score."""
+        return {
+            "novelty_neighbors": self.neighbors,
+            "novelty_database": self.nearest,
+            "novelty_held_out": self.held_out,
+        }[name]
+
+
+def neighbor_distances(
+    samples: Float32[np.ndarray, "n d"], neighbors: Float32[np.ndarray, "n k d"]
+) -> Float64[np.ndarray, " n"]:
+    """Compute the distance of each sample to the nearest of its own neighbors.
+
+    Args:
+        samples: Embeddings of the samples.
+        neighbors: Embeddings of the database entries each sample was conditioned on.
+    """
+    distances = np.stack(
+        [1 - row_cosines(samples, neighbors[:, place]) for place in range(neighbors.shape[1])]
+    )
+    nearest: Float64[np.ndarray, " n"] = distances.min(axis=0)
+    return nearest
