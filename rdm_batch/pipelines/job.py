@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Sequence
@@ -10,15 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rdm_batch.engine.conditioner import Conditioner
-from rdm_batch.engine.locations import absolute_locations
 from rdm_batch.engine.preflight import CheckedJob, preflight
 from rdm_batch.engine.worker import ContextSource
 from rdm_batch.pipelines.cluster import (
     ClusterResources,
     connected,
-    default_address,
     describe_nodes,
-    is_submitted_job,
     local_resources,
 )
 from rdm_batch.pipelines.conditioning import build_conditioner
@@ -28,6 +24,7 @@ from rdm_batch.pipelines.heads import start_heads, stop
 from rdm_batch.pipelines.measure import illustrate, measure_recall
 from rdm_batch.pipelines.resources import HeadResources, plan_resources
 from rdm_batch.pipelines.retrievers import ClusterRetriever, start_retrievers
+from rdm_batch.pipelines.submission import default_address, locate
 from rdm_batch.pipelines.summary import latencies, measured_in, throughput
 from rdm_batch.reports.latency import summarize_latencies
 from rdm_batch.reports.progress import Progress
@@ -41,27 +38,11 @@ from rdm_batch.reports.result import (
 )
 from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
 from rdm_batch.reports.table import print_summary
-from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.load import load_job
 from rdm_batch.storage.manifest import ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
 
-OUTPUT_ROOT_VARIABLE = "RDM_BATCH_OUTPUT_ROOT"
 _QUERY_METHOD = "seconds of a search call, as the head waited for it, divided by its queries"
-
-
-def locate(spec: JobSpec) -> JobSpec:
-    """Make the job's relative paths absolute.
-
-    A submitted job runs in a temporary copy of its working folder that Ray deletes: inputs
-    are found there, but a relative output goes below RDM_BATCH_OUTPUT_ROOT, or the home
-    folder of the user Ray runs as.
-    """
-    here = Path.cwd()
-    outputs = (
-        Path(os.environ.get(OUTPUT_ROOT_VARIABLE, Path.home())) if is_submitted_job() else here
-    )
-    return absolute_locations(spec, here, outputs)
 
 
 def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunReport:
