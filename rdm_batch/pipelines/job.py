@@ -25,7 +25,7 @@ from rdm_batch.pipelines.measure import illustrate, measure_recall
 from rdm_batch.pipelines.resources import HeadResources, plan_resources
 from rdm_batch.pipelines.retrievers import ClusterRetriever, start_retrievers
 from rdm_batch.pipelines.submission import default_address, locate
-from rdm_batch.pipelines.summary import latencies, measured_in, throughput
+from rdm_batch.pipelines.summary import latencies, latest_run, measured_in, throughput
 from rdm_batch.reports.latency import summarize_latencies
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.provenance import collect_provenance, process_age_s, software_versions
@@ -51,7 +51,7 @@ def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunRep
     Args:
         path: The job file.
         overrides: ``key.path=value`` strings.
-        address: Ray to use; None chooses (see ``cluster.default_address``).
+        address: Ray to use; None chooses (see ``submission.default_address``).
 
     Raises:
         RdmBatchError: The job cannot run, or could not finish; what was stored stays.
@@ -127,7 +127,9 @@ class _Run:
         sample_set.finish()
         entries = sample_set.entries()
         mine = measured_in(self._id, entries)
-        raw = latencies(mine) or (before.latencies if before else None)
+        # Killed after the last shard and before the report: the entries still tell.
+        known = mine or measured_in(latest_run(entries) or "", entries)
+        raw = latencies(known)
         recall = measure_recall(
             retriever, conditioner, spec.sampling.seed, spec.sampling.num_samples
         )
@@ -149,7 +151,7 @@ class _Run:
                 bytes_written=sum(shard.num_bytes for shard in mine),
                 resumed_shards=len(entries) - len(mine),
             ),
-            throughput=throughput(mine, self._started),
+            throughput=throughput(known, self._started if mine else None),
             start_up=stages_from_milestones(self._milestones),
             retrieval=None
             if raw is None
