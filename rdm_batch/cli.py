@@ -17,6 +17,7 @@ from rdm_batch import __version__
 from rdm_batch.errors import RdmBatchError, SpecError
 
 if TYPE_CHECKING:
+    from rdm_batch.models.checkpoint import CheckpointInfo
     from rdm_batch.retrieval.database import DatabaseManifest
     from rdm_batch.retrieval.index import IndexSettings
 
@@ -32,6 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_database(commands)
     _add_train(commands)
     _add_reference(commands)
+    _add_checkpoint(commands)
+    _add_export(commands)
     return parser
 
 
@@ -312,6 +315,92 @@ def _run_reference_build(args: argparse.Namespace) -> int:
 
     reference = build_reference(args.images, args.out, args.extractor, args.extractor_weights)
     print(f"{args.out}: {reference.source}, {reference.extractor.name}, {reference.digest[:12]}")
+    return 0
+
+
+def _add_checkpoint(commands: Commands) -> None:
+    checkpoint = commands.add_parser("checkpoint", help="look into weights files or convert them")
+    actions = checkpoint.add_subparsers(dest="action", required=True, metavar="ACTION")
+    inspect = actions.add_parser(
+        "inspect",
+        help="say what a weights file holds and whether it fits",
+        description="Compare names and shapes in a weights file with an architecture. Nothing "
+        "in the file is executed. Exits with status 1 when it does not fit.",
+    )
+    inspect.set_defaults(run=_run_checkpoint_inspect)
+    convert = actions.add_parser(
+        "convert",
+        help="write one safetensors file with the architecture inside",
+        description="Keep the weights that sampling uses and drop the rest: optimizer state, the "
+        "other copy, pickled objects.",
+    )
+    convert.add_argument("--out", type=Path, required=True, metavar="FILE")
+    convert.set_defaults(run=_run_checkpoint_convert)
+    for parser in (inspect, convert):
+        parser.add_argument(
+            "uri", metavar="URI", help="safetensors, Lightning checkpoint or state dict"
+        )
+        parser.add_argument(
+            "--preset", metavar="NAME", help="architecture of a published checkpoint"
+        )
+        parser.add_argument(
+            "--architecture", metavar="URI", help="YAML file, or a published config.yaml"
+        )
+        parser.add_argument("--weights", choices=["ema", "raw"], default="ema")
+
+
+def _run_checkpoint_inspect(args: argparse.Namespace) -> int:
+    from rdm_batch.engine.checkpoints import CheckpointRequest, inspect_checkpoint
+
+    request = CheckpointRequest(args.uri, args.preset, args.architecture, args.weights)
+    info = inspect_checkpoint(request)
+    _print_checkpoint(args.uri, info)
+    for problem in info.problems:
+        print(f"  - {problem}")
+    print("  does not fit" if info.problems else "  fits")
+    return 1 if info.problems else 0
+
+
+def _run_checkpoint_convert(args: argparse.Namespace) -> int:
+    from rdm_batch.engine.checkpoints import CheckpointRequest, convert_checkpoint
+
+    request = CheckpointRequest(args.uri, args.preset, args.architecture, args.weights)
+    _print_checkpoint(str(args.out), convert_checkpoint(request, args.out))
+    return 0
+
+
+def _print_checkpoint(uri: str, info: CheckpointInfo) -> None:
+    from rdm_batch.engine.checkpoints import describe_checkpoint
+
+    print(f"checkpoint {uri}")
+    for name, text in describe_checkpoint(info).items():
+        print(f"  {name:<18} {text}")
+
+
+def _add_export(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="give a sample set to other tools",
+        description="Write a sample set as one ADM .npz (arr_0, uint8 NHWC), as a folder of PNG "
+        "files, or as WebDataset tars. Run again, a folder is completed.",
+    )
+    parser.add_argument("samples", metavar="SAMPLES", help="sample set, path or s3://")
+    parser.add_argument("--format", required=True, choices=["adm-npz", "png-folder", "webdataset"])
+    parser.add_argument("--out", required=True, metavar="URI", help="file or folder to write")
+    parser.add_argument(
+        "--allow-partial", action="store_true", help="export an incomplete set as it is"
+    )
+    parser.set_defaults(run=_run_export)
+
+
+def _run_export(args: argparse.Namespace) -> int:
+    from rdm_batch.pipelines.export import export_samples
+
+    written = export_samples(args.samples, args.format, args.out, args.allow_partial)
+    print(
+        f"{args.out}: {written.num_samples:,} samples in {written.num_files:,} "
+        f"file{'s' if written.num_files != 1 else ''}, {written.num_bytes:,} bytes"
+    )
     return 0
 
 

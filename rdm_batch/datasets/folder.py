@@ -16,8 +16,9 @@ class ImageFolder:
     """Serve the PNG, JPEG and WebP files below a folder, nested folders included.
 
     The order is that of the relative paths, character by character, so it is the same on
-    every machine. Hidden files and folders are left out. The item id is the relative
-    path; images in nested folders carry their folder as the attribute ``folder``.
+    every machine. Hidden files and folders are left out; links to folders are not
+    followed. The item id is the relative path; images in nested folders carry their
+    folder as the attribute ``folder``.
 
     Args:
         root: The folder.

@@ -196,13 +196,28 @@ def save_checkpoint(
     problems += [
         f"unsupported type: {name} is {tensor.dtype}"
         for name, tensor in state_dict.items()
-        if tensor.dtype not in _DTYPE_NAMES
+        if not tensor.dtype.is_floating_point or tensor.dtype not in _DTYPE_NAMES
     ]
     if problems:
         raise _cannot_use(path, problems)
-    header: dict[str, Any] = {
-        "__metadata__": {"architecture": architecture.model_dump_json(), "format": FORMAT}
-    }
+    metadata = {"architecture": architecture.model_dump_json(), "format": FORMAT}
+    write_tensors(path, metadata, state_dict)
+
+
+def write_tensors(
+    path: Path, metadata: Mapping[str, str], state_dict: Mapping[str, Tensor]
+) -> None:
+    """Write tensors as a safetensors file.
+
+    Unlike the safetensors library, which orders its header by chance, this gives the same
+    bytes for the same tensors. The file appears under its name once complete.
+
+    Args:
+        path: Where to write; folders are made.
+        metadata: Stored in the header.
+        state_dict: Tensors of any device and memory layout.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     position = 0
     for name in sorted(state_dict):
         tensor = state_dict[name]
@@ -215,6 +230,7 @@ def save_checkpoint(
         position += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
@@ -229,6 +245,7 @@ _DTYPE_NAMES: Final = {
     torch.float16: "F16",
     torch.bfloat16: "BF16",
     torch.float64: "F64",
+    torch.int64: "I64",
 }
 
 
@@ -306,7 +323,7 @@ def _fit_problems(
     if problems:
         closest = _closest_preset(file)
         if closest is not None and PRESETS[closest] != architecture:
-            problems.append(f"the closest preset is {closest}")
+            problems.insert(0, f"the closest preset is {closest}")
     else:
         problems += _content_problems(file, architecture)
     return problems

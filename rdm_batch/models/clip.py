@@ -21,16 +21,16 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError, SpecError
+from rdm_batch.models.checkpoint import FORMAT, write_tensors
 from rdm_batch.specs.clip import ClipArchitecture
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
 
-_FORMAT = "rdm_batch"
 _BATCH = 256
 _CENTERED = (0.5, 0.5, 0.5)
 _PAD = 0
@@ -234,9 +234,8 @@ def save_clip(model: nn.Module, architecture: ClipArchitecture, path: Path) -> N
         name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    metadata = {"format": _FORMAT, "architecture": architecture.model_dump_json()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path, metadata)
+    metadata = {"format": FORMAT, "architecture": architecture.model_dump_json()}
+    write_tensors(path, metadata, state)
 
 
 def pixels_to_clip(
@@ -271,6 +270,18 @@ def encoder_digest(path_or_name: str | Path, weights_path: str | Path | None = N
     return _digest(Path(weights_path), str(path_or_name))
 
 
+def read_word_tokenizer(path: Path) -> WordTokenizer:
+    """Read the tokenizer of an encoder of this package, without its weights.
+
+    Args:
+        path: A safetensors file written by ``save_clip``.
+
+    Raises:
+        CheckpointError: If the file is damaged or something else.
+    """
+    return _word_tokenizer(_read_architecture(path))
+
+
 def _digest(path: Path, *settings: str) -> str:
     if not path.is_file():
         raise CheckpointError(str(path), "no such file", "the encoder's weights")
@@ -284,31 +295,39 @@ def _digest(path: Path, *settings: str) -> str:
 
 
 def _load_small(path: Path, device: str) -> OpenClipEncoder:
-    where = str(path)
     digest = _digest(path)
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        state = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(where, f"not a safetensors file ({error})") from error
-    if metadata.get("format") != _FORMAT:
-        raise CheckpointError(where, "no architecture in its metadata", "a file of `train clip`")
-    try:
-        architecture = ClipArchitecture.model_validate_json(metadata["architecture"])
-    except (KeyError, ValidationError) as error:
-        raise CheckpointError(where, "not an image and text encoder") from error
+    architecture = _read_architecture(path)
     model = build_clip(architecture)
-    _load_strictly(model, {name: _widened(tensor) for name, tensor in state.items()}, where)
+    state = {name: _widened(tensor) for name, tensor in load_file(path).items()}
+    _load_strictly(model, state, str(path))
     return OpenClipEncoder(
         model,
         architecture.name,
         digest,
-        WordTokenizer(architecture.vocabulary, architecture.context_length),
+        _word_tokenizer(architecture),
         _CENTERED,
         _CENTERED,
         device,
     )
+
+
+def _read_architecture(path: Path) -> ClipArchitecture:
+    where = str(path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(where, f"not a safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(where, "no architecture in its metadata", "a file of `train clip`")
+    try:
+        return ClipArchitecture.model_validate_json(metadata["architecture"])
+    except (KeyError, ValidationError) as error:
+        raise CheckpointError(where, "not an image and text encoder") from error
+
+
+def _word_tokenizer(architecture: ClipArchitecture) -> WordTokenizer:
+    return WordTokenizer(architecture.vocabulary, architecture.context_length)
 
 
 def _widened(tensor: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-KeysValues = tuple[Float[Tensor, "sample head key dim"], Float[Tensor, "sample head key dim"]]
+# Heads may differ in number from block to block.
+KeysValues = tuple[Float[Tensor, "sample _ key dim"], Float[Tensor, "sample _ key dim"]]
 
 
 def timestep_embedding(

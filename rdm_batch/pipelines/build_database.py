@@ -14,7 +14,6 @@ from pydantic import JsonValue
 
 from rdm_batch.datasets.source import ImageSource
 from rdm_batch.errors import ClusterError, ImageError, SpecError
-from rdm_batch.pipelines.cluster import connected
 from rdm_batch.pipelines.database_parts import PartFiles, write_shards
 from rdm_batch.pipelines.database_target import DatabaseTarget
 from rdm_batch.pipelines.encode_images import (
@@ -46,7 +45,8 @@ class DatabaseBuild:
         proposal_from: Source of the training set X for the proposal distribution.
         proposal_k: Neighbors counted per image of X.
         workers: Encoders. One runs in this process, more are Ray actors (Ray takes 8 s to
-            start). Never changes the database.
+            start). Changes no row beyond its last digit, where a worker's number of
+            threads moves the encoder's float sums.
         address: Ray address, for more than one worker.
     """
 
@@ -169,6 +169,8 @@ def _joined(build: DatabaseBuild) -> Iterator[None]:
     if build.workers == 1:
         yield
         return
+    from rdm_batch.pipelines.cluster import connected  # imports ray, which takes 2 s
+
     with connected(build.address) as resources:
         if build.workers > resources.num_cpus:
             raise ClusterError(

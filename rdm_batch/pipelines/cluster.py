@@ -18,9 +18,8 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 import ray
 
 from rdm_batch.errors import ClusterError
+from rdm_batch.reports.provenance import describe_machine
 from rdm_batch.reports.result import RayNode
-
-_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,10 @@ class ClusterResources:
     num_gpus: float
 
 
-def default_address() -> str:
-    """Choose ``auto`` inside a submitted job or where RAY_ADDRESS is set, else ``local``."""
-    inside = os.environ.get("RAY_ADDRESS") or is_submitted_job()
-    return "auto" if inside else "local"
-
-
-def is_submitted_job() -> bool:
-    """Tell whether ``ray job submit`` started this process."""
-    return _SUBMITTED in os.environ
+def local_resources() -> ClusterResources:
+    """Say what a Ray started on this machine will offer, without starting it."""
+    machine = describe_machine()
+    return ClusterResources(1, float(machine.num_cores), float(len(machine.gpus)))
 
 
 @contextlib.contextmanager
@@ -68,7 +62,8 @@ def connected(address: str) -> Iterator[ClusterResources]:
             log_to_driver=False,
             **(start_here if address == "local" else {}),
         )
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+    except Exception as error:
+        # Ray raises bare Exception when a node does not come up in time.
         reason = " ".join(str(error).split())[:300]
         raise ClusterError(
             f"Ray at {address}",

@@ -69,7 +69,7 @@ class DatabaseTarget:
         unfinished = self.work / _REQUEST_NAME
         if unfinished.is_file():
             self._refuse_other(json.loads(unfinished.read_bytes()), "an unfinished build")
-        elif self.store.list_objects():
+        elif any(not item.key.startswith(f"{_WORK_FOLDER}/") for item in self.store.list_objects()):
             raise DatabaseError(
                 redact(self.uri), "holds other files", "an empty location", "choose another one"
             )
@@ -111,7 +111,9 @@ class DatabaseTarget:
                 raise DatabaseError(
                     redact(self.uri), "another process is building here", "", "wait for it"
                 ) from problem
-            (self.work / _REQUEST_NAME).write_text(json.dumps(self.request))
+            partial = self.work / f"{_REQUEST_NAME}.partial"
+            partial.write_text(json.dumps(self.request))
+            partial.replace(self.work / _REQUEST_NAME)
             yield
 
     def publish(self, manifest: DatabaseManifest) -> DatabaseManifest:

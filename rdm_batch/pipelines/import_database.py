@@ -59,9 +59,12 @@ class _PublishedParts:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
-        parts = [read_part(path) for path in paths]
-        self.sizes = [len(part.embeddings) for part in parts]
-        self.shapes = {(part.embeddings.shape[1], part.embeddings.dtype.name) for part in parts}
+        self.sizes: list[int] = []
+        self.shapes: set[tuple[int, str]] = set()
+        for path in paths:  # one after the other: published databases exceed the memory
+            embeddings = read_part(path).embeddings
+            self.sizes.append(len(embeddings))
+            self.shapes.add((embeddings.shape[1], embeddings.dtype.name))
 
     def load(self, number: int) -> ShardRows:
         """Load one part."""

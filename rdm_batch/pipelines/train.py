@@ -99,7 +99,12 @@ def _train_autoencoder(spec: AutoencoderTraining, out: Path, resume: bool) -> Pa
     images = _load_images(spec.images, spec.architecture.resolution)
     torch.manual_seed(spec.optimization.seed)
     objective = VqObjective(
-        images, spec.architecture, spec.quantize_from, spec.revive_every, spec.revive_until
+        images,
+        spec.architecture,
+        spec.quantize_from,
+        spec.revive_every,
+        spec.revive_until,
+        spec.freeze_encoder_from,
     )
 
     @torch.inference_mode()

@@ -11,7 +11,10 @@ from jaxtyping import Float, Float32, Float64, Int64
 
 from rdm_batch.errors import DatabaseError
 
-_PAIR_BLOCK = 16_384
+# Values copied to float64 at a time: 16 MB.
+_BLOCK_VALUES = 1 << 21
+# Candidates scored at a time: their float64 copy stays in the processor's cache.
+_CANDIDATE_BLOCK_VALUES = 1 << 17
 
 
 def check_embeddings(
@@ -44,19 +47,26 @@ def _refuse(good: np.ndarray, where: str, first_row: int, found: str, needed: st
         )
 
 
+def _blocks(rows: int, dim: int) -> list[slice]:
+    step = max(1, _BLOCK_VALUES // max(1, dim))
+    return [slice(start, start + step) for start in range(0, rows, step)]
+
+
 def row_norms(embeddings: Float[np.ndarray, "rows dim"]) -> Float64[np.ndarray, " rows"]:
     """Compute Euclidean norms in float64, each from its own row alone."""
-    rows = embeddings.astype(np.float64)
-    norms: Float64[np.ndarray, " rows"] = np.sqrt(np.vecdot(rows, rows))
+    norms = np.empty(len(embeddings))
+    for part in _blocks(*embeddings.shape):
+        rows = embeddings[part].astype(np.float64)
+        norms[part] = np.sqrt(np.vecdot(rows, rows))
     return norms
 
 
 def unit_rows(embeddings: Float[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "rows dim"]:
     """Divide each row by its norm, in blocks so that float64 copies stay small."""
     unit = np.empty(embeddings.shape, dtype=np.float32)
-    for start in range(0, len(embeddings), _PAIR_BLOCK):
-        block = embeddings[start : start + _PAIR_BLOCK].astype(np.float64)
-        unit[start : start + _PAIR_BLOCK] = block / np.sqrt(np.vecdot(block, block))[:, None]
+    for part in _blocks(*embeddings.shape):
+        block = embeddings[part].astype(np.float64)
+        unit[part] = block / np.sqrt(np.vecdot(block, block))[:, None]
     return unit
 
 
@@ -74,10 +84,34 @@ def score_pairs(
     scores = np.empty(len(query_positions), dtype=np.float32)
     queries64 = queries.astype(np.float64)
     query_norms = np.sqrt(np.vecdot(queries64, queries64))
-    for start in range(0, len(scores), _PAIR_BLOCK):
-        part = slice(start, start + _PAIR_BLOCK)
+    for part in _blocks(len(scores), queries.shape[1]):
         rows = embeddings[row_positions[part]].astype(np.float64)
         dots = np.vecdot(queries64[query_positions[part]], rows)
         norms = query_norms[query_positions[part]] * np.sqrt(np.vecdot(rows, rows))
         scores[part] = dots / norms
+    return scores
+
+
+def score_candidates(
+    queries: Float[np.ndarray, "n dim"],
+    embeddings: Float[np.ndarray, "rows dim"],
+    norms: Float64[np.ndarray, " rows"],
+    candidates: Int64[np.ndarray, "n count"],
+) -> Float32[np.ndarray, "n count"]:
+    """Score the same number of rows for each query, to the bit as :func:`score_pairs` does.
+
+    Args:
+        queries: Query rows.
+        embeddings: Database rows.
+        norms: Their norms, of :func:`row_norms`.
+        candidates: Positions of the rows to score for each query.
+    """
+    scores = np.empty(candidates.shape, dtype=np.float32)
+    step = max(1, _CANDIDATE_BLOCK_VALUES // max(1, candidates.shape[1] * queries.shape[1]))
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        block = queries[part].astype(np.float64)
+        rows = embeddings[candidates[part]].astype(np.float64)
+        lengths = np.sqrt(np.vecdot(block, block))[:, None] * norms[candidates[part]]
+        scores[part] = np.vecdot(block[:, None, :], rows) / lengths
     return scores

@@ -10,12 +10,7 @@ from rdm_batch.retrieval.embeddings import check_embeddings, score_pairs, unit_r
 
 _ROW_BLOCK = 8_192
 _QUERY_BLOCK = 256
-SCORE_SLACK = 1e-5
-"""Bound on the error of a float32 inner product of two unit vectors.
-
-It covers dimensions to beyond 4,096 (error about sqrt(dim) * 6e-8). Rows within this
-distance of the k-th best are scored exactly before any of them is dropped.
-"""
+_HALF_ULP = 2.0**-24
 
 
 def exact_top_k(
@@ -48,6 +43,16 @@ def exact_top_k(
     return positions, scores
 
 
+def score_slack(dim: int) -> float:
+    """Bound how far float32 inner products of unit vectors can misplace a row.
+
+    Whatever the order of the sum, the error is at most dim half-ulps (Higham 2002,
+    Accuracy and Stability of Numerical Algorithms, Section 3.1); a few more cover the
+    rounding of the vectors and of the final scores. Two rows may both be off.
+    """
+    return 2 * (dim + 8) * _HALF_ULP
+
+
 def check_k(k: int, rows: int, where: str) -> None:
     """Refuse a number of neighbors outside 1..rows."""
     if not 1 <= k <= rows:
@@ -60,7 +65,7 @@ def _scan(
     embeddings: Float[np.ndarray, "rows dim"], queries: Float[np.ndarray, "n dim"], k: int
 ) -> tuple[Int64[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
     count = len(queries)
-    unit_queries = unit_rows(queries)
+    unit_queries, slack = unit_rows(queries), score_slack(queries.shape[1])
     best_ids = np.full((count, k), -1, dtype=np.int64)
     best_scores = np.full((count, k), -np.inf, dtype=np.float32)
     for start in range(0, len(embeddings), _ROW_BLOCK):
@@ -69,7 +74,7 @@ def _scan(
         threshold = best_scores[:, -1]
         if len(block) >= k:
             threshold = np.maximum(threshold, np.partition(rough, len(block) - k, axis=1)[:, -k])
-        query_positions, row_positions = np.nonzero(rough >= threshold[:, None] - SCORE_SLACK)
+        query_positions, row_positions = np.nonzero(rough >= threshold[:, None] - slack)
         scores = score_pairs(queries, block, query_positions, row_positions)
         best_ids, best_scores = _keep_best(
             np.concatenate([np.repeat(np.arange(count), k), query_positions]),

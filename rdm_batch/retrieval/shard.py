@@ -10,13 +10,13 @@ from jaxtyping import Float, Float32, Int64
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.database import DatabaseManifest, check_files, read_manifest
-from rdm_batch.retrieval.embeddings import check_embeddings, score_pairs, unit_rows
-from rdm_batch.retrieval.exact import SCORE_SLACK, check_k, exact_top_k
+from rdm_batch.retrieval.embeddings import check_embeddings, row_norms, score_candidates, unit_rows
+from rdm_batch.retrieval.exact import check_k, exact_top_k, score_slack
 from rdm_batch.retrieval.index import ShardIndex, build_index, load_index
 from rdm_batch.retrieval.merge import Neighbors, order_by_score
 from rdm_batch.retrieval.tables import read_embeddings, read_thumbnails
 
-_SPARE_CANDIDATES = 32
+_SPARE_CANDIDATES = 16
 
 
 class ShardSearcher:
@@ -46,6 +46,7 @@ class ShardSearcher:
         where: str = "shard",
     ) -> None:
         self._embeddings = embeddings
+        self._norms = row_norms(embeddings)
         self._index = index
         self._thumbnails = thumbnails
         self._where = where
@@ -90,11 +91,10 @@ class ShardSearcher:
     def _best(
         self, queries: Float32[np.ndarray, "n dim"], k: int
     ) -> tuple[Int64[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
-        count = min(self.rows, k + max(k, _SPARE_CANDIDATES))
+        count = min(self.rows, k + _SPARE_CANDIDATES)
         positions, rough, valid = self._index.candidates(unit_rows(queries), count)
-        of_query = np.repeat(np.arange(len(queries)), count)
-        scores = score_pairs(queries, self._embeddings, of_query, positions.ravel())
-        scores = np.where(valid, scores.reshape(positions.shape), -np.inf).astype(np.float32)
+        scores = score_candidates(queries, self._embeddings, self._norms, positions)
+        scores = np.where(valid, scores, np.float32(-np.inf))
         order = order_by_score(positions, scores)[:, :k]
         best_positions = np.take_along_axis(positions, order, axis=1)
         best_scores = np.take_along_axis(scores, order, axis=1)
@@ -102,7 +102,7 @@ class ShardSearcher:
         if self._index.settings.kind == "brute_force" and count < self.rows:
             # A row that is not a candidate scores at most the worst candidate's rough score.
             worst = np.where(valid, rough, np.inf).min(axis=1, initial=np.inf)
-            doubtful |= worst + SCORE_SLACK >= best_scores[:, -1]
+            doubtful |= worst + score_slack(self.dim) >= best_scores[:, -1]
         if doubtful.any():
             best_positions[doubtful], best_scores[doubtful] = exact_top_k(
                 self._embeddings, queries[doubtful], k

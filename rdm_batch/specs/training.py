@@ -75,6 +75,11 @@ class AutoencoderTraining(_Training):
     revive_until: int = Field(
         default=0, ge=0, description="Last step at which code words are moved."
     )
+    freeze_encoder_from: int | None = Field(
+        default=None,
+        gt=0,
+        description="Step from which only codebook and decoder are trained. None means never.",
+    )
 
 
 class RdmTraining(_Training):

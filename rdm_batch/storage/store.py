@@ -34,7 +34,8 @@ class ObjectInfo:
 class Store(ABC):
     """Read and write objects below one root.
 
-    Keys are relative, with forward slashes. A write is complete or has not happened: no
+    Keys are relative, with forward slashes; the empty key is the root itself, where that is
+    an object. A write is complete or has not happened: no
     reader ever sees half an object under its final key. Objects hold no open connection,
     so they pickle, fork and are used from several threads.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rdm_batch.storage.store import Store
+
+_COPY_BYTES = 4 << 20
 
 
 @contextmanager
@@ -21,4 +24,5 @@ def stored_file(store: Store, key: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "object"
         yield path
-        store.write_bytes(key, path.read_bytes())
+        with path.open("rb") as source, store.open_write(key) as target:
+            shutil.copyfileobj(source, target, _COPY_BYTES)

@@ -6,6 +6,8 @@ VQ: van den Oord et al. 2017 (arXiv:1711.00937), with the reconstruction loss
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int64
@@ -32,6 +34,8 @@ class VqObjective:
         quantize_from: First step with quantization.
         revive_every: Steps between moves of unused code words.
         revive_until: Last step at which code words are moved.
+        freeze_encoder_from: Step from which the encoder stays as it is, so that heads can
+            train on its latents while codebook and decoder improve. None means never.
     """
 
     def __init__(
@@ -41,19 +45,22 @@ class VqObjective:
         quantize_from: int,
         revive_every: int,
         revive_until: int,
+        freeze_encoder_from: int | None = None,
     ) -> None:
         self.images = images
         self.network: VqAutoencoder = VqAutoencoder(config)
         self.quantize_from = quantize_from
         self.revive_every = revive_every
         self.revive_until = revive_until
+        self.freeze_encoder_from = math.inf if freeze_encoder_from is None else freeze_encoder_from
 
     def loss(self, step: int, rows: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
         """Compute reconstruction and codebook loss of one batch."""
         if self._revives(step):
             self._revive(generator)
         pixels = self.images.batch(rows)
-        latents = self.network.encode(pixels)
+        with torch.set_grad_enabled(step < self.freeze_encoder_from):
+            latents = self.network.encode(pixels)
         codebook_loss = latents.new_zeros(())
         if step >= self.quantize_from:
             quantized = self.network.quantize(latents)

@@ -12,8 +12,9 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from rdm_batch.errors import CheckpointError
 from rdm_batch.specs.training import Optimization
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What is trained: a network and the loss of one step."""
 
@@ -53,7 +55,7 @@ class TrainingLoop:
         checkpoint: File that holds the state of the run; written atomically.
         preview: Called with the averaged network and the step after each checkpoint, for
             pictures. None makes none.
-        report: Where progress lines go. None means standard error.
+        report: Takes progress lines. None prints them to standard error.
     """
 
     def __init__(
@@ -63,14 +65,14 @@ class TrainingLoop:
         optimization: Optimization,
         checkpoint: Path,
         preview: Callable[[nn.Module, int], None] | None = None,
-        report: TextIO | None = None,
+        report: Callable[[str], None] | None = None,
     ) -> None:
         self.objective = objective
         self.num_images = num_images
         self.optimization = optimization
         self.checkpoint = checkpoint
         self.preview = preview
-        self.report = report or sys.stderr
+        self.report = report or partial(print, file=sys.stderr, flush=True)
         self.step = 0
         self.losses: list[float] = []
         self.averaged = copy.deepcopy(objective.network).requires_grad_(False)
@@ -179,12 +181,10 @@ class TrainingLoop:
     def _print_progress(self, elapsed_s: float, steps_done: int, last: int) -> None:
         recent = self.losses[-self.optimization.log_every :]
         rate = steps_done / elapsed_s
-        print(
+        self.report(
             f"step {self.step:,}/{last:,}  loss {sum(recent) / len(recent):.4f}  "
             f"{rate * self.optimization.batch_size:,.0f} images/s  "
-            f"{(last - self.step) / rate:,.0f} s left",
-            file=self.report,
-            flush=True,
+            f"{(last - self.step) / rate:,.0f} s left"
         )
 
 

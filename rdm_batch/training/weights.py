@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
 from rdm_batch.models.autoencoder import VqAutoencoder
-from rdm_batch.models.checkpoint import FORMAT
+from rdm_batch.models.checkpoint import FORMAT, write_tensors
 from rdm_batch.specs.architecture import VqAutoencoderConfig
 
 _PREFIX = "first_stage_model."
@@ -29,8 +29,7 @@ def halved(network: nn.Module, prefix: str) -> dict[str, Tensor]:
 def save_autoencoder(autoencoder: VqAutoencoder, path: Path) -> None:
     """Write an autoencoder to one safetensors file, numbers in float16."""
     metadata = {"format": FORMAT, "architecture": autoencoder.config.model_dump_json()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(halved(autoencoder, _PREFIX), path, metadata)
+    write_tensors(path, metadata, halved(autoencoder, _PREFIX))
 
 
 def load_autoencoder(path: Path) -> VqAutoencoder:

@@ -125,4 +125,4 @@ def test_wrong_source_is_refused(
         ShapesSource(subset, count, styles)
 
 
-PIXELS_DIGEST = "1769b0dfac876104af7c252c59692d6b28a826e7c2802fea5d3aa17941f87a38"
+PIXELS_DIGEST = "ea40b24b0966d76b8c14b58c2b077fc69c6b5b6efad31fdd9d100d03406a4de7"

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.retrieval.embeddings import check_embeddings, row_norms, score_pairs, unit_rows
+from rdm_batch.retrieval.embeddings import (
+    check_embeddings,
+    row_norms,
+    score_candidates,
+    score_pairs,
+    unit_rows,
+)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -41,6 +47,10 @@ def test_a_pair_scores_the_same_in_any_company(dim: int) -> None:
         for q, r in zip(of_query, of_row, strict=True)
     ]
     np.testing.assert_array_equal(together, np.array(alone))
+    candidates = random.integers(0, 300, (9, 33))
+    pairs = score_pairs(queries, rows, np.repeat(np.arange(9), 33), candidates.ravel())
+    scored = score_candidates(queries, rows, row_norms(rows), candidates)
+    np.testing.assert_array_equal(scored.ravel(), pairs)
 
 
 def test_scores_are_cosines() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.retrieval.exact import exact_top_k, recall_at_k
+from rdm_batch.retrieval.embeddings import score_pairs, unit_rows
+from rdm_batch.retrieval.exact import exact_top_k, recall_at_k, score_slack
 
 Vectors = Callable[..., np.ndarray]
 
@@ -69,3 +70,27 @@ def test_recall_counts_true_neighbors() -> None:
     assert recall_at_k(exact, exact) == 1.0
     with pytest.raises(DatabaseError, match="no queries"):
         recall_at_k(exact[:0], exact[:0])
+
+
+@pytest.mark.parametrize("dim", [4, 64, 512])
+def test_rows_closer_than_rounding_are_still_told_apart(dim: int) -> None:
+    """Scores one float32 step apart, whose float32 products come out in any order."""
+    random = np.random.default_rng(dim)
+    query = random.normal(size=(1, dim))
+    query /= np.linalg.norm(query)
+    rows = np.repeat(query, 3000, axis=0) + 1e-5 * random.normal(size=(3000, dim))
+    rows, query = rows.astype(np.float32), query.astype(np.float32)
+    ids, scores = exact_top_k(rows, query, 40)
+    expected_ids, expected_scores = naive_top_k(rows, query, 40)
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_array_equal(scores, expected_scores)
+
+
+def test_the_slack_bounds_the_error_of_float32_products(vectors: Vectors) -> None:
+    for dim in (8, 512, 2048):
+        rows = vectors(60, dim=dim)
+        unit = unit_rows(rows)
+        products = unit @ unit.T
+        first, second = np.indices(products.shape)
+        exact = score_pairs(rows, rows, first.ravel(), second.ravel()).reshape(products.shape)
+        assert np.abs(products - exact).max() < score_slack(dim) / 2

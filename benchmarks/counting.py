@@ -1,0 +1,133 @@
+"""Count what a computation must do, and measure what the machine can."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Work:
+    """Count what an image needs.
+
+    Attributes:
+        flops: Floating-point operations.
+        num_bytes: Memory traffic if every operation reads its inputs and writes its outputs.
+        weight_bytes: Traffic of the weights alone, each read once an evaluation.
+    """
+
+    flops: float = 0.0
+    num_bytes: float = 0.0
+    weight_bytes: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.flops + other.flops,
+            self.num_bytes + other.num_bytes,
+            self.weight_bytes + other.weight_bytes,
+        )
+
+    def __mul__(self, factor: float) -> Work:
+        return Work(self.flops * factor, self.num_bytes * factor, self.weight_bytes * factor)
+
+    def floor_s(self, machine: Machine) -> float:
+        """Give the shortest time the operations, or reading the weights, can take."""
+        return max(self.flops / machine.flops_per_s, self.weight_bytes / machine.bytes_per_s)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Say what a device was measured to do at best."""
+
+    flops_per_s: float
+    bytes_per_s: float
+
+
+class _ByteCounter(TorchDispatchMode):
+    """Sum the sizes of the inputs and outputs of every operation that is not a mere view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view and "empty" not in func.__name__:
+            for value in torch.utils._pytree.tree_leaves((args, kwargs, out)):
+                if isinstance(value, torch.Tensor):
+                    self.num_bytes += value.numel() * value.element_size()
+        return out
+
+
+def count_work(run: Callable[[], object], network: nn.Module, evaluations: int = 1) -> Work:
+    """Count the work of a computation on tensors of the meta device.
+
+    Args:
+        run: The computation.
+        network: The network it evaluates.
+        evaluations: How often it does.
+    """
+    with FlopCounterMode(display=False) as flops, torch.inference_mode():
+        run()
+    with _ByteCounter() as counter, torch.inference_mode():
+        run()
+    weight_bytes = sum(value.numel() * value.element_size() for value in network.parameters())
+    return Work(
+        float(flops.get_total_flops()), float(counter.num_bytes), float(evaluations * weight_bytes)
+    )
+
+
+def measure_machine(device: str, dtype: torch.dtype, size: int) -> Machine:
+    """Measure the rate of a large matrix product, and of copying a large tensor."""
+    left = torch.randn(size, size, device=device).to(dtype)
+    right = torch.randn(size, size, device=device).to(dtype)
+    product_s = best_time(lambda: left @ right, device, repeats=5)
+    source = torch.zeros(size * size * 16, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copy_s = best_time(lambda: target.copy_(source), device, repeats=5)
+    return Machine(2 * size**3 / product_s, 2 * source.numel() / copy_s)
+
+
+def best_time(run: Callable[[], object], device: str, repeats: int) -> float:
+    """Give the shortest of several timings in seconds, after one that is not counted."""
+    times = []
+    for _ in range(repeats + 1):
+        _synchronize(device)
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            run()
+        _synchronize(device)
+        times.append(time.perf_counter() - begin)
+    return min(times[1:])
+
+
+def _synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def reset_peak_memory(device: str) -> None:
+    """Forget the largest amount of memory used so far."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        # Linux: 5 resets the high-water mark of the resident set.
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_bytes(device: str) -> int:
+    """Give the largest amount of memory used since ``reset_peak_memory``."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status has no VmHWM")

@@ -1,0 +1,279 @@
+"""Time the heads of this package and the published procedure on the same networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import published_procedure as published
+from benchmarks.counting import (
+    Work,
+    best_time,
+    count_work,
+    peak_memory_bytes,
+    reset_peak_memory,
+)
+from rdm_batch.heads.precision import Precision
+from rdm_batch.heads.rarm import RarmHead
+from rdm_batch.heads.rdm import RdmHead
+from rdm_batch.models.networks import RarmNetworks, RdmNetworks
+from rdm_batch.sampling.autoregressive import TokenSampler, draw
+from rdm_batch.sampling.ddim import DdimSolver
+from rdm_batch.sampling.schedules import NoiseSchedule
+from rdm_batch.specs.architecture import Architecture, RarmArchitecture, RdmArchitecture
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure, and how much of it."""
+
+    device: str = "cpu"
+    precision: Precision = "float32"
+    compile: bool = False
+    batch: int = 8
+    guidance_scale: float = 2.0
+    k_nn: int = 4
+    num_steps: int = 100
+    timed_steps: int = 2
+    repeats: int = 2
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one procedure takes for a batch.
+
+    Attributes:
+        procedure: Whose it is.
+        precision: Its arithmetic.
+        num_steps: Solver steps, or tokens, of an image.
+        sample_s: Seconds to draw the latents or codes of the batch.
+        decode_s: Seconds to decode them.
+        work: Counted for one image.
+        peak_memory_bytes: Largest amount of memory in use.
+    """
+
+    procedure: str
+    precision: Precision
+    num_steps: int
+    sample_s: float
+    decode_s: float
+    work: Work
+    peak_memory_bytes: int
+
+
+def measure(architecture: Architecture, settings: Settings) -> list[Measurement]:
+    """Measure the published procedure, then this package's head, on one architecture."""
+    if isinstance(architecture, RdmArchitecture):
+        return [_published_rdm(architecture, settings), _own_rdm(architecture, settings)]
+    return [_published_rarm(architecture, settings), _own_rarm(architecture, settings)]
+
+
+def _normal(shape: tuple[int, ...], device: str) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def _context(architecture: Architecture, settings: Settings, device: str) -> Tensor:
+    return _normal((settings.batch, settings.k_nn, architecture.context_dim), device)
+
+
+def _solver(architecture: RdmArchitecture, settings: Settings) -> DdimSolver:
+    schedule = NoiseSchedule.from_config(architecture.noise_schedule)
+    return DdimSolver(schedule, settings.timed_steps, eta=1.0)
+
+
+def _rdm_networks(architecture: RdmArchitecture, device: str) -> RdmNetworks:
+    with torch.device(device):
+        return RdmNetworks(architecture).eval().requires_grad_(False)
+
+
+def _rarm_networks(architecture: RarmArchitecture, device: str) -> RarmNetworks:
+    with torch.device(device):
+        return RarmNetworks(architecture).eval().requires_grad_(False)
+
+
+def _published_rdm(architecture: RdmArchitecture, settings: Settings) -> Measurement:
+    solver = _solver(architecture, settings)
+
+    def make(networks: RdmNetworks, device: str) -> tuple[Callable[[], Tensor], ...]:
+        context = _context(architecture, settings, device)
+        noise = _normal((settings.batch, *architecture.latent_shape), device)
+        return (
+            lambda: published.sample_latents(
+                networks.unet, solver, settings.guidance_scale, context, noise, lambda step: noise
+            ),
+            lambda: published.decode(networks.autoencoder, noise),
+        )
+
+    return _measure_rdm("published", "float32", make, architecture, settings)
+
+
+def _own_rdm(architecture: RdmArchitecture, settings: Settings) -> Measurement:
+    solver = _solver(architecture, settings)
+
+    def make(networks: RdmNetworks, device: str) -> tuple[Callable[[], Tensor], ...]:
+        compile = settings.compile and device != "meta"
+        head = RdmHead(
+            networks, solver, settings.guidance_scale, device, settings.precision, compile
+        )
+        context = _context(architecture, settings, device)
+        noise = _normal((settings.batch, *architecture.latent_shape), device)
+        return (
+            lambda: head.sample_latents(context, noise, lambda step: noise),
+            lambda: head.decode(noise),
+        )
+
+    return _measure_rdm("this package", settings.precision, make, architecture, settings)
+
+
+def _measure_rdm(
+    procedure: str,
+    precision: Precision,
+    make: Callable[[RdmNetworks, str], tuple[Callable[[], Tensor], ...]],
+    architecture: RdmArchitecture,
+    settings: Settings,
+) -> Measurement:
+    counted = _rdm_networks(architecture, "meta")
+    sample, decode = make(counted, "meta")
+    steps = settings.num_steps / settings.timed_steps
+    work = count_work(sample, counted.unet, settings.timed_steps) * steps
+    work = (work + count_work(decode, counted.autoencoder.decoder)) * (1 / settings.batch)
+    networks = _rdm_networks(architecture, settings.device)
+    sample, decode = make(networks, settings.device)
+    reset_peak_memory(settings.device)
+    return Measurement(
+        procedure,
+        precision,
+        settings.num_steps,
+        best_time(sample, settings.device, settings.repeats) * steps,
+        best_time(decode, settings.device, settings.repeats),
+        work,
+        peak_memory_bytes(settings.device),
+    )
+
+
+def _token_sampler(architecture: RarmArchitecture) -> TokenSampler:
+    return TokenSampler(top_k=min(256, architecture.transformer.vocabulary_out))
+
+
+def _published_rarm(architecture: RarmArchitecture, settings: Settings) -> Measurement:
+    num_tokens = architecture.transformer.num_positions
+    sampler = _token_sampler(architecture)
+    lengths = sorted({1, *(num_tokens * quarter // 4 for quarter in range(1, 5))})
+
+    def next_token(networks: RarmNetworks, length: int, device: str) -> Callable[[], Tensor]:
+        context = _context(architecture, settings, device)
+        noise = torch.ones(settings.batch, architecture.transformer.vocabulary_out, device=device)
+        tokens = torch.ones(settings.batch, length, dtype=torch.int64, device=device)
+
+        def run() -> Tensor:
+            logits = published.guided_logits(
+                networks.transformer, settings.guidance_scale, tokens, context
+            )
+            return draw(sampler.probabilities(logits), noise)
+
+        return run
+
+    def decoder(networks: RarmNetworks, device: str) -> Callable[[], Tensor]:
+        ids = _grid(architecture, settings, device)
+        autoencoder = networks.autoencoder
+        return lambda: published.decode_quantized(autoencoder, autoencoder.quantize.lookup(ids))
+
+    counted = _rarm_networks(architecture, "meta")
+    works = [
+        count_work(next_token(counted, length, "meta"), counted.transformer) for length in lengths
+    ]
+    work = Work(
+        _sum_over_lengths([work.flops for work in works], lengths),
+        _sum_over_lengths([work.num_bytes for work in works], lengths),
+        works[0].weight_bytes * num_tokens,
+    ) + count_work(decoder(counted, "meta"), counted.autoencoder.decoder)
+    networks = _rarm_networks(architecture, settings.device)
+    reset_peak_memory(settings.device)
+    times = [
+        best_time(next_token(networks, length, settings.device), settings.device, 1)
+        for length in lengths
+    ]
+    return Measurement(
+        "published",
+        "float32",
+        num_tokens,
+        _sum_over_lengths(times, lengths),
+        best_time(decoder(networks, settings.device), settings.device, settings.repeats),
+        work * (1 / settings.batch),
+        peak_memory_bytes(settings.device),
+    )
+
+
+def _sum_over_lengths(values: list[float], lengths: list[int]) -> float:
+    """Sum over every length from 1 what is known at a few, by the trapezoid rule."""
+    return float(np.trapezoid(values, lengths)) + (values[0] + values[-1]) / 2
+
+
+def _own_rarm(architecture: RarmArchitecture, settings: Settings) -> Measurement:
+    num_tokens = architecture.transformer.num_positions
+
+    def make(networks: RarmNetworks, device: str) -> tuple[Callable[[], object], ...]:
+        head = RarmHead(
+            networks,
+            _token_sampler(architecture),
+            settings.guidance_scale,
+            device,
+            settings.precision,
+        )
+        context = _context(architecture, settings, device)
+        noise = torch.ones(settings.batch, architecture.transformer.vocabulary_out, device=device)
+        tokens = _grid(architecture, settings, device).flatten(1)
+        return (
+            lambda: head.sample_tokens(context, lambda position: noise),
+            lambda: head.decode(tokens),
+        )
+
+    counted = _rarm_networks(architecture, "meta")
+    sample, decode = make(counted, "meta")
+    work = count_work(sample, counted.transformer, num_tokens)
+    work = work + count_work(decode, counted.autoencoder.decoder)
+    networks = _rarm_networks(architecture, settings.device)
+    sample, decode = make(networks, settings.device)
+    reset_peak_memory(settings.device)
+    return Measurement(
+        "this package",
+        settings.precision,
+        num_tokens,
+        best_time(sample, settings.device, 1),
+        best_time(decode, settings.device, settings.repeats),
+        work * (1 / settings.batch),
+        peak_memory_bytes(settings.device),
+    )
+
+
+def _grid(architecture: RarmArchitecture, settings: Settings, device: str) -> Tensor:
+    size = architecture.latent_size
+    return torch.ones(settings.batch, size, size, dtype=torch.int64, device=device)
+
+
+def decoder_errors(architecture: Architecture, device: str) -> dict[str, float]:
+    """Compare decoding in channels_last and in bfloat16 with float32, relative to its range."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        networks = (
+            RdmNetworks(architecture)
+            if isinstance(architecture, RdmArchitecture)
+            else RarmNetworks(architecture)
+        )
+    decoder = networks.autoencoder.decoder.eval()
+    size = architecture.latent_size
+    features = _normal((1, architecture.autoencoder.latent_channels, size, size), device)
+    with torch.inference_mode():
+        exact = decoder(features)
+        reordered = decoder.to(memory_format=torch.channels_last)(features)
+        rounded = decoder.bfloat16()(features.bfloat16()).float()
+    scale = exact.abs().max()
+    return {
+        "channels_last_max": float((reordered - exact).abs().max() / scale),
+        "bfloat16_max": float((rounded - exact).abs().max() / scale),
+        "bfloat16_mean": float((rounded - exact).abs().mean() / scale),
+    }

@@ -1,0 +1,197 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rdm_batch.datasets.shapes import ShapesSource
+from rdm_batch.datasets.source import ImageItem
+from rdm_batch.errors import CheckpointError, SpecError
+from rdm_batch.models.clip import collect_vocabulary
+from rdm_batch.specs.architecture import NoiseScheduleConfig, UNetConfig, VqAutoencoderConfig
+from rdm_batch.specs.clip import ClipArchitecture
+from rdm_batch.training.autoencoder import VqObjective
+from rdm_batch.training.clip import ClipObjective
+from rdm_batch.training.images import TrainingImages
+from rdm_batch.training.rdm import RdmObjective, encode_latents
+from rdm_batch.training.weights import load_autoencoder, save_autoencoder, unit_scale
+
+AUTOENCODER = VqAutoencoderConfig(
+    channels=4, channel_mult=(1, 1, 2), num_res_blocks=1, resolution=32, latent_channels=3,
+    embed_dim=3, norm_groups=2, codebook_size=32,
+)  # fmt: skip
+UNET = UNetConfig(
+    latent_channels=3, model_channels=8, channel_mult=(1, 2), num_res_blocks=1,
+    attention_downsampling=(2,), head_channels=8, context_dim=6, norm_groups=4,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def images() -> TrainingImages:
+    return TrainingImages.load(ShapesSource("train", 24), 32)
+
+
+def clip_objective(images: TrainingImages) -> ClipObjective:
+    torch.manual_seed(0)
+    architecture = ClipArchitecture(
+        name="tiny", embed_dim=8, vision_width=4, text_width=16, head_width=8, text_layers=1,
+        vocabulary=collect_vocabulary(c for c in images.captions if c),
+    )  # fmt: skip
+    return ClipObjective(images, architecture, max_logit_scale=5.0)
+
+
+class Photographs:
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> ImageItem:
+        image = np.zeros((40, 60, 3), np.uint8)
+        image[:, 6:54] = 200
+        return ImageItem(image, str(index))
+
+
+def test_other_sizes_are_cut_to_their_center() -> None:
+    images = TrainingImages.load(Photographs(), 32)
+    assert images.pixels.shape == (2, 32, 32, 3)
+    assert (images.pixels == 200).all()
+
+
+def test_images_are_scaled_to_minus_one_to_one(images: TrainingImages) -> None:
+    batch = images.batch(torch.tensor([3, 1]))
+    assert batch.shape == (2, 3, 32, 32)
+    back = ((batch + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+    assert torch.equal(back, images.pixels[[3, 1]])
+
+
+def test_contrastive_loss_of_an_untrained_encoder_is_near_chance(images: TrainingImages) -> None:
+    objective = clip_objective(images)
+    loss = objective.loss(0, torch.arange(8), torch.Generator())
+    assert 0.5 * np.log(8) < float(loss.detach()) < 3 * np.log(8)
+
+
+def test_logit_scale_stays_within_its_bound(images: TrainingImages) -> None:
+    objective = clip_objective(images)
+    objective.loss(0, torch.arange(8), torch.Generator())
+    assert objective.network.get_parameter("logit_scale").exp().item() <= 5.0 + 1e-5
+
+
+def test_calibrated_embeddings_have_unit_components_and_the_same_cosines(
+    images: TrainingImages,
+) -> None:
+    objective = clip_objective(images)
+    network = objective.network.eval()
+    pixels = images.batch(torch.arange(24))
+    before = network.encode_image(pixels)
+    objective.calibrate(network)
+    after = network.encode_image(pixels)
+    assert after.square().mean().sqrt().item() == pytest.approx(1.0, rel=1e-4)
+    cosine = torch.nn.functional.cosine_similarity(before, after)
+    assert torch.allclose(cosine, torch.ones(24), atol=1e-5)
+
+
+def test_image_without_caption_is_refused() -> None:
+    bare = TrainingImages.load(Photographs(), 32)
+    architecture = ClipArchitecture(name="tiny", vocabulary=("a",))
+    with pytest.raises(SpecError, match="2 of 2 have no caption"):
+        ClipObjective(bare, architecture, 30.0)
+
+
+def vq_objective(images: TrainingImages) -> VqObjective:
+    torch.manual_seed(0)
+    return VqObjective(images, AUTOENCODER, quantize_from=1, revive_every=2, revive_until=3)
+
+
+def test_first_quantized_step_places_code_words_among_the_latents(images: TrainingImages) -> None:
+    objective = vq_objective(images)
+    before = objective.network.quantize.embedding.weight.clone()
+    objective.loss(0, torch.arange(4), torch.Generator().manual_seed(0))
+    assert torch.equal(objective.network.quantize.embedding.weight, before)
+    objective.loss(1, torch.arange(4), torch.Generator().manual_seed(0))
+    latents = encode_latents(objective.network, images)
+    assert objective.network.quantize.nearest(latents).unique().numel() > 16
+
+
+def test_no_code_word_moves_after_the_last_revival(images: TrainingImages) -> None:
+    objective = vq_objective(images)
+    before = objective.network.quantize.embedding.weight.clone()
+    objective.loss(5, torch.arange(4), torch.Generator().manual_seed(0))
+    assert torch.equal(objective.network.quantize.embedding.weight, before)
+
+
+def test_frozen_encoder_gets_no_gradient_but_the_decoder_does(images: TrainingImages) -> None:
+    torch.manual_seed(0)
+    objective = VqObjective(images, AUTOENCODER, 1, 2, 3, freeze_encoder_from=4)
+    objective.loss(4, torch.arange(4), torch.Generator().manual_seed(0)).backward()
+    network = objective.network
+    assert all(p.grad is None for p in network.encoder.parameters())
+    assert network.quant_conv.weight.grad is None
+    assert network.decoder.conv_out.weight.grad is not None
+    assert network.quantize.embedding.weight.grad is not None
+
+
+def test_saved_autoencoder_reads_back(images: TrainingImages, tmp_path: Path) -> None:
+    autoencoder = vq_objective(images).network
+    path = tmp_path / "weights.safetensors"
+    save_autoencoder(autoencoder, path)
+    loaded = load_autoencoder(path)
+    for name, tensor in autoencoder.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor.half().float())
+
+
+def test_other_files_are_no_autoencoder(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_autoencoder(path)
+    path.write_bytes(b"something else")
+    with pytest.raises(CheckpointError, match="not an autoencoder"):
+        load_autoencoder(path)
+
+
+def rdm_objective(zero_share: float) -> RdmObjective:
+    torch.manual_seed(0)
+    objective = RdmObjective(
+        latents=torch.randn(10, 3, 4, 4),
+        neighbor_ids=torch.arange(30).reshape(10, 3),
+        embeddings=torch.randn(30, 6),
+        unet=UNET,
+        noise_schedule=NoiseScheduleConfig(),
+        k_train=2,
+        zero_share=zero_share,
+    )
+    for parameter in objective.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return objective
+
+
+def test_new_head_starts_at_the_variance_of_noise() -> None:
+    torch.manual_seed(0)
+    objective = RdmObjective(
+        torch.randn(64, 3, 4, 4), torch.zeros(64, 1, dtype=torch.int64), torch.randn(1, 6),
+        UNET, NoiseScheduleConfig(), 1, 0.1,
+    )  # fmt: skip
+    loss = objective.loss(0, torch.arange(64), torch.Generator().manual_seed(0))
+    assert loss.item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_head_sees_the_first_neighbors_only() -> None:
+    objective = rdm_objective(zero_share=0.0)
+    rows = torch.arange(10)
+    first = objective.loss(0, rows, torch.Generator().manual_seed(0))
+    objective._embeddings[2::3] += 1.0
+    third_changed = objective.loss(0, rows, torch.Generator().manual_seed(0))
+    objective._embeddings[1::3] += 1.0
+    second_changed = objective.loss(0, rows, torch.Generator().manual_seed(0))
+    assert torch.equal(first, third_changed)
+    assert not torch.equal(first, second_changed)
+
+
+def test_zero_share_hides_the_neighbors() -> None:
+    objective = rdm_objective(zero_share=1.0)
+    first = objective.loss(0, torch.arange(10), torch.Generator().manual_seed(0))
+    objective._embeddings += 1.0
+    assert torch.equal(first, objective.loss(0, torch.arange(10), torch.Generator().manual_seed(0)))
+
+
+def test_scale_gives_unit_variance() -> None:
+    latents = 3.0 * torch.randn(100, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert (latents * unit_scale(latents)).std().item() == pytest.approx(1.0, rel=1e-3)

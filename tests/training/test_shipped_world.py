@@ -1,0 +1,78 @@
+"""What ships must be usable: encoder, autoencoder and database of the shapes world."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rdm_batch.datasets.shapes import COLORS, SHAPES, ShapesSource
+from rdm_batch.models.checkpoint import load_checkpoint
+from rdm_batch.models.clip import OpenClipEncoder, load_encoder
+from rdm_batch.models.networks import RdmNetworks
+from rdm_batch.models.pixels import to_uint8
+from rdm_batch.retrieval.database import read_manifest
+from rdm_batch.retrieval.local import open_database
+from rdm_batch.specs.architecture import RdmArchitecture
+
+WORLD = Path(__file__).parents[2] / "rdm_batch" / "assets" / "shapes"
+LARGEST_WORLD_BYTES = 20_000_000
+
+
+@pytest.fixture(scope="module")
+def encoder() -> OpenClipEncoder:
+    return load_encoder(WORLD / "clip.safetensors")
+
+
+def test_world_is_small() -> None:
+    sizes = {path.name: path.stat().st_size for path in WORLD.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < LARGEST_WORLD_BYTES
+
+
+def test_encoder_names_shape_and_color_of_unseen_pictures(encoder: OpenClipEncoder) -> None:
+    source = ShapesSource("held_out", 200)
+    pairs = [(shape, color) for shape in SHAPES for color in COLORS]
+    texts = encoder.encode_texts([f"a {color} {shape}" for shape, color in pairs])
+    images = encoder.encode_images([source[i].image for i in range(200)])
+    scores = images @ (texts / np.linalg.norm(texts, axis=1, keepdims=True)).T
+    facts = [source[i].attributes for i in range(200)]
+    right = [
+        pairs[best] == (fact["shape"], fact["color"])
+        for best, fact in zip(scores.argmax(1), facts, strict=True)
+    ]
+    assert np.mean(right) > 0.98
+
+
+def test_images_and_texts_have_one_length(encoder: OpenClipEncoder) -> None:
+    source = ShapesSource("held_out", 100)
+    images = encoder.encode_images([source[i].image for i in range(100)])
+    texts = encoder.encode_texts([source[i].caption or "" for i in range(100)])
+    lengths = [float(np.sqrt(np.square(rows).mean())) for rows in (images, texts)]
+    assert lengths == pytest.approx([1.0, 1.0], abs=0.15)
+
+
+def test_database_belongs_to_the_encoder(encoder: OpenClipEncoder) -> None:
+    manifest = read_manifest(WORLD / "database")
+    assert manifest.encoder.digest == encoder.digest
+    assert (manifest.rows, manifest.dim) == (8_192, encoder.dim)
+
+
+def test_neighbors_of_a_text_show_it(encoder: OpenClipEncoder) -> None:
+    source = ShapesSource("database", 8_192)
+    found = open_database(WORLD / "database").search(encoder.encode_texts(["a blue star"]), 8)
+    facts = [source[int(row)].attributes for row in found.ids[0]]
+    assert {(fact["shape"], fact["color"]) for fact in facts} == {("star", "blue")}
+
+
+def test_autoencoder_keeps_unseen_pictures() -> None:
+    checkpoint = load_checkpoint(WORLD / "rdm.safetensors")
+    assert isinstance(checkpoint.architecture, RdmArchitecture)
+    networks = RdmNetworks(checkpoint.architecture)
+    networks.load_state_dict(checkpoint.state_dict)
+    source = ShapesSource("held_out", 32)
+    pixels = np.stack([source[i].image for i in range(32)])
+    scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.inference_mode():
+        decoded = to_uint8(networks.autoencoder.decode(networks.autoencoder.encode(scaled)))
+    error = np.abs(decoded.numpy().astype(int) - pixels.astype(int)).mean()
+    assert error < 6.0
