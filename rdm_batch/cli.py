@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rdm_batch.models.checkpoint import CheckpointInfo
     from rdm_batch.retrieval.database import DatabaseManifest
     from rdm_batch.retrieval.index import IndexSettings
+    from rdm_batch.specs.job import ExtractorSpec
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_database(commands)
     _add_train(commands)
+    _add_evaluate(commands)
     _add_reference(commands)
     _add_checkpoint(commands)
     _add_export(commands)
@@ -302,19 +304,119 @@ def _add_reference(commands: Commands) -> None:
         "build", help="extract and store the features and moments of reference images"
     )
     build.add_argument(
-        "images", metavar="IMAGES", help="folder or parquet of images, or shapes:SUBSET[:COUNT]"
+        "images",
+        metavar="IMAGES",
+        help="sample set, folder or parquet of images, ADM .npz, or shapes:SUBSET[:COUNT]",
     )
     build.add_argument("--out", required=True, metavar="URI", help="the .npz to write")
-    build.add_argument("--extractor", default="shapes-clip", metavar="NAME")
-    build.add_argument("--extractor-weights", metavar="URI", help="not for shapes-clip")
+    _add_extractor(build)
     build.set_defaults(run=_run_reference_build)
 
 
 def _run_reference_build(args: argparse.Namespace) -> int:
-    from rdm_batch.pipelines.reference import build_reference
+    from rdm_batch.pipelines.evaluation_commands import build_reference
 
-    reference = build_reference(args.images, args.out, args.extractor, args.extractor_weights)
+    reference = build_reference(args.images, args.out, _extractor(args), args.address)
     print(f"{args.out}: {reference.source}, {reference.extractor.name}, {reference.digest[:12]}")
+    return 0
+
+
+def _add_extractor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--extractor",
+        default="shapes-clip",
+        metavar="NAME",
+        help="network whose features are compared: shapes-clip (default), inception-v3-compat, "
+        "vgg16, dinov2-vit-{s,b,l,g}-14, or an open_clip architecture",
+    )
+    parser.add_argument("--extractor-weights", metavar="URI", help="not for shapes-clip")
+    parser.add_argument(
+        "--resize",
+        choices=["tensorflow-bilinear", "clean-bicubic"],
+        help="how images get to the size Inception, VGG16 and DINOv2 see "
+        "(default: tensorflow-bilinear)",
+    )
+    parser.add_argument(
+        "--address",
+        help="Ray to use: local, auto or an address (default: local where the work is worth it)",
+    )
+
+
+def _extractor(args: argparse.Namespace) -> ExtractorSpec:
+    from rdm_batch.specs.job import ExtractorSpec
+
+    return ExtractorSpec(name=args.extractor, weights=args.extractor_weights, resize=args.resize)
+
+
+def _add_evaluate(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="score images against a reference",
+        description="Compute scores of images. SAMPLES and REF are each a sample set, a folder or "
+        "parquet of images, an ADM .npz, or shapes:SUBSET[:COUNT]; REF also what `rdm-batch "
+        "reference build` made. Features are computed once and kept.",
+    )
+    parser.add_argument("samples", metavar="SAMPLES", help="images to score, path or s3://")
+    parser.add_argument("--reference", required=True, metavar="REF", help="what to score against")
+    parser.add_argument(
+        "--scores",
+        nargs="+",
+        default=["fid", "precision", "recall"],
+        metavar="SCORE",
+        help="fid, sfid, kid, is, precision, recall, density, coverage, clip_score, "
+        "novelty_neighbors, novelty_database, novelty_held_out (default: fid precision recall)",
+    )
+    _add_extractor(parser)
+    parser.add_argument("--database", metavar="URI", help="for novelty: where neighbors came from")
+    parser.add_argument("--k", type=int, default=3, help="neighborhood of precision and recall")
+    parser.add_argument("--seed", type=int, default=2020, help="of splits, subsets and groups")
+    parser.add_argument(
+        "--allow-partial", action="store_true", help="score an incomplete set; the scores say so"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here as well")
+    parser.set_defaults(run=_run_evaluate)
+
+
+def _run_evaluate(args: argparse.Namespace) -> int:
+    import json
+
+    from rich.console import Console
+
+    from rdm_batch.engine.evaluation import EvaluationRequest
+    from rdm_batch.metrics.evaluation import ScoreSettings
+    from rdm_batch.pipelines.evaluation_commands import evaluate_images
+    from rdm_batch.reports.result import Score
+    from rdm_batch.reports.table import score_table
+    from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec
+
+    scores = evaluate_images(
+        EvaluationRequest(
+            samples=args.samples,
+            evaluation=EvaluationSpec(
+                reference=args.reference, scores=tuple(args.scores), extractor=_extractor(args)
+            ),
+            database=None if args.database is None else DatabaseSpec(uri=args.database),
+            allow_partial=args.allow_partial,
+            settings=ScoreSettings(k=args.k, seed=args.seed),
+        ),
+        args.address,
+    )
+    if args.json is not None:
+        args.json.write_text(json.dumps([score.model_dump() for score in scores], indent=2) + "\n")
+    Console().print(
+        score_table(
+            tuple(
+                Score.named(
+                    score.name,
+                    score.value,
+                    score.uncertainty,
+                    score.uncertainty_method,
+                    score.description.model_dump(exclude={"name"}),
+                )
+                for score in scores
+            )
+        )
+    )
     return 0
 
 

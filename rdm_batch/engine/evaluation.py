@@ -1,191 +1,190 @@
-"""Features of a sample set, kept beside it, and the scores made from them. No Ray."""
+"""From images of any kind to scores: which features are needed, and what is made of them."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
+from rdm_batch.engine.encoders import load_named_encoder
 from rdm_batch.engine.extractors import extractor_digest
-from rdm_batch.errors import MetricError, SpecError
-from rdm_batch.metrics.compute import SCORE_NAMES, compute_scores
-from rdm_batch.metrics.evaluation import LOGITS_LAYER, SPATIAL_LAYER, ScoreSettings
-from rdm_batch.metrics.features import FeatureExtractor, FeatureSet
+from rdm_batch.engine.features import load_features
+from rdm_batch.engine.image_sets import ImageSet, SampleImages, open_image_set
+from rdm_batch.engine.novelty import measure_novelty, read_neighbor_ids
+from rdm_batch.engine.references import Reference, open_reference
+from rdm_batch.errors import MetricError
+from rdm_batch.metrics.compute import ScoreSettings, SideData, compute_scores
+from rdm_batch.metrics.evaluation import LOGITS_LAYER, SPATIAL_LAYER
+from rdm_batch.metrics.features import FeatureSet
+from rdm_batch.metrics.networks import NETWORK_NAMES
+from rdm_batch.metrics.novelty import NoveltyDistances
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.metrics.score import Score
-from rdm_batch.specs.job import EvaluationSpec, JobSpec
-from rdm_batch.storage.manifest import ShardEntry, shard_name
-from rdm_batch.storage.object_store import local_path
-from rdm_batch.storage.png import decode_png
-from rdm_batch.storage.sample_set import SampleSet
-from rdm_batch.storage.temporary import stored_file
+from rdm_batch.metrics.tasks import HERE, TaskRunner
+from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec
 
-JOB_SCORES = tuple(
-    name for name in SCORE_NAMES if name != "clip_score" and not name.startswith("novelty")
-)
-"""Scores a job can ask for: those made from the features of samples and reference alone."""
-FEATURES_FOLDER = "_features"
-_DEFAULTS = ScoreSettings()
-_LEAST_SAMPLES = {
-    "precision": _DEFAULTS.k + 1,
-    "recall": _DEFAULTS.k + 1,
-    "density": _DEFAULTS.density_k + 1,
-    "coverage": _DEFAULTS.density_k + 1,
-    "is": _DEFAULTS.splits,
-}
-_NEED_FEATURES = ("precision", "recall", "density", "coverage", "kid")
-"""Scores that compare single samples with single reference images, not moments."""
-_NEED_LAYER = {"is": LOGITS_LAYER, "sfid": SPATIAL_LAYER}
+_SPECIAL_LAYERS = {"is": LOGITS_LAYER, "sfid": SPATIAL_LAYER}
+_NEED_NO_REFERENCE = ("is", "clip_score", "novelty_neighbors", "novelty_database")
+
+Extract = Callable[[ImageSet, ExtractorSpec], None]
+"""Make sure that the features of every part of a set are stored."""
 
 
-def load_reference(uri: str) -> ReferenceStatistics:
-    """Load a reference from anywhere.
-
-    Raises:
-        MetricError: It is missing, damaged or something else.
-    """
-    return ReferenceStatistics.load(local_path(uri, error=MetricError))
-
-
-def score_problems(spec: JobSpec) -> Iterator[SpecError]:
-    """List the scores a job asks for that are not known, or that need a larger set."""
-    if spec.evaluation is None:
-        return
-    for name in spec.evaluation.scores:
-        if name not in JOB_SCORES:
-            close = difflib.get_close_matches(name, JOB_SCORES, n=1)
-            yield SpecError(
-                "evaluation.scores",
-                f"{name!r} is not a score of a job",
-                f"one of {', '.join(JOB_SCORES)}",
-                f"did you mean {close[0]}?" if close else "",
-            )
-        least = _LEAST_SAMPLES.get(name, 2)
-        if spec.sampling.num_samples < least:
-            yield SpecError(
-                "sampling.num_samples",
-                f"is {spec.sampling.num_samples}, too few for the score {name!r}",
-                f"at least {least}",
-            )
-
-
-def check_extractor(spec: JobSpec) -> str | None:
-    """Give the digest of a job's feature extractor; None where the job computes no scores.
-
-    Raises:
-        RdmBatchError: Its weights are not named or not there.
-    """
-    if spec.evaluation is None:
-        return None
-    return extractor_digest(spec.evaluation.extractor.name, spec.evaluation.extractor.weights)
-
-
-def check_reference(spec: JobSpec, extractor: str | None) -> None:
-    """Check that the features of a finished set can be compared with the reference.
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """Say what is to be judged, against what, and how.
 
     Args:
-        spec: The job.
-        extractor: Digest of its feature extractor; None where that has not been found.
-
-    Raises:
-        MetricError: The reference is missing or damaged, belongs to another extractor, or
-            lacks what a score needs.
-    """
-    evaluation = spec.evaluation
-    if evaluation is None:
-        return
-    reference = load_reference(evaluation.reference)
-    if extractor is not None and reference.extractor.digest != extractor:
-        raise MetricError(
-            f"evaluation.reference {evaluation.reference}",
-            f"holds features of {reference.extractor.name} "
-            f"(digest {reference.extractor.digest[:12]}), but evaluation.extractor is "
-            f"{evaluation.extractor.name} (digest {extractor[:12]})",
-            "one extractor on both sides",
-            "build the reference again, or name its extractor",
-        )
-    for name in evaluation.scores:
-        layer = _NEED_LAYER.get(name)
-        if layer is not None and layer not in reference.extractor.layers:
-            raise MetricError(
-                "evaluation.scores",
-                f"{name!r} is made from the layer {layer!r}, which {reference.extractor.name} "
-                "does not have",
-                "inception-v3-compat as extractor",
-                f"name it in evaluation.extractor, or leave out {name}",
-            )
-    needy = [name for name in evaluation.scores if name in _NEED_FEATURES]
-    if needy and not reference.features:
-        raise MetricError(
-            f"evaluation.reference {evaluation.reference}",
-            f"holds moments but no features, which the score {needy[0]!r} needs",
-            "the features of the reference images",
-            f"build it again with its features kept, or leave out {', '.join(needy)}",
-        )
-
-
-def features_key(digest: str, entry: ShardEntry) -> str:
-    """Name the features of a shard, below the root of its set.
-
-    The shard's own digest is part of the name: features of other samples never match.
-    """
-    name = f"{shard_name(entry.shard)}-{entry.sha256[:16]}.npz"
-    return f"{FEATURES_FOLDER}/{digest[:16]}/{name}"
-
-
-def shards_without_features(sample_set: SampleSet, digest: str) -> list[ShardEntry]:
-    """List the shards whose features are not stored yet."""
-    stored = {item.key for item in sample_set.store.list_objects(FEATURES_FOLDER)}
-    return [e for e in sample_set.entries() if features_key(digest, e) not in stored]
-
-
-def extract_shard(sample_set: SampleSet, entry: ShardEntry, extractor: FeatureExtractor) -> None:
-    """Compute the features of one shard and store them beside the set.
-
-    Args:
-        sample_set: The set.
-        entry: The shard.
-        extractor: What computes them.
-    """
-    where = sample_set.store.child_uri(entry.file)
-    parts, ids = [], []
-    for batch in sample_set.iter_batches(["sample_index", "image"], [entry.shard]):
-        ids += batch.column("sample_index").to_pylist()
-        images = [decode_png(row["bytes"]) for row in batch.column("image").to_pylist()]
-        parts.append(extractor.extract(np.stack(images)))
-    layers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    features = FeatureSet(extractor.description, np.array(ids, dtype=np.int64), layers, where)
-    key = features_key(extractor.description.digest, entry)
-    with stored_file(sample_set.store, key) as path:
-        features.save(path)
-
-
-def load_features(sample_set: SampleSet, digest: str) -> FeatureSet:
-    """Read the stored features of a whole set.
-
-    Raises:
-        MetricError: Features of a shard are missing or damaged.
-    """
-    uri = sample_set.uri
-    parts = [
-        FeatureSet.load(local_path(f"{uri}/{features_key(digest, entry)}", error=MetricError))
-        for entry in sample_set.entries()
-    ]
-    return FeatureSet.concatenate(parts, uri)
-
-
-def score_set(uri: str, evaluation: EvaluationSpec) -> Sequence[Score]:
-    """Compute the scores of a set whose features are stored.
-
-    Args:
-        uri: The sample set.
+        samples: Images, as ``open_image_set`` takes them.
         evaluation: Reference, scores and extractor.
+        database: Where the samples' neighbors came from. None where novelty is not asked for.
+        allow_partial: Accept a sample set with missing shards; scores say so.
+        settings: Neighborhood sizes, seeds, resampling.
+    """
+
+    samples: str
+    evaluation: EvaluationSpec
+    database: DatabaseSpec | None = None
+    allow_partial: bool = False
+    settings: ScoreSettings = field(default_factory=ScoreSettings)
+
+
+def evaluate(
+    request: EvaluationRequest, extract: Extract, runner: TaskRunner = HERE
+) -> list[Score]:
+    """Compute scores of images; features that are stored are not computed again.
+
+    Args:
+        request: What to judge and how.
+        extract: Computes missing features.
+        runner: Where parts of large scores are computed.
+
+    Returns:
+        One score per name, in the order of the names.
 
     Raises:
-        MetricError: Features are missing, or the reference lacks what a score needs.
+        RdmBatchError: The images or the reference cannot be used, or a score cannot be made
+            from them.
     """
-    extractor = evaluation.extractor
-    digest = extractor_digest(extractor.name, extractor.weights)
-    features = load_features(SampleSet.open(uri), digest)
-    return compute_scores(features, load_reference(evaluation.reference), evaluation.scores)
+    samples = open_image_set(request.samples, request.allow_partial)
+    reference = open_reference(request.evaluation.reference)
+    found: dict[str, Score] = {}
+    for extractor, names in _by_extractor(request):
+        group = _Group(request, samples, reference, extractor, tuple(names), extract, runner)
+        found |= {score.name: score for score in group.scores()}
+    return [found[name] for name in request.evaluation.scores]
+
+
+def _by_extractor(request: EvaluationRequest) -> Iterator[tuple[ExtractorSpec, list[str]]]:
+    """Group scores by the network they need: novelty is measured where the database is searched."""
+    own = request.evaluation.extractor
+    encoder = None if request.database is None else request.database.encoder
+    # A job without prompts need not name the database's encoder; its own may be the same.
+    searched = own if encoder is None else ExtractorSpec(name=encoder.name, weights=encoder.weights)
+    groups: dict[ExtractorSpec, list[str]] = {}
+    for name in request.evaluation.scores:
+        if name.startswith("novelty") or (name == "clip_score" and own.name in NETWORK_NAMES):
+            groups.setdefault(searched, []).append(name)
+        else:
+            groups.setdefault(own, []).append(name)
+    yield from groups.items()
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Scores of one evaluation that are made from features of one extractor."""
+
+    request: EvaluationRequest
+    samples: ImageSet
+    reference: Reference
+    extractor: ExtractorSpec
+    names: tuple[str, ...]
+    extract: Extract
+    runner: TaskRunner
+
+    def scores(self) -> list[Score]:
+        digest = extractor_digest(self.extractor)
+        unused = {layer for name, layer in _SPECIAL_LAYERS.items() if name not in self.names}
+        generated = self._features(self.samples, digest, unused)
+        statistics = self._statistics(generated, digest, unused)
+        return compute_scores(
+            generated,
+            statistics,
+            self.names,
+            self.request.settings,
+            SideData(texts=self._texts(), novelty=self._novelty(generated, statistics)),
+            self.samples.partial,
+            self.runner,
+        )
+
+    def _features(self, images: ImageSet, digest: str, unused: set[str]) -> FeatureSet:
+        self.extract(images, self.extractor)
+        return load_features(images, digest, unused)
+
+    def _statistics(
+        self, generated: FeatureSet, digest: str, unused: set[str]
+    ) -> ReferenceStatistics | None:
+        if all(name in _NEED_NO_REFERENCE for name in self.names):
+            return None
+        images = self.reference.images
+        features = None if images is None else self._features(images, digest, unused)
+        return self.reference.finish(generated.extractor, features)
+
+    def _texts(self) -> Float32[np.ndarray, "n d"] | None:
+        if "clip_score" not in self.names:
+            return None
+        if self.extractor.name in NETWORK_NAMES:
+            raise MetricError(
+                "clip_score",
+                f"{self.extractor.name} reads no texts",
+                "an image-text encoder, as extractor or as the database's encoder",
+            )
+        prompts = [row["prompt"] for row in _rows(self.samples, "prompt", "clip_score")]
+        if any(prompt is None for prompt in prompts):
+            raise MetricError(
+                f"clip_score of {self.samples.uri}",
+                f"{prompts.count(None):,} of {len(prompts):,} samples have no prompt",
+                "samples made from text",
+                "leave clip_score out",
+            )
+        distinct = sorted(set(prompts))
+        encoder = load_named_encoder(self.extractor.name, self.extractor.weights)
+        rows = encoder.encode_texts(distinct)
+        texts: Float32[np.ndarray, "n d"] = rows[np.searchsorted(distinct, prompts)]
+        return texts
+
+    def _novelty(
+        self, generated: FeatureSet, statistics: ReferenceStatistics | None
+    ) -> NoveltyDistances | None:
+        if not any(name.startswith("novelty") for name in self.names):
+            return None
+        if self.request.database is None or not isinstance(self.samples, SampleImages):
+            raise MetricError(
+                f"novelty of {self.samples.uri}",
+                "it is not known which database the samples were made from",
+                "a sample set and its database",
+                "name the database, or leave the novelty scores out",
+            )
+        held_out = None
+        if "novelty_held_out" in self.names and statistics is not None:
+            held_out = statistics.rows(next(iter(generated.layers)))
+        return measure_novelty(
+            self.request.database.uri,
+            generated.extractor.digest,
+            next(iter(generated.layers.values())),
+            read_neighbor_ids(self.samples.sample_set),
+            held_out,
+            self.runner,
+        )
+
+
+def _rows(images: ImageSet, column: str, score: str) -> list[dict[str, Any]]:
+    if not isinstance(images, SampleImages):
+        raise MetricError(
+            f"{score} of {images.uri}", "images alone", "a sample set, which knows its prompts"
+        )
+    batches = images.sample_set.iter_batches([column])
+    return [row for batch in batches for row in batch.to_pylist()]

@@ -2,24 +2,62 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rdm_batch.engine.encoders import load_named_encoder, named_encoder_digest
+from rdm_batch.errors import MetricError
 from rdm_batch.metrics.features import EncoderFeatures, FeatureExtractor
+from rdm_batch.metrics.networks import NETWORK_NAMES, describe_network, load_network_extractor
+from rdm_batch.metrics.resize import TENSORFLOW_BILINEAR
+from rdm_batch.specs.job import ExtractorSpec
+from rdm_batch.storage.object_store import local_path
 
 
-def load_extractor(name: str, weights: str | None, device: str = "cpu") -> FeatureExtractor:
+def load_extractor(spec: ExtractorSpec, device: str = "cpu") -> FeatureExtractor:
     """Load a feature extractor.
 
     Args:
-        name: ``shapes-clip`` or an open_clip architecture.
-        weights: URI of its weights; None for what ships with this package.
+        spec: Its name, weights and resize.
         device: Where to compute.
 
     Raises:
-        RdmBatchError: The weights are missing or not what the extractor needs.
+        RdmBatchError: The weights are missing or not what the extractor needs, or its resize
+            cannot be chosen.
     """
-    return EncoderFeatures(load_named_encoder(name, weights, device))
+    if spec.name in NETWORK_NAMES:
+        return load_network_extractor(
+            spec.name, _weights(spec), spec.resize or TENSORFLOW_BILINEAR, device
+        )
+    _refuse_resize(spec)
+    return EncoderFeatures(load_named_encoder(spec.name, spec.weights, device))
 
 
-def extractor_digest(name: str, weights: str | None) -> str:
+def extractor_digest(spec: ExtractorSpec) -> str:
     """Identify an extractor without loading it; arguments as ``load_extractor``."""
-    return named_encoder_digest(name, weights)
+    if spec.name in NETWORK_NAMES:
+        return describe_network(
+            spec.name, _weights(spec), spec.resize or TENSORFLOW_BILINEAR
+        ).digest
+    _refuse_resize(spec)
+    return named_encoder_digest(spec.name, spec.weights)
+
+
+def _weights(spec: ExtractorSpec) -> Path | None:
+    return None if spec.weights is None else local_path(spec.weights, error=MetricError)
+
+
+def resize_of(spec: ExtractorSpec) -> str | None:
+    """Name the resize of an extractor; None for image-text encoders, which have their own."""
+    if spec.name not in NETWORK_NAMES:
+        return None
+    return spec.resize or TENSORFLOW_BILINEAR
+
+
+def _refuse_resize(spec: ExtractorSpec) -> None:
+    if spec.resize is not None:
+        raise MetricError(
+            f"extractor {spec.name}",
+            f"resize {spec.resize!r} is asked for, but an image-text encoder has its own",
+            "no resize",
+            "leave it out",
+        )

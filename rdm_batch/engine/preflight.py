@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rdm_batch.engine.check_database import check_database, check_encoder, conditioning_problems
+from rdm_batch.engine.check_evaluation import check_extractor, check_reference, score_problems
 from rdm_batch.engine.check_model import CheckedModel, check_model
 from rdm_batch.engine.encoders import check_texts
-from rdm_batch.engine.evaluation import check_extractor, check_reference, score_problems
 from rdm_batch.engine.identity import ContentDigests, identity_digest, job_identity
 from rdm_batch.engine.plan import ShardRange, plan_shards
 from rdm_batch.engine.prompts import Prompts, read_prompts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -16,6 +16,7 @@ from rdm_batch.metrics.moments import require_finite
 from rdm_batch.metrics.npz import read_npz, write_npz
 
 _FORMAT = "rdm_batch features 1"
+_LAYER = "layer."
 
 
 class ExtractorDescription(BaseModel):
@@ -77,7 +78,7 @@ class EncoderFeatures:
     LAYER = "embedding"
 
     def __init__(self, encoder: ImageEncoder) -> None:
-        self._encoder = encoder
+        self.encoder = encoder
         self._description = ExtractorDescription(
             name=encoder.name,
             digest=encoder.digest,
@@ -95,7 +96,7 @@ class EncoderFeatures:
         self, images: UInt8[np.ndarray, "n height width 3"]
     ) -> dict[str, Float32[np.ndarray, "n _"]]:
         """Compute one embedding per image."""
-        return {self.LAYER: self._encoder.encode_images(list(images))}
+        return {self.LAYER: self.encoder.encode_images(list(images))}
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class FeatureSet:
     Args:
         extractor: What computed them.
         ids: Sample index, or position in the source, of each row.
-        layers: Features by layer.
+        layers: Features by layer; some or all of the extractor's.
         source: Where the images came from, for messages.
     """
 
@@ -118,11 +119,11 @@ class FeatureSet:
         """Check shapes and values.
 
         Raises:
-            MetricError: Layers, widths or row counts differ from the description, an id
-                occurs twice, or a value is not finite.
+            MetricError: A layer or its width is not in the description, row counts differ, an
+                id occurs twice, or a value is not finite.
         """
         widths = {name: features.shape[1] for name, features in self.layers.items()}
-        if widths != self.extractor.layers:
+        if not widths.items() <= self.extractor.layers.items():
             raise MetricError(self.source, f"feature layers {widths}", f"{self.extractor.layers}")
         unique, counts = np.unique(self.ids, return_counts=True)
         if len(unique) != len(self.ids):
@@ -180,22 +181,31 @@ class FeatureSet:
 
     def save(self, path: Path) -> None:
         """Write one ``.npz`` without pickles."""
-        arrays = {f"layer.{name}": features for name, features in self.layers.items()}
+        arrays = {f"{_LAYER}{name}": features for name, features in self.layers.items()}
         header = {"extractor": self.extractor.model_dump(), "source": self.source}
         write_npz(path, _FORMAT, header, {"ids": self.ids} | arrays)
 
     @classmethod
-    def load(cls, path: Path) -> FeatureSet:
+    def load(cls, path: Path, without: Collection[str] = ()) -> FeatureSet:
         """Read what ``save`` wrote.
+
+        Args:
+            path: The file.
+            without: Layers that are not read.
 
         Raises:
             MetricError: The file is missing, damaged or something else.
         """
-        header, arrays = read_npz(path, _FORMAT, "delete it to have the features computed again")
-        layers = {
-            name.removeprefix("layer."): array
+
+        def wanted(name: str) -> bool:
+            return name.removeprefix(_LAYER) not in without
+
+        action = "delete it to have the features computed again"
+        header, arrays = read_npz(path, _FORMAT, action, wanted)
+        found = {
+            name.removeprefix(_LAYER): array
             for name, array in arrays.items()
-            if name.startswith("layer.")
+            if name.startswith(_LAYER)
         }
         extractor = ExtractorDescription.model_validate(header["extractor"])
-        return cls(extractor, arrays["ids"], layers, header["source"])
+        return cls(extractor, arrays["ids"], found, header["source"])

@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
-
-from rdm_batch.metrics.clip_score import row_cosines
+from jaxtyping import Float64, Int64
 
 
 @dataclass(frozen=True)
@@ -40,19 +38,3 @@ class NoveltyDistances:
             "novelty_database": self.nearest,
             "novelty_held_out": self.held_out,
         }[name]
-
-
-def neighbor_distances(
-    samples: Float32[np.ndarray, "n d"], neighbors: Float32[np.ndarray, "n k d"]
-) -> Float64[np.ndarray, " n"]:
-    """Compute the distance of each sample to the nearest of its own neighbors.
-
-    Args:
-        samples: Embeddings of the samples.
-        neighbors: Embeddings of the database entries each sample was conditioned on.
-    """
-    distances = np.stack(
-        [1 - row_cosines(samples, neighbors[:, place]) for place in range(neighbors.shape[1])]
-    )
-    nearest: Float64[np.ndarray, " n"] = distances.min(axis=0)
-    return nearest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from rdm_batch.errors import MetricError
 
-_HEADER = "header"
+HEADER = "header"
 
 
 def write_npz(
@@ -26,13 +27,16 @@ def write_npz(
         arrays: Arrays by name, any name but ``header``.
     """
     text = json.dumps({"format": file_format} | header)
-    members: dict[str, np.ndarray] = {_HEADER: np.array(text)} | arrays
+    members: dict[str, np.ndarray] = {HEADER: np.array(text)} | arrays
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **members)
 
 
 def read_npz(
-    path: Path, file_format: str, action: str
+    path: Path,
+    file_format: str,
+    action: str,
+    wanted: Callable[[str], bool] = lambda _: True,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Read what ``write_npz`` wrote.
 
@@ -40,16 +44,18 @@ def read_npz(
         path: File to read.
         file_format: Format it must have.
         action: What the user can do when it does not.
+        wanted: Which arrays to read.
 
     Raises:
         MetricError: The file is missing, damaged, holds pickles or has another format.
     """
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            header = json.loads(str(file[_HEADER]))
+            header = json.loads(str(file[HEADER]))
             if header.pop("format") != file_format:
                 raise ValueError("another format")
-            return header, {name: file[name] for name in file.files if name != _HEADER}
+            names = [name for name in file.files if name != HEADER and wanted(name)]
+            return header, {name: file[name] for name in names}
     except (
         *(OSError, EOFError, zipfile.BadZipFile),
         # What numpy and json raise on files that are something else altogether.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from jaxtyping import Float32
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
 from rdm_batch.metrics.moments import GaussianStatistics, gaussian_statistics
-from rdm_batch.metrics.npz import read_npz, write_npz
+from rdm_batch.metrics.npz import HEADER, read_npz, write_npz
 
 _FORMAT = "rdm_batch reference 1"
 
@@ -120,6 +121,14 @@ class ReferenceStatistics:
         }
         extractor = ExtractorDescription.model_validate(header["extractor"])
         return cls(extractor, header["source"], moments, features, header["digest"])
+
+
+def is_reference(path: Path) -> bool:
+    """Say whether a file was written by ``ReferenceStatistics.save``, judging by its members."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return f"{HEADER}.npy" in archive.namelist()
 
 
 def _digest(layers: dict[str, Float32[np.ndarray, "n _"]]) -> str:

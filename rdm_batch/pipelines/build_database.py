@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from rdm_batch.datasets.source import ImageSource
+from rdm_batch.engine.image_sources import open_images
 from rdm_batch.errors import ClusterError, ImageError, SpecError
 from rdm_batch.pipelines.database_parts import PartFiles, write_shards
 from rdm_batch.pipelines.database_target import DatabaseTarget
@@ -22,7 +23,6 @@ from rdm_batch.pipelines.encode_images import (
     ImageEncoder,
     encode_source,
 )
-from rdm_batch.pipelines.image_sources import open_images
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, EncoderRecord, SourceRecord
 from rdm_batch.retrieval.index import IndexSettings

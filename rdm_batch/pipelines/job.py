@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rdm_batch.engine.conditioner import Conditioner
+from rdm_batch.engine.evaluation import EvaluationRequest
 from rdm_batch.engine.preflight import CheckedJob, preflight
 from rdm_batch.engine.worker import ContextSource
 from rdm_batch.pipelines.cluster import (
@@ -175,7 +176,8 @@ class _Run:
         if spec.evaluation is None:
             return ()
         stage = progress.stage("evaluate", spec.sampling.num_samples, "samples")
-        scores = run_evaluation(spec.output.uri, spec.evaluation, stage.advance)
+        request = EvaluationRequest(spec.output.uri, spec.evaluation, spec.database)
+        scores = run_evaluation(request, stage.advance)
         stage.finish()
         return tuple(
             Score.named(

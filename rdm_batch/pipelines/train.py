@@ -13,6 +13,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
+from rdm_batch.engine.image_sources import open_images
 from rdm_batch.errors import DatabaseError, SpecError
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.autoencoder import VqAutoencoder
@@ -20,7 +21,6 @@ from rdm_batch.models.checkpoint import save_checkpoint
 from rdm_batch.models.clip import ImageTextEncoder, collect_vocabulary, load_encoder, save_clip
 from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.models.pixels import to_uint8
-from rdm_batch.pipelines.image_sources import open_images
 from rdm_batch.retrieval.database import read_manifest
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.retrieval.tables import read_embeddings

@@ -69,7 +69,7 @@ def summary(report: RunReport) -> list[RenderableType]:
         table.add_row("per batch", *_latency_cells(report.retrieval.per_batch))
         blocks.append(table)
     if report.scores:
-        blocks.append(_scores(report.scores))
+        blocks.append(score_table(report.scores))
     if report.warnings:
         warnings = [Text(f"Warning: {printable(text)}", "yellow") for text in report.warnings]
         blocks.append(Group(*warnings))
@@ -165,7 +165,8 @@ def _latency_cells(latency: LatencySummary) -> list[str]:
     return [f"{latency.count:,}", *(format_seconds(value) for value in seconds)]
 
 
-def _scores(scores: tuple[Score, ...]) -> RenderableType:
+def score_table(scores: tuple[Score, ...]) -> RenderableType:
+    """Show scores with their uncertainties, and what they depend on once where it is shared."""
     shared = shared_description(scores)
     table = new_table("Scores")
     table.add_column("score", no_wrap=True)

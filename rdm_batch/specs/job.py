@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -66,11 +66,17 @@ class ExtractorSpec(Spec):
     """The network whose features the scores compare."""
 
     name: str = Field(
-        description="`shapes-clip`, `inception-v3-compat`, `vgg16`, `dinov2-vit-b-14`, or an "
-        "open_clip architecture."
+        description="`shapes-clip`, `inception-v3-compat`, `vgg16`, `dinov2-vit-s-14` (or `b`, "
+        "`l`, `g`), or an open_clip architecture."
     )
     weights: Uri | None = Field(
         default=None, description="Weights file. None for `shapes-clip`, whose weights ship here."
+    )
+    resize: Literal["tensorflow-bilinear", "clean-bicubic"] | None = Field(
+        default=None,
+        description="How images get to the size `inception-v3-compat`, `vgg16` and `dinov2-*` see. "
+        "None: `tensorflow-bilinear`, as FID was first computed. Image-text encoders have their "
+        "own.",
     )
 
 

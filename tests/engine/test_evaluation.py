@@ -8,39 +8,57 @@ import numpy as np
 import pytest
 
 from rdm_batch.engine.conditioner import UnconditionalConditioner
-from rdm_batch.engine.evaluation import (
-    extract_shard,
+from rdm_batch.engine.databases import fetch_manifest
+from rdm_batch.engine.evaluation import EvaluationRequest, evaluate
+from rdm_batch.engine.extractors import extractor_digest, load_extractor
+from rdm_batch.engine.features import (
+    extract_part,
     features_key,
     load_features,
-    load_reference,
-    score_set,
-    shards_without_features,
+    parts_without_features,
+    store_features,
 )
-from rdm_batch.engine.extractors import extractor_digest, load_extractor
+from rdm_batch.engine.image_sets import ImageSet, SampleImages, open_image_set
 from rdm_batch.engine.plan import plan_shards
 from rdm_batch.engine.records import shard_table
 from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer
 from rdm_batch.errors import MetricError, SampleSetError
 from rdm_batch.heads.null import NullHead
+from rdm_batch.metrics.clip_score import clip_scores
 from rdm_batch.metrics.compute import compute_scores
 from rdm_batch.metrics.features import FeatureExtractor, FeatureSet
 from rdm_batch.metrics.reference import ReferenceStatistics
-from rdm_batch.models.clip import build_clip, save_clip
+from rdm_batch.models.clip import build_clip, load_encoder, save_clip
 from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.proposal import every_row
-from rdm_batch.specs.job import EvaluationSpec
+from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec
 from rdm_batch.specs.load import parse_job
-from rdm_batch.storage.png import decode_png
+from rdm_batch.storage.png import decode_png, encode_png
 from rdm_batch.storage.sample_set import SampleSet
+from rdm_batch.storage.table import make_table
 from tests.engine.worlds import World, assert_says, checked, problem_of, problems_of
 from tests.job_kit import DIM, ROWS, TINY_CLIP
+from tests.tolerances import COSINE_REL, NETWORK_REL
 
 SCORES = ("fid", "precision", "recall")
 
 
 @pytest.fixture(scope="module")
 def extractor(built_world: World) -> FeatureExtractor:
-    return load_extractor("tiny-clip", str(built_world.root / "clip.safetensors"))
+    return load_extractor(_spec(built_world))
+
+
+def _spec(world: World) -> ExtractorSpec:
+    return ExtractorSpec(name="tiny-clip", weights=str(world.root / "clip.safetensors"))
+
+
+def _extract(images: ImageSet, extractor: FeatureExtractor) -> None:
+    for part in reversed(images.parts):
+        store_features(images, part, extract_part(images, part, extractor))
+
+
+def _never(images: ImageSet, extractor: ExtractorSpec) -> None:
+    """Stand for features that must be there already."""
 
 
 @pytest.fixture
@@ -78,11 +96,14 @@ def _images(sample_set: SampleSet) -> np.ndarray:
     return np.stack([decode_png(row["image"]["bytes"]) for row in rows])
 
 
+def _request(sample_set: SampleSet, evaluation: EvaluationSpec, **more: Any) -> EvaluationRequest:
+    return EvaluationRequest(sample_set.uri, evaluation, **more)
+
+
 def test_scores_of_stored_features_equal_those_of_the_images(
     sample_set: SampleSet, extractor: FeatureExtractor, evaluation: EvaluationSpec
 ) -> None:
-    for entry in reversed(sample_set.entries()):
-        extract_shard(sample_set, entry, extractor)
+    _extract(SampleImages(sample_set), extractor)
     images = _images(sample_set)
     (layer,) = extractor.description.layers
     # Shard by shard, as they are stored: float32 sums depend on the shape of a batch.
@@ -90,77 +111,193 @@ def test_scores_of_stored_features_equal_those_of_the_images(
     direct = FeatureSet(
         extractor.description, np.arange(24), {layer: np.concatenate(rows)}, "the images"
     )
-    expected = compute_scores(direct, load_reference(evaluation.reference), SCORES)
-    assert list(score_set(sample_set.uri, evaluation)) == expected
+    reference = ReferenceStatistics.load(Path(evaluation.reference))
+    expected = compute_scores(direct, reference, SCORES)
+    assert evaluate(_request(sample_set, evaluation), _never) == expected
 
 
 def test_features_are_stored_once_and_not_computed_again(
     sample_set: SampleSet, extractor: FeatureExtractor
 ) -> None:
     digest = extractor.description.digest
-    assert [entry.shard for entry in shards_without_features(sample_set, digest)] == [*range(6)]
-    for entry in sample_set.entries()[:4]:
-        extract_shard(sample_set, entry, extractor)
-    assert [entry.shard for entry in shards_without_features(sample_set, digest)] == [4, 5]
-    for entry in sample_set.entries()[4:]:
-        extract_shard(sample_set, entry, extractor)
-    assert shards_without_features(sample_set, digest) == []
-    assert load_features(sample_set, digest).ids.tolist() == list(range(24))
+    images = SampleImages(sample_set)
+    assert [part.number for part in parts_without_features(images, digest)] == [*range(6)]
+    for part in images.parts[:4]:
+        store_features(images, part, extract_part(images, part, extractor))
+    assert [part.number for part in parts_without_features(images, digest)] == [4, 5]
+    _extract(images, extractor)
+    assert parts_without_features(images, digest) == []
+    assert load_features(images, digest).ids.tolist() == list(range(24))
 
 
 def test_features_of_another_extractor_or_other_samples_never_match(
-    sample_set: SampleSet, extractor: FeatureExtractor, world: World, tmp_path: Path
+    sample_set: SampleSet, extractor: FeatureExtractor, world: World
 ) -> None:
     digest = extractor.description.digest
-    for entry in sample_set.entries():
-        extract_shard(sample_set, entry, extractor)
-    assert len(shards_without_features(sample_set, "0" * 64)) == 6
+    before = SampleImages(sample_set)
+    _extract(before, extractor)
+    assert len(parts_without_features(before, "0" * 64)) == 6
 
-    stale = sample_set.entries()[2]
-    sample_set.store.delete(stale.file)
+    sample_set.store.delete(sample_set.entries()[2].file)
     sample_set.store.delete("_shards/00002.json")
     _commit(sample_set, world, [2], seed=6)
-    fresh = sample_set.entries()[2]
-    assert features_key(digest, fresh) != features_key(digest, stale)
-    assert [entry.shard for entry in shards_without_features(sample_set, digest)] == [2]
+    after = SampleImages(sample_set)
+    assert features_key(digest, after.parts[2]) != features_key(digest, before.parts[2])
+    assert [part.number for part in parts_without_features(after, digest)] == [2]
 
 
-def test_an_incomplete_set_is_not_scored(
+def test_an_incomplete_set_is_scored_only_when_allowed(
     world: World, extractor: FeatureExtractor, evaluation: EvaluationSpec
 ) -> None:
     header = checked(world.document).header
     made = SampleSet.create_or_resume(world.document["output"]["uri"], header)
     _commit(made, world, [0, 1, 3, 5])
-    for entry in made.entries():
-        extract_shard(made, entry, extractor)
+    images = open_image_set(made.uri, allow_partial=True)
+    _extract(images, extractor)
     with pytest.raises(SampleSetError, match=r"16 of 24 samples \(shards missing: 2, 4\)"):
-        score_set(made.uri, evaluation)
+        evaluate(_request(made, evaluation), _never)
+    for score in evaluate(_request(made, evaluation, allow_partial=True), _never):
+        assert score.description.partial
+        assert score.description.num_generated == 16
 
 
 def test_a_set_without_all_its_features_is_not_scored(
     sample_set: SampleSet, extractor: FeatureExtractor, evaluation: EvaluationSpec
 ) -> None:
-    extract_shard(sample_set, sample_set.entries()[0], extractor)
+    images = SampleImages(sample_set)
+    store_features(images, images.parts[0], extract_part(images, images.parts[0], extractor))
     with pytest.raises(MetricError, match=r"_features/.*00001-.*does not exist"):
-        score_set(sample_set.uri, evaluation)
+        evaluate(_request(sample_set, evaluation), _never)
 
 
 def test_damaged_features_are_named(
     sample_set: SampleSet, extractor: FeatureExtractor, evaluation: EvaluationSpec
 ) -> None:
-    for entry in sample_set.entries():
-        extract_shard(sample_set, entry, extractor)
-    key = features_key(extractor.description.digest, sample_set.entries()[3])
+    images = SampleImages(sample_set)
+    _extract(images, extractor)
+    key = features_key(extractor.description.digest, images.parts[3])
     sample_set.store.write_bytes(key, b"damaged")
     with pytest.raises(MetricError, match=r"00003-.*delete it to have the features computed again"):
-        score_set(sample_set.uri, evaluation)
+        evaluate(_request(sample_set, evaluation), _never)
 
 
 def test_an_extractor_is_identified_without_being_loaded(
     world: World, extractor: FeatureExtractor
 ) -> None:
-    weights = str(world.root / "clip.safetensors")
-    assert extractor_digest("tiny-clip", weights) == extractor.description.digest
+    assert extractor_digest(_spec(world)) == extractor.description.digest
+
+
+def test_an_image_text_encoder_has_no_choice_of_resize(world: World) -> None:
+    spec = _spec(world).model_copy(update={"resize": "clean-bicubic"})
+    for use in (extractor_digest, load_extractor):
+        with pytest.raises(MetricError, match="an image-text encoder has its own"):
+            use(spec)
+
+
+def test_novelty_is_the_distance_to_neighbors_and_database(
+    sample_set: SampleSet, extractor: FeatureExtractor, evaluation: EvaluationSpec, world: World
+) -> None:
+    images = SampleImages(sample_set)
+    _extract(images, extractor)
+    names = ("novelty_neighbors", "novelty_database", "novelty_held_out")
+    database = DatabaseSpec(uri=world.document["database"]["uri"])
+    request = _request(
+        sample_set, evaluation.model_copy(update={"scores": names}), database=database
+    )
+    scores = {score.name: score for score in evaluate(request, _never)}
+
+    manifest = fetch_manifest(database.uri)
+    retriever = open_database(Path(database.uri))
+    rows = retriever.fetch(np.arange(ROWS)).astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def distances(features: np.ndarray) -> np.ndarray:
+        unit = features / np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+        return 1 - unit @ rows.T
+
+    (layer,) = extractor.description.layers
+    to_rows = distances(load_features(images, extractor.description.digest).layer(layer))
+    batches = sample_set.iter_batches(["neighbor_ids"])
+    ids = [row["neighbor_ids"] for batch in batches for row in batch.to_pylist()]
+    own = np.mean([to_rows[sample, of].min() for sample, of in enumerate(ids)])
+    reference = ReferenceStatistics.load(Path(evaluation.reference))
+    expected = {
+        "novelty_neighbors": own,
+        "novelty_database": to_rows.min(axis=1).mean(),
+        "novelty_held_out": distances(reference.rows(layer)).min(axis=1).mean(),
+    }
+    for name, value in expected.items():
+        assert scores[name].value == pytest.approx(value, abs=COSINE_REL), name
+        assert scores[name].description.settings["database"] == manifest.digest
+
+
+def test_novelty_needs_the_encoder_of_the_database(
+    sample_set: SampleSet, evaluation: EvaluationSpec, world: World, tmp_path: Path
+) -> None:
+    architecture = TINY_CLIP.model_copy(update={"name": "other-clip"})
+    save_clip(build_clip(architecture), architecture, tmp_path / "clip.safetensors")
+    spec = ExtractorSpec(name="other-clip", weights=str(tmp_path / "clip.safetensors"))
+    _extract(SampleImages(sample_set), load_extractor(spec))
+    update = {"scores": ("novelty_database",), "extractor": spec}
+    request = _request(
+        sample_set,
+        evaluation.model_copy(update=update),
+        database=DatabaseSpec(uri=world.document["database"]["uri"]),
+    )
+    with pytest.raises(MetricError, match=r"it was built with tiny-clip .* one encoder on both"):
+        evaluate(request, _never)
+
+
+def test_novelty_without_a_database_says_what_is_missing(
+    sample_set: SampleSet, extractor: FeatureExtractor, evaluation: EvaluationSpec
+) -> None:
+    _extract(SampleImages(sample_set), extractor)
+    update = {"scores": ("novelty_database",)}
+    with pytest.raises(MetricError, match="not known which database"):
+        evaluate(_request(sample_set, evaluation.model_copy(update=update)), _never)
+
+
+def test_clip_score_compares_samples_with_their_prompts(
+    world: World, extractor: FeatureExtractor, evaluation: EvaluationSpec, tmp_path: Path
+) -> None:
+    prompts = ("a red circle", "a blue square")
+    made = SampleSet.create_or_resume(
+        str(tmp_path / "text"), checked(world.text_job(*prompts)).header
+    )
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+    for shard in range(6):
+        indices = np.arange(4 * shard, 4 * shard + 4)
+        table = make_table(
+            sample_indices=indices,
+            images=[encode_png(images[index]) for index in indices],
+            seed=5,
+            prompts=[prompts[index % 2] for index in indices],
+        )
+        made.commit_shard(shard, table)
+    made.finish()
+    _extract(SampleImages(made), extractor)
+    update = {"scores": ("clip_score",)}
+    (score,) = evaluate(_request(made, evaluation.model_copy(update=update)), _never)
+
+    encoder = load_encoder(world.root / "clip.safetensors")
+    texts = encoder.encode_texts(list(prompts))[np.arange(24) % 2]
+    expected = clip_scores(encoder.encode_images(list(images)), texts).mean()
+    assert score.value == pytest.approx(expected, rel=NETWORK_REL)
+
+
+def test_clip_score_of_samples_without_prompts_is_refused(
+    sample_set: SampleSet, extractor: FeatureExtractor, evaluation: EvaluationSpec
+) -> None:
+    _extract(SampleImages(sample_set), extractor)
+    update = {"scores": ("clip_score",)}
+    with pytest.raises(MetricError, match="24 of 24 samples have no prompt"):
+        evaluate(_request(sample_set, evaluation.model_copy(update=update)), _never)
+
+
+def test_clip_score_of_a_job_without_prompts_is_refused(world: World) -> None:
+    message = problem_of(world.job(evaluation__scores=["clip_score"]))
+    assert_says(message, "evaluation.scores: clip_score", "conditioning.mode is unconditional")
 
 
 def test_an_unknown_score_suggests_a_known_one(world: World) -> None:
@@ -231,7 +368,7 @@ def test_a_reference_of_another_extractor_is_refused(world: World, tmp_path: Pat
 
 
 def test_a_reference_without_features_serves_moments_only(world: World, tmp_path: Path) -> None:
-    whole = load_reference(str(world.root / "reference.npz"))
+    whole = ReferenceStatistics.load(world.root / "reference.npz")
     path = tmp_path / "moments.npz"
     ReferenceStatistics(whole.extractor, whole.source, whole.moments, {}, whole.digest).save(path)
     message = problem_of(world.job(evaluation__reference=str(path)))

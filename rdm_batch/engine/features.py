@@ -1,0 +1,68 @@
+"""Features of image sets: computed once, part by part, kept, and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from rdm_batch.engine.image_sets import ImagePart, ImageSet
+from rdm_batch.errors import MetricError
+from rdm_batch.metrics.features import FeatureExtractor, FeatureSet
+from rdm_batch.storage.object_store import local_path
+from rdm_batch.storage.temporary import stored_file
+
+FEATURES_FOLDER = "_features"
+
+
+def features_key(digest: str, part: ImagePart) -> str:
+    """Name the features of a part, below the store of its set.
+
+    The part's own digest is in the name: features of other images never match.
+    """
+    return f"{FEATURES_FOLDER}/{digest[:16]}/{part.number:05d}-{part.digest[:16]}.npz"
+
+
+def parts_without_features(images: ImageSet, digest: str) -> list[ImagePart]:
+    """List the parts whose features are not stored yet."""
+    stored = {item.key for item in images.store.list_objects(FEATURES_FOLDER)}
+    return [part for part in images.parts if features_key(digest, part) not in stored]
+
+
+def extract_part(images: ImageSet, part: ImagePart, extractor: FeatureExtractor) -> FeatureSet:
+    """Compute the features of one part.
+
+    Raises:
+        RdmBatchError: An image cannot be used.
+    """
+    ids, rows = [], []
+    for batch_ids, batch in images.batches(part):
+        ids.append(batch_ids)
+        rows.append(extractor.extract(batch))
+    layers = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    return FeatureSet(extractor.description, np.concatenate(ids), layers, images.uri)
+
+
+def store_features(images: ImageSet, part: ImagePart, features: FeatureSet) -> None:
+    """Keep the features of one part."""
+    key = features_key(features.extractor.digest, part)
+    with stored_file(images.store, key) as path:
+        features.save(path)
+
+
+def load_features(images: ImageSet, digest: str, without: Collection[str] = ()) -> FeatureSet:
+    """Read the stored features of a whole set.
+
+    Args:
+        images: The set.
+        digest: Digest of the extractor.
+        without: Layers that are not read.
+
+    Raises:
+        MetricError: Features of a part are missing or damaged.
+    """
+    parts = []
+    for part in images.parts:
+        stored = images.store.child_uri(features_key(digest, part))
+        parts.append(FeatureSet.load(local_path(stored, error=MetricError), without))
+    return FeatureSet.concatenate(parts, images.uri)

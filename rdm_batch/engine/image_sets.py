@@ -1,0 +1,225 @@
+"""Any set of images that is judged, or judged against, in parts of fixed size.
+
+Features are computed part by part and kept: beside a sample set of ours, or for anything else in
+the user's cache, where a changed file makes another key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from rdm_batch.datasets.source import ImageSource
+from rdm_batch.engine.image_sources import open_images
+from rdm_batch.errors import MetricError, SampleSetError
+from rdm_batch.metrics.adm import AdmFile
+from rdm_batch.storage.manifest import ShardEntry
+from rdm_batch.storage.object_store import local_path, open_store
+from rdm_batch.storage.png import decode_png
+from rdm_batch.storage.sample_set import SampleSet
+from rdm_batch.storage.store import Store
+
+PART_IMAGES = 1024
+_BATCH_IMAGES = 128
+
+Batch = tuple[Int64[np.ndarray, " n"], UInt8[np.ndarray, "n height width 3"]]
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """A fixed part of a set: the unit of extraction and of resume.
+
+    Args:
+        number: Position of the part in the set.
+        first: Id of its first image.
+        num_images: Images in it.
+        digest: Changes when the images do.
+    """
+
+    number: int
+    first: int
+    num_images: int
+    digest: str
+
+
+class ImageSet(ABC):
+    """A set of images in parts.
+
+    Args:
+        uri: Where it is, for messages.
+        store: Where features of its parts are kept.
+        parts: Its parts, in order.
+    """
+
+    def __init__(self, uri: str, store: Store, parts: Sequence[ImagePart]) -> None:
+        self.uri = uri
+        self.store = store
+        self.parts = tuple(parts)
+
+    @property
+    def num_images(self) -> int:
+        """Return the number of images."""
+        return sum(part.num_images for part in self.parts)
+
+    @property
+    def partial(self) -> bool:
+        """Say whether images that were planned are missing."""
+        return False
+
+    @abstractmethod
+    def batches(self, part: ImagePart) -> Iterator[Batch]:
+        """Stream ids and images of a part, in batches that do not depend on who asks.
+
+        Raises:
+            RdmBatchError: An image is damaged, or not of the size of the others.
+        """
+
+
+class SampleImages(ImageSet):
+    """The samples of a set of ours.
+
+    Args:
+        sample_set: The set.
+    """
+
+    def __init__(self, sample_set: SampleSet) -> None:
+        self.sample_set = sample_set
+        self._entries = {entry.shard: entry for entry in sample_set.entries()}
+        parts = [_sample_part(entry) for entry in self._entries.values()]
+        super().__init__(sample_set.uri, sample_set.store, parts)
+
+    @property
+    def partial(self) -> bool:
+        """Say whether shards that were planned are missing."""
+        return len(self._entries) < self.sample_set.header.num_shards
+
+    def batches(self, part: ImagePart) -> Iterator[Batch]:
+        """Stream a shard, a row group at a time."""
+        columns = ["sample_index", "image"]
+        for batch in self.sample_set.iter_batches(columns, [part.number]):
+            images = [decode_png(row["bytes"]) for row in batch.column("image").to_pylist()]
+            yield batch.column("sample_index").to_numpy(), np.stack(images)
+
+
+class SourceImages(ImageSet):
+    """Images of a folder, a parquet table or the shapes world, all of one size.
+
+    Args:
+        uri: Where they are.
+        source: The images.
+        digest: Changes when they do.
+    """
+
+    def __init__(self, uri: str, source: ImageSource, digest: str) -> None:
+        self._source = source
+        self._shape = source[0].image.shape
+        super().__init__(uri, _cache(digest), _equal_parts(len(source), digest))
+
+    def batches(self, part: ImagePart) -> Iterator[Batch]:
+        """Decode a part.
+
+        Raises:
+            MetricError: Images differ in size; counts those of the part that do.
+        """
+        for ids in _batched(part):
+            items = [self._source[index] for index in ids]
+            other = [item for item in items if item.image.shape != self._shape]
+            if other:
+                height, width, _ = self._shape
+                first = other[0]
+                raise MetricError(
+                    self.uri,
+                    f"images of several sizes: in {ids[0]:,} to {ids[-1]:,}, {len(other)} of "
+                    f"{len(ids)} are not {width} x {height}; {first.item_id} is "
+                    f"{first.image.shape[1]} x {first.image.shape[0]}",
+                    "images of one size",
+                    "crop and resize them alike first",
+                )
+            yield np.array(ids, dtype=np.int64), np.stack([item.image for item in items])
+
+
+class AdmImages(ImageSet):
+    """The images of an ADM ``.npz``.
+
+    Args:
+        uri: Where it is.
+        file: The file.
+    """
+
+    def __init__(self, uri: str, file: AdmFile) -> None:
+        self._file = file
+        digest = _files_digest(file.path.parent, [file.path])
+        super().__init__(uri, _cache(digest), _equal_parts(file.num_images, digest))
+
+    def batches(self, part: ImagePart) -> Iterator[Batch]:
+        """Read a part."""
+        for ids in _batched(part):
+            yield np.array(ids, dtype=np.int64), self._file.read(ids.start, ids.stop)
+
+
+def open_image_set(uri: str, allow_partial: bool = False) -> ImageSet:
+    """Open images to be judged or judged against.
+
+    Args:
+        uri: A sample set of ours, a folder or parquet of images, an ADM ``.npz``, or
+            ``shapes:SUBSET[:COUNT]``; local or ``s3://``.
+        allow_partial: Accept a sample set with missing shards.
+
+    Raises:
+        RdmBatchError: Nothing usable is there, or a sample set is incomplete.
+    """
+    if uri.startswith("shapes:"):
+        source, _ = open_images(uri)
+        # Drawn anew by every version of the program: the first picture stands for all.
+        drawn = hashlib.sha256(uri.encode() + source[0].image.tobytes()).hexdigest()
+        return SourceImages(uri, source, drawn)
+    if uri.endswith(".npz"):
+        return AdmImages(uri, AdmFile(local_path(uri, error=MetricError)))
+    if SampleSet.find(uri) is not None:
+        sample_set = SampleSet.open(uri, allow_partial)
+        if not sample_set.entries():
+            raise SampleSetError(uri, "no shard is stored yet", "", "run the job first")
+        return SampleImages(sample_set)
+    source, _ = open_images(uri)
+    path = local_path(uri, error=MetricError)
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return SourceImages(uri, source, _files_digest(path, files))
+
+
+def _sample_part(entry: ShardEntry) -> ImagePart:
+    return ImagePart(entry.shard, entry.first_index, entry.num_rows, entry.sha256)
+
+
+def _equal_parts(count: int, digest: str) -> list[ImagePart]:
+    return [
+        ImagePart(number, first, min(PART_IMAGES, count - first), digest)
+        for number, first in enumerate(range(0, count, PART_IMAGES))
+    ]
+
+
+def _batched(part: ImagePart) -> Iterator[range]:
+    stop = part.first + part.num_images
+    for first in range(part.first, stop, _BATCH_IMAGES):
+        yield range(first, min(first + _BATCH_IMAGES, stop))
+
+
+def _files_digest(root: Path, files: Sequence[Path]) -> str:
+    lines = []
+    for path in files:
+        status = path.stat()
+        name = os.path.relpath(path, root)
+        lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join([str(root), *lines]).encode()).hexdigest()
+
+
+def _cache(digest: str) -> Store:
+    from rdm_batch.storage.download import user_cache  # with the client of S3, seldom needed
+
+    return open_store(str(user_cache() / "features" / digest[:32]), MetricError)

@@ -1,0 +1,106 @@
+"""What samples are judged against, from whatever the user names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rdm_batch.engine.image_sets import AdmImages, ImageSet, open_image_set
+from rdm_batch.errors import MetricError
+from rdm_batch.metrics.adm import AdmFile
+from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
+from rdm_batch.metrics.reference import ReferenceStatistics, is_reference
+from rdm_batch.metrics.resize import TENSORFLOW_BILINEAR
+from rdm_batch.storage.object_store import local_path
+
+_ADM_EXTRACTOR = "inception-v3-compat"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Hold a reference that may still need features.
+
+    Args:
+        uri: What the user named.
+        statistics: Saved statistics; everything is there already.
+        images: Images whose features are to be computed.
+        adm: File of the ADM suite that may hold moments beside its images.
+    """
+
+    uri: str
+    statistics: ReferenceStatistics | None = None
+    images: ImageSet | None = None
+    adm: AdmFile | None = None
+
+    def has_moments(self, name: str, resize: str | None) -> bool:
+        """Say whether the file's own moments are those of an extractor.
+
+        The ADM suite knows one: Inception behind TensorFlow's resize.
+        """
+        return (
+            self.adm is not None
+            and "mu.npy" in self.adm.names
+            and (name, resize) == (_ADM_EXTRACTOR, TENSORFLOW_BILINEAR)
+        )
+
+    def require_moments(self, name: str, resize: str | None) -> None:
+        """Refuse an extractor that a file without images says nothing about.
+
+        Raises:
+            MetricError: The moments are another extractor's.
+        """
+        if not self.has_moments(name, resize):
+            raise MetricError(
+                self.uri,
+                f"holds moments of {_ADM_EXTRACTOR} ({TENSORFLOW_BILINEAR}) and no images",
+                f"features of {name}" + (f" ({resize})" if resize else ""),
+                f"use {_ADM_EXTRACTOR} as extractor, or name a reference with images",
+            )
+
+    def finish(
+        self, extractor: ExtractorDescription, features: FeatureSet | None
+    ) -> ReferenceStatistics:
+        """Put moments and features together.
+
+        Moments that are in an ADM file stand for the whole data set and win over those of the
+        images beside them, as in the ADM suite.
+
+        Args:
+            extractor: What the samples are judged by.
+            features: Features of ``images``; None when there are none.
+
+        Raises:
+            MetricError: There are neither moments of this extractor nor images.
+        """
+        if self.statistics is not None:
+            return self.statistics
+        if features is None:
+            self.require_moments(extractor.name, extractor.resize)
+        if self.adm is not None and self.has_moments(extractor.name, extractor.resize):
+            return ReferenceStatistics(
+                extractor=extractor,
+                source=self.uri,
+                moments=self.adm.moments(),
+                features={} if features is None else features.layers,
+                digest=self.adm.digest(),
+            )
+        assert features is not None
+        return ReferenceStatistics.from_features(features)
+
+
+def open_reference(uri: str, allow_partial: bool = False) -> Reference:
+    """Open saved statistics, an ADM ``.npz`` or images.
+
+    Args:
+        uri: Where it is, local or ``s3://``.
+        allow_partial: Accept a sample set with missing shards.
+
+    Raises:
+        RdmBatchError: Nothing usable is there.
+    """
+    if not uri.endswith(".npz"):
+        return Reference(uri, images=open_image_set(uri, allow_partial))
+    path = local_path(uri, error=MetricError)
+    if is_reference(path):
+        return Reference(uri, statistics=ReferenceStatistics.load(path))
+    file = AdmFile(path)
+    return Reference(uri, images=AdmImages(uri, file) if file.num_images else None, adm=file)

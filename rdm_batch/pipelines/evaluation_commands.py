@@ -1,0 +1,110 @@
+"""The commands ``rdm-batch evaluate`` and ``rdm-batch reference build``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rdm_batch.engine.evaluation import EvaluationRequest, Extract, evaluate
+from rdm_batch.engine.extractors import extractor_digest
+from rdm_batch.engine.features import load_features, parts_without_features
+from rdm_batch.engine.image_sets import ImageSet, open_image_set
+from rdm_batch.engine.references import open_reference
+from rdm_batch.errors import MetricError
+from rdm_batch.metrics.reference import ReferenceStatistics
+from rdm_batch.metrics.score import Score
+from rdm_batch.metrics.tasks import HERE, TaskRunner
+from rdm_batch.pipelines.extraction import extract_here, images_per_worker, missing_parts
+from rdm_batch.reports.progress import Progress, Stage
+from rdm_batch.specs.job import ExtractorSpec
+from rdm_batch.storage.object_store import open_store
+from rdm_batch.storage.temporary import stored_file
+
+
+def evaluate_images(request: EvaluationRequest, address: str | None = None) -> Sequence[Score]:
+    """Score images of any kind.
+
+    Args:
+        request: What to judge and how.
+        address: Ray to use, as ``pipelines.cluster.connected`` takes it. None: none where the
+            work is small, else one on this machine.
+
+    Raises:
+        RdmBatchError: The images cannot be used, or a score cannot be computed.
+    """
+    extractor = request.evaluation.extractor
+    sets = [open_image_set(request.samples, request.allow_partial)]
+    reference = open_reference(request.evaluation.reference).images
+    with _workers([*sets, *([reference] if reference else [])], extractor, address) as (
+        extract,
+        runner,
+    ):
+        return evaluate(request, extract, runner)
+
+
+def build_reference(
+    images: str, out: str, extractor: ExtractorSpec, address: str | None = None
+) -> ReferenceStatistics:
+    """Extract the features of reference images and store them with their moments.
+
+    Args:
+        images: What ``engine.image_sets.open_image_set`` opens.
+        out: URI of the ``.npz`` to write.
+        extractor: As in a job's ``evaluation.extractor``.
+        address: As ``evaluate_images``.
+
+    Raises:
+        RdmBatchError: The images or the extractor cannot be used, or something is stored at
+            ``out`` already.
+    """
+    folder, _, name = out.rpartition("/")
+    store = open_store(folder or ".", MetricError)
+    if not name.endswith(".npz"):
+        raise MetricError(out, "not the name of a reference", "a name that ends in .npz")
+    if store.exists(name):
+        raise MetricError(out, "exists already", "a new name", "remove it to build it again")
+    opened = open_image_set(images)
+    with _workers([opened], extractor, address) as (extract, _):
+        extract(opened, extractor)
+    reference = ReferenceStatistics.from_features(
+        load_features(opened, extractor_digest(extractor))
+    )
+    with stored_file(store, name) as path:
+        reference.save(path)
+    return reference
+
+
+@contextmanager
+def _workers(
+    sets: Sequence[ImageSet], extractor: ExtractorSpec, address: str | None
+) -> Iterator[tuple[Extract, TaskRunner]]:
+    """Give what extracts features and runs tasks: this process, or a Ray."""
+    with Progress() as progress:
+        stages: dict[str, Stage] = {}
+
+        def on_extracted(images: ImageSet, used: ExtractorSpec, count: int) -> None:
+            key = f"{images.uri} {used.name}"
+            if key not in stages:
+                name = f"features of {images.uri.rstrip('/').rpartition('/')[2]}"
+                stages[key] = progress.stage(name, images.num_images, "images", count)
+            else:
+                stages[key].advance(count)
+
+        digest = extractor_digest(extractor)
+        lacking = sum(
+            part.num_images for images in sets for part in parts_without_features(images, digest)
+        )
+        if address is None and lacking <= images_per_worker(extractor):
+
+            def extract(images: ImageSet, used: ExtractorSpec) -> None:
+                parts = missing_parts(images, used, on_extracted)
+                extract_here(images, used, parts, on_extracted)
+
+            yield extract, HERE
+            return
+        # Ray takes seconds to import and to start: only where there is work for it.
+        from rdm_batch.pipelines.cluster import connected
+        from rdm_batch.pipelines.evaluate import RayTasks, extract_on_cluster
+
+        with connected(address or "local"):
+            yield lambda images, used: extract_on_cluster(images, used, on_extracted), RayTasks()
