@@ -59,7 +59,7 @@ class NetworkExtractor:
     ) -> None:
         self._description = description
         # Channels last: CPUs run these convolutions 1.4 times as fast.
-        network = network.to(device, memory_format=torch.channels_last)
+        network = network.to(device).to(memory_format=torch.channels_last)
         self._network = network.eval().requires_grad_(False)
         self._device = device
 
