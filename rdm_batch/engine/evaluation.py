@@ -21,6 +21,10 @@ from rdm_batch.storage.png import decode_png
 from rdm_batch.storage.sample_set import SampleSet
 from rdm_batch.storage.temporary import stored_file
 
+JOB_SCORES = tuple(
+    name for name in SCORE_NAMES if name != "clip_score" and not name.startswith("novelty")
+)
+"""Scores a job can ask for: those made from the features of samples and reference alone."""
 FEATURES_FOLDER = "_features"
 _DEFAULTS = ScoreSettings()
 _LEAST_SAMPLES = {
@@ -49,12 +53,12 @@ def score_problems(spec: JobSpec) -> Iterator[SpecError]:
     if spec.evaluation is None:
         return
     for name in spec.evaluation.scores:
-        if name not in SCORE_NAMES:
-            close = difflib.get_close_matches(name, SCORE_NAMES, n=1)
+        if name not in JOB_SCORES:
+            close = difflib.get_close_matches(name, JOB_SCORES, n=1)
             yield SpecError(
                 "evaluation.scores",
-                f"{name!r} is not a score",
-                f"one of {', '.join(SCORE_NAMES)}",
+                f"{name!r} is not a score of a job",
+                f"one of {', '.join(JOB_SCORES)}",
                 f"did you mean {close[0]}?" if close else "",
             )
         least = _LEAST_SAMPLES.get(name, 2)
