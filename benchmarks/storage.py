@@ -68,8 +68,14 @@ def pillow_png(image: np.ndarray, level: int) -> bytes:
 
 
 def packed_rows(png: bytes) -> bytes:
-    """Cut the compressed rows out of a PNG of ours: one IDAT between IHDR and IEND."""
-    return png[41:-16]
+    """Join the compressed rows of a PNG: the content of its IDAT chunks."""
+    parts, position = [], 8
+    while position < len(png):
+        length = int.from_bytes(png[position : position + 4], "big")
+        if png[position + 4 : position + 8] == b"IDAT":
+            parts.append(png[position + 8 : position + 8 + length])
+        position += length + 12
+    return b"".join(parts)
 
 
 def run_lengths(rows: bytes) -> bytes:
@@ -81,8 +87,8 @@ def measure(count: int, size: int, places: dict[str, str], repeats: int) -> list
     images = photo_patches(count, size)
     encoders: dict[str, Callable[[np.ndarray], bytes]] = {
         "encode": encode_png,
-        "encode, Pillow level 1": lambda image: pillow_png(image, 1),
-        "encode, Pillow default": lambda image: pillow_png(image, 6),
+        "encode, level 1": lambda image: pillow_png(image, 1),
+        "encode, default": lambda image: pillow_png(image, 6),
     }
     rows: list[dict[str, Any]] = []
 

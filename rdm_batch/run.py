@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        again = " ".join(["python -m rdm_batch.run", *(argv or sys.argv[1:])])
+        again = shlex.join(
+            ["python", "-m", "rdm_batch.run", *(sys.argv[1:] if argv is None else argv)]
+        )
         print(f"interrupted; what is stored is safe. Resume with:\n  {again}", file=sys.stderr)
         return _INTERRUPTED
     return 0

@@ -31,3 +31,7 @@ MERGED_REL = 1e-9
 # Cosines computed in double and rounded to float32: another order of the double sum can
 # move a value across a rounding border, that is, by one last place (2^-23 relative).
 COSINE_REL = 2**-23
+
+# Antialiased bicubic by torch and by Pillow, on the scale of bytes: both sum float32 products of
+# weights that they compute in different precision.
+RESIZE_ABS = 1e-2

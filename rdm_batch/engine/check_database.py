@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from rdm_batch.engine.databases import check_stored_files, fetch_manifest
+from rdm_batch.engine.databases import check_stored_files, fetch_manifest, load_proposal
 from rdm_batch.engine.encoders import named_encoder_digest
 from rdm_batch.errors import DatabaseError, RdmBatchError, SpecError
-from rdm_batch.retrieval.database import DatabaseManifest
+from rdm_batch.retrieval.database import DatabaseManifest, check_files
 from rdm_batch.retrieval.embeddings import check_embeddings
+from rdm_batch.retrieval.index import check_index_folder
 from rdm_batch.retrieval.tables import read_embeddings
 from rdm_batch.specs.conditioning import ClassConditioning, UnconditionalConditioning
 from rdm_batch.specs.job import JobSpec
@@ -23,19 +25,29 @@ def check_database(spec: JobSpec) -> DatabaseManifest:
     """Check that the database is complete and its rows are usable.
 
     Raises:
-        DatabaseError: It is missing, damaged, or holds rows without a direction.
+        DatabaseError: It is missing, damaged, holds rows without a direction, or lacks the
+            proposal distribution its manifest names.
     """
     uri = spec.database.uri
     manifest = fetch_manifest(uri)
     check_stored_files(uri, manifest)
     size = sum(shard.embeddings.num_bytes for shard in manifest.shards)
     if not uri.startswith("s3://") and size <= _READ_AT_ONCE_BYTES:
-        root = local_path(uri, error=DatabaseError)
-        for shard in manifest.shards:
-            path = root / shard.embeddings.path
-            rows = read_embeddings(path, shard.rows, manifest.dim, manifest.dtype)
-            check_embeddings(rows, str(path), shard.first_row)
+        _check_content(local_path(uri, error=DatabaseError), manifest)
+    if isinstance(spec.conditioning, UnconditionalConditioning):
+        load_proposal(uri, manifest)
     return manifest
+
+
+def _check_content(root: Path, manifest: DatabaseManifest) -> None:
+    check_files(root, manifest.files(), digests=True)
+    for number, shard in enumerate(manifest.shards):
+        path = root / shard.embeddings.path
+        rows = read_embeddings(path, shard.rows, manifest.dim, manifest.dtype)
+        check_embeddings(rows, str(path), shard.first_row)
+        if shard.index.resolve(shard.rows).kind == "tree_ah":
+            names = [Path(file.path).name for file in shard.index_files]
+            check_index_folder(root / f"index/shard-{number:05d}", names)
 
 
 def conditioning_problems(spec: JobSpec, manifest: DatabaseManifest) -> Iterator[RdmBatchError]:

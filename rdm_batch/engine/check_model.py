@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rdm_batch.engine.identity import identity_digest
 from rdm_batch.errors import CheckpointError, SpecError
-from rdm_batch.models.checkpoint import check_checkpoint
+from rdm_batch.models.checkpoint import check_checkpoint, load_checkpoint
 from rdm_batch.specs.architecture import Architecture
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.model import NullModel, RarmModel, RdmModel
 from rdm_batch.specs.presets import preset_architecture
 from rdm_batch.specs.published import load_architecture, read_architecture
 from rdm_batch.storage.object_store import local_path
+
+_READ_AT_ONCE_BYTES = 64 << 20
+"""Weights up to this size are read before the job starts; of larger ones the heads find
+numbers that are not finite when they load them."""
+_MAX_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def check_model(spec: JobSpec) -> CheckedModel:
     path = local_path(model.checkpoint, error=CheckpointError)
     info = check_checkpoint(path, named, model.weights)
     if info.problems or info.architecture is None:
-        raise CheckpointError(model.checkpoint, "\n      ".join(info.problems))
+        raise _unusable(model.checkpoint, info.problems)
     architecture = info.architecture
     if architecture.kind != model.head:
         raise SpecError(
@@ -68,7 +73,23 @@ def check_model(spec: JobSpec) -> CheckedModel:
             f"is {model.head!r} but {model.checkpoint} holds a {architecture.kind!r} head",
             f"{architecture.kind!r}",
         )
+    if path.stat().st_size <= _READ_AT_ONCE_BYTES:
+        load_checkpoint(path, named, model.weights)
     digest = identity_digest(
         {"weights": info.digest, "architecture": architecture.model_dump(mode="json")}
     )
     return CheckedModel(architecture.image_size, architecture.context_dim, digest)
+
+
+def _unusable(uri: str, problems: Sequence[str]) -> CheckpointError:
+    # Weights of another network differ in hundreds of tensors.
+    lines = list(problems[:_MAX_LISTED])
+    if len(problems) > _MAX_LISTED:
+        lines.append(f"and {len(problems) - _MAX_LISTED:,} more")
+        lines += [hint for hint in problems[-1:] if hint.startswith("the closest preset")]
+    return CheckpointError(
+        uri,
+        "\n      ".join(["these weights cannot be used:", *lines]),
+        "",
+        "name the preset or architecture they were trained with, or other weights",
+    )

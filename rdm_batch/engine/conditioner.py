@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -45,6 +45,7 @@ class SampleInputs:
     prompts: tuple[str, ...] | None = None
 
 
+@runtime_checkable
 class Conditioner(Protocol):
     """Condition samples, each from its own noise: never from its shard or batch."""
 
@@ -110,6 +111,14 @@ class ClassConditioner:
         self._pool_size = pool_size
         self._lock = threading.Lock()
         self._pools: Neighbors | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        # Conditioners travel to the heads; a lock stays where it is.
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
 
     def __call__(self, noise: SampleNoise, retriever: Retriever) -> SampleInputs:
         """Condition each sample on a random draw from its class's pool."""

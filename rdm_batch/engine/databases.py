@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,14 +64,17 @@ def database_root(uri: str, manifest: DatabaseManifest, shards: Sequence[int]) -
     """
     if not uri.startswith("s3://"):
         return local_path(uri, error=DatabaseError)
+    from rdm_batch.storage.download import user_cache  # with the client of S3, seldom needed
+
     key = hashlib.sha256(f"{uri} {manifest.digest}".encode()).hexdigest()[:32]
-    root = Path(tempfile.gettempdir()) / f"rdm_batch-database-{key}"
+    root = user_cache() / f"database-{key}"
     for number in shards:
         for file in manifest.shards[number].files():
             link = root / file.path
             link.parent.mkdir(parents=True, exist_ok=True)
-            # Made aside and renamed: several actors of a machine may do this at once.
-            aside = link.with_name(f"{link.name}.{os.getpid()}")
+            # Several actors of a machine may do this at once: made aside and renamed. Not in
+            # the same folder, for that of an index must hold nothing but the index.
+            aside = root / f".{uuid.uuid4().hex}"
             aside.symlink_to(local_path(f"{uri}/{file.path}", error=DatabaseError))
             aside.replace(link)
     return root

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from rdm_batch.errors import CheckpointError
-from rdm_batch.models.clip import ImageTextEncoder, encoder_digest, load_encoder
+from rdm_batch.errors import CheckpointError, SpecError
+from rdm_batch.models.clip import (
+    ImageTextEncoder,
+    encoder_digest,
+    load_encoder,
+    read_word_tokenizer,
+)
 from rdm_batch.storage.object_store import local_path
 
 SHIPPED_ENCODERS = {"shapes-clip": "package://shapes/clip.safetensors"}
@@ -44,6 +50,40 @@ def load_named_encoder(name: str, weights: str | None, device: str = "cpu") -> I
 def named_encoder_digest(name: str, weights: str | None) -> str:
     """Identify an encoder by its weights and architecture, without loading it."""
     return encoder_digest(*encoder_files(name, weights))
+
+
+def check_texts(name: str, weights: str | None, texts: Sequence[str]) -> None:
+    """Check that an encoder can read some texts, without loading its networks.
+
+    Encoders with a word vocabulary read known words only; all others read anything.
+
+    Args:
+        name: As ``encoder_files``.
+        weights: As ``encoder_files``.
+        texts: Prompts, or class labels in their template.
+
+    Raises:
+        SpecError: A text has an unknown word or too many; the first such text is named.
+        CheckpointError: The encoder's file is damaged.
+    """
+    source, separate_weights = encoder_files(name, weights)
+    if separate_weights is not None:
+        return
+    tokenize = read_word_tokenizer(Path(source))
+    problems = []
+    for text in texts:
+        try:
+            tokenize([text])
+        except SpecError as error:
+            problems.append(error)
+    if problems:
+        first = problems[0]
+        raise SpecError(
+            f"conditioning, {first.where}",
+            f"{first.found} ({len(problems)} of {len(texts)} texts cannot be embedded)",
+            first.needed,
+            f"use other words, or another encoder than {name}",
+        )
 
 
 def _is_small(path: Path, name: str) -> bool:

@@ -50,13 +50,12 @@ def job_identity(spec: JobSpec, contents: ContentDigests) -> dict[str, Any]:
     if contents.encoder is not None:
         identity["database"]["encoder_digest"] = contents.encoder
     if contents.prompts is not None:
-        text = "\n".join(contents.prompts).encode()
         identity["conditioning"]["num_prompts"] = len(contents.prompts)
-        identity["conditioning"]["prompts_digest"] = hashlib.sha256(text).hexdigest()
+        identity["conditioning"]["prompts_digest"] = identity_digest(list(contents.prompts))
     return identity
 
 
-def identity_digest(identity: dict[str, Any]) -> str:
-    """Hash an identity: SHA-256 over its canonical JSON."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+def identity_digest(value: object) -> str:
+    """Hash an identity, or a part of one: SHA-256 over its canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rdm_batch.errors import SpecError
 from rdm_batch.specs.job import JobSpec
 
 _INPUTS = (
@@ -26,6 +27,9 @@ def absolute_locations(spec: JobSpec, inputs_from: Path, output_from: Path) -> J
         spec: The job.
         inputs_from: Folder that input paths are relative to.
         output_from: Folder that the output path is relative to.
+
+    Raises:
+        SpecError: A path starts with the home folder of a user who does not exist.
     """
     document = spec.model_dump()
     for keys in _INPUTS:
@@ -42,4 +46,11 @@ def _replace(document: dict[str, Any], keys: tuple[str, ...], base: Path) -> Non
             return
     uri = node.get(keys[-1])
     if isinstance(uri, str) and "://" not in uri:
-        node[keys[-1]] = str((base / Path(uri).expanduser()).absolute())
+        node[keys[-1]] = str((base / _expanded(uri, ".".join(keys))).absolute())
+
+
+def _expanded(path: str, where: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise SpecError(where, f"{path!r} names the home folder of nobody here") from None

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from rdm_batch.engine.check_database import check_database, check_encoder, conditioning_problems
 from rdm_batch.engine.check_model import CheckedModel, check_model
-from rdm_batch.engine.evaluation import check_evaluation
+from rdm_batch.engine.encoders import check_texts
+from rdm_batch.engine.evaluation import check_extractor, check_reference, score_problems
 from rdm_batch.engine.identity import ContentDigests, identity_digest, job_identity
 from rdm_batch.engine.plan import ShardRange, plan_shards
 from rdm_batch.engine.prompts import Prompts, read_prompts
@@ -76,6 +77,7 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
     model: CheckedModel | None = None
     prompts: Prompts | None = None
     encoder: str | None = None
+    extractor: str | None = None
     with problems.collect():
         prompts = read_prompts(spec.conditioning)
     with problems.collect():
@@ -85,10 +87,15 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
         problems.found.extend(conditioning_problems(spec, manifest))
     with problems.collect():
         encoder = check_encoder(spec, manifest)
+        if prompts is not None and spec.database.encoder is not None:
+            check_texts(spec.database.encoder.name, spec.database.encoder.weights, prompts.texts)
     with problems.collect():
         _check_context(spec, model, manifest)
     with problems.collect():
-        check_evaluation(spec)
+        extractor = check_extractor(spec)
+    with problems.collect():
+        check_reference(spec, extractor)
+    problems.found.extend(score_problems(spec))
     with problems.collect():
         check_writable(spec.output.uri)
     if problems.found or model is None or manifest is None:

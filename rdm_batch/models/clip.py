@@ -270,6 +270,18 @@ def encoder_digest(path_or_name: str | Path, weights_path: str | Path | None = N
     return _digest(Path(weights_path), str(path_or_name))
 
 
+def read_word_tokenizer(path: Path) -> WordTokenizer:
+    """Read the tokenizer of an encoder of this package, without its weights.
+
+    Args:
+        path: A safetensors file written by ``save_clip``.
+
+    Raises:
+        CheckpointError: If the file is damaged or something else.
+    """
+    return _word_tokenizer(_read_architecture(path))
+
+
 def _digest(path: Path, *settings: str) -> str:
     if not path.is_file():
         raise CheckpointError(str(path), "no such file", "the encoder's weights")
@@ -283,31 +295,39 @@ def _digest(path: Path, *settings: str) -> str:
 
 
 def _load_small(path: Path, device: str) -> OpenClipEncoder:
-    where = str(path)
     digest = _digest(path)
+    architecture = _read_architecture(path)
+    model = build_clip(architecture)
+    state = {name: _widened(tensor) for name, tensor in load_file(path).items()}
+    _load_strictly(model, state, str(path))
+    return OpenClipEncoder(
+        model,
+        architecture.name,
+        digest,
+        _word_tokenizer(architecture),
+        _CENTERED,
+        _CENTERED,
+        device,
+    )
+
+
+def _read_architecture(path: Path) -> ClipArchitecture:
+    where = str(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-        state = load_file(path)
     except SafetensorError as error:
         raise CheckpointError(where, f"not a safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(where, "no architecture in its metadata", "a file of `train clip`")
     try:
-        architecture = ClipArchitecture.model_validate_json(metadata["architecture"])
+        return ClipArchitecture.model_validate_json(metadata["architecture"])
     except (KeyError, ValidationError) as error:
         raise CheckpointError(where, "not an image and text encoder") from error
-    model = build_clip(architecture)
-    _load_strictly(model, {name: _widened(tensor) for name, tensor in state.items()}, where)
-    return OpenClipEncoder(
-        model,
-        architecture.name,
-        digest,
-        WordTokenizer(architecture.vocabulary, architecture.context_length),
-        _CENTERED,
-        _CENTERED,
-        device,
-    )
+
+
+def _word_tokenizer(architecture: ClipArchitecture) -> WordTokenizer:
+    return WordTokenizer(architecture.vocabulary, architecture.context_length)
 
 
 def _widened(tensor: Tensor) -> Tensor:

@@ -21,8 +21,6 @@ from rdm_batch.errors import ClusterError
 from rdm_batch.reports.provenance import describe_machine
 from rdm_batch.reports.result import RayNode
 
-_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-
 
 @dataclass(frozen=True)
 class ClusterResources:
@@ -42,18 +40,7 @@ class ClusterResources:
 def local_resources() -> ClusterResources:
     """Say what a Ray started on this machine will offer, without starting it."""
     machine = describe_machine()
-    return ClusterResources(1, machine.num_cores, len(machine.gpus))
-
-
-def default_address() -> str:
-    """Choose ``auto`` inside a submitted job or where RAY_ADDRESS is set, else ``local``."""
-    inside = os.environ.get("RAY_ADDRESS") or is_submitted_job()
-    return "auto" if inside else "local"
-
-
-def is_submitted_job() -> bool:
-    """Tell whether ``ray job submit`` started this process."""
-    return _SUBMITTED in os.environ
+    return ClusterResources(1, float(machine.num_cores), float(len(machine.gpus)))
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from rdm_batch.engine.plan import plan_shards
 from rdm_batch.engine.preflight import preflight
 from rdm_batch.errors import InvalidJobError
-from rdm_batch.pipelines.job import locate
+from rdm_batch.pipelines.submission import locate
 from rdm_batch.reports.provenance import software_versions
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.load import load_job

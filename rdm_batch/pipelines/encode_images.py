@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
-from rdm_batch.datasets.patches import patch_boxes
+from rdm_batch.datasets.patches import Box, patch_boxes
 from rdm_batch.datasets.source import ImageItem, ImageSource
 from rdm_batch.errors import ImageError, RdmBatchError
 from rdm_batch.pipelines.database_parts import EncodedPart, part_path, save_part
@@ -23,6 +23,7 @@ from rdm_batch.retrieval.tables import ShardRows
 
 PART_IMAGES = 256
 _BATCH = 64
+_BATCH_PIXELS = 32_000_000
 _THUMBNAIL_COLORS = 64
 
 
@@ -68,51 +69,82 @@ def encode_part(
         ImageError: An image cannot be decoded and ``strict`` is set.
         DatabaseError: An embedding is not finite or zero.
     """
-    items: list[ImageItem] = []
-    boxes: list[tuple[int, int, int, int] | None] = []
-    skipped = []
+    part = _PartBuilder(encoder, settings)
     for index in range(start, stop):
         try:
             item = source[index]
         except ImageError as error:
             if settings.strict:
                 raise
-            skipped.append(str(error))
+            part.skipped.append(str(error))
+            continue
+        if settings.patches is None:
+            part.add(item, None)
             continue
         height, width = item.image.shape[:2]
-        cuts: list[tuple[int, int, int, int]] | list[None] = [None]
-        if settings.patches is not None:
-            cuts = patch_boxes(width, height, settings.patches, settings.patch_seed, index)
-        items.extend([item] * len(cuts))
-        boxes.extend(cuts)
-    crops = [
-        item.image if box is None else item.image[box[1] : box[3], box[0] : box[2]]
-        for item, box in zip(items, boxes, strict=True)
-    ]
-    embeddings = np.empty((len(crops), encoder.dim), dtype=settings.dtype)
-    for first in range(0, len(crops), _BATCH):
+        for box in patch_boxes(width, height, settings.patches, settings.patch_seed, index):
+            part.add(item, box)
+    return part.finish()
+
+
+class _PartBuilder:
+    """Collect rows; encode them in batches that end early where images are large.
+
+    A batch holds 64 crops or the crops of 32 million pixels, so that a part of large
+    photographs is never in memory as a whole.
+    """
+
+    def __init__(self, encoder: ImageEncoder, settings: EncodeSettings) -> None:
+        self.skipped: list[str] = []
+        self._encoder = encoder
+        self._settings = settings
+        self._crops: list[UInt8[np.ndarray, "_ _ 3"]] = []
+        self._waiting_pixels = 0
+        self._embeddings: list[Float[np.ndarray, "_ dim"]] = []
+        self._item_ids: list[str] = []
+        self._boxes: list[Box | None] = []
+        self._captions: list[str | None] = []
+        self._thumbnails: list[bytes] = []
+
+    def add(self, item: ImageItem, box: Box | None) -> None:
+        """Add one image, or the part of it in a box."""
+        crop = item.image
+        if box is not None:
+            # A copy, so that the whole image can be forgotten.
+            crop = crop[box[1] : box[3], box[0] : box[2]].copy()
+        self._crops.append(crop)
+        self._item_ids.append(item.item_id)
+        self._boxes.append(box)
+        self._captions.append(item.caption)
+        if self._settings.thumbnail_size:
+            self._thumbnails.append(make_thumbnail(crop, self._settings.thumbnail_size))
+        self._waiting_pixels += crop.shape[0] * crop.shape[1]
+        if len(self._crops) == _BATCH or self._waiting_pixels >= _BATCH_PIXELS:
+            self._encode()
+
+    def _encode(self) -> None:
+        encoded = self._encoder.encode_images(self._crops)
         with np.errstate(over="ignore"):  # what overflows float16 is refused below, by name
-            embeddings[first : first + _BATCH] = encoder.encode_images(
-                crops[first : first + _BATCH]
-            )
-    _check_rows(embeddings, items)
-    thumbnails = None
-    if settings.thumbnail_size:
-        thumbnails = [make_thumbnail(crop, settings.thumbnail_size) for crop in crops]
-    rows = ShardRows(
-        first_row=0,
-        embeddings=embeddings,
-        item_ids=[item.item_id for item in items],
-        patch_coords=boxes,
-        captions=[item.caption for item in items],
-        thumbnails=thumbnails,
-    )
-    return EncodedPart(rows, tuple(skipped))
+            rows = encoded.astype(self._settings.dtype)
+        for row, item_id in zip(rows, self._item_ids[-len(rows) :], strict=True):
+            check_embeddings(row[None], f"embedding of {item_id}")
+        self._embeddings.append(rows)
+        self._crops, self._waiting_pixels = [], 0
 
-
-def _check_rows(embeddings: Float[np.ndarray, "rows dim"], items: list[ImageItem]) -> None:
-    for row, item in zip(embeddings, items, strict=True):
-        check_embeddings(row[None], f"embedding of {item.item_id}")
+    def finish(self) -> EncodedPart:
+        """Encode what waits and give all rows."""
+        if self._crops:
+            self._encode()
+        none = np.empty((0, self._encoder.dim), dtype=self._settings.dtype)
+        rows = ShardRows(
+            first_row=0,
+            embeddings=np.concatenate([none, *self._embeddings]),
+            item_ids=self._item_ids,
+            patch_coords=self._boxes,
+            captions=self._captions,
+            thumbnails=self._thumbnails if self._settings.thumbnail_size else None,
+        )
+        return EncodedPart(rows, tuple(self.skipped))
 
 
 def make_thumbnail(image: UInt8[np.ndarray, "height width 3"], size: int) -> bytes:

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-import pandas  # noqa: F401  pyarrow needs it at its first table; that is start-up, not encoding
 import ray
 
 from rdm_batch.engine.build import build_job_head, head_device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Sequence
@@ -10,15 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rdm_batch.engine.conditioner import Conditioner
-from rdm_batch.engine.locations import absolute_locations
 from rdm_batch.engine.preflight import CheckedJob, preflight
 from rdm_batch.engine.worker import ContextSource
 from rdm_batch.pipelines.cluster import (
     ClusterResources,
     connected,
-    default_address,
     describe_nodes,
-    is_submitted_job,
     local_resources,
 )
 from rdm_batch.pipelines.conditioning import build_conditioner
@@ -28,7 +24,8 @@ from rdm_batch.pipelines.heads import start_heads, stop
 from rdm_batch.pipelines.measure import illustrate, measure_recall
 from rdm_batch.pipelines.resources import HeadResources, plan_resources
 from rdm_batch.pipelines.retrievers import ClusterRetriever, start_retrievers
-from rdm_batch.pipelines.summary import latencies, measured_in, throughput
+from rdm_batch.pipelines.submission import default_address, locate
+from rdm_batch.pipelines.summary import latencies, latest_run, measured_in, throughput
 from rdm_batch.reports.latency import summarize_latencies
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.provenance import collect_provenance, process_age_s, software_versions
@@ -41,27 +38,11 @@ from rdm_batch.reports.result import (
 )
 from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
 from rdm_batch.reports.table import print_summary
-from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.load import load_job
 from rdm_batch.storage.manifest import ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
 
-OUTPUT_ROOT_VARIABLE = "RDM_BATCH_OUTPUT_ROOT"
 _QUERY_METHOD = "seconds of a search call, as the head waited for it, divided by its queries"
-
-
-def locate(spec: JobSpec) -> JobSpec:
-    """Make the job's relative paths absolute.
-
-    A submitted job runs in a temporary copy of its working folder that Ray deletes: inputs
-    are found there, but a relative output goes below RDM_BATCH_OUTPUT_ROOT, or the home
-    folder of the user Ray runs as.
-    """
-    here = Path.cwd()
-    outputs = (
-        Path(os.environ.get(OUTPUT_ROOT_VARIABLE, Path.home())) if is_submitted_job() else here
-    )
-    return absolute_locations(spec, here, outputs)
 
 
 def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunReport:
@@ -70,7 +51,7 @@ def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunRep
     Args:
         path: The job file.
         overrides: ``key.path=value`` strings.
-        address: Ray to use; None chooses (see ``cluster.default_address``).
+        address: Ray to use; None chooses (see ``submission.default_address``).
 
     Raises:
         RdmBatchError: The job cannot run, or could not finish; what was stored stays.
@@ -146,7 +127,9 @@ class _Run:
         sample_set.finish()
         entries = sample_set.entries()
         mine = measured_in(self._id, entries)
-        raw = latencies(mine) or (before.latencies if before else None)
+        # Killed after the last shard and before the report: the entries still tell.
+        known = mine or measured_in(latest_run(entries) or "", entries)
+        raw = latencies(known)
         recall = measure_recall(
             retriever, conditioner, spec.sampling.seed, spec.sampling.num_samples
         )
@@ -168,7 +151,7 @@ class _Run:
                 bytes_written=sum(shard.num_bytes for shard in mine),
                 resumed_shards=len(entries) - len(mine),
             ),
-            throughput=throughput(mine, self._started),
+            throughput=throughput(known, self._started if mine else None),
             start_up=stages_from_milestones(self._milestones),
             retrieval=None
             if raw is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,12 +34,19 @@ def measured_in(run_id: str, entries: Sequence[ShardEntry]) -> list[MeasuredShar
     ]
 
 
-def throughput(entries: Sequence[MeasuredShard], started: float) -> Throughput:
+def latest_run(entries: Sequence[ShardEntry]) -> str | None:
+    """Name the run that committed last; None where no entry says."""
+    measured = [entry.measured for entry in entries if entry.measured is not None]
+    return max(measured, key=lambda shard: shard.end).run if measured else None
+
+
+def throughput(entries: Sequence[MeasuredShard], started: float | None) -> Throughput:
     """Measure a run from the entries it made.
 
     Args:
         entries: Shards of one run; none when everything was there already.
-        started: When the command started, seconds since the epoch.
+        started: When the command started, seconds since the epoch. None where that is not
+            known any more: then the run counts from its first shard.
     """
     if not entries:
         return Throughput(images=0, start_up_s=0, generation_s=0)
@@ -48,7 +56,7 @@ def throughput(entries: Sequence[MeasuredShard], started: float) -> Throughput:
     by_head = {name: [e for e in entries if e.measured.head == name] for name in names}
     return Throughput(
         images=sum(entry.num_rows for entry in entries),
-        start_up_s=max(0.0, first - started),
+        start_up_s=0.0 if started is None else max(0.0, first - started),
         generation_s=last - first,
         heads=tuple(_head_report(name, mine, last) for name, mine in by_head.items()),
     )
@@ -105,7 +113,7 @@ def divide_time(entries: Sequence[MeasuredShard], start: float, end: float) -> H
 
 
 def _length(intervals: Sequence[Interval]) -> float:
-    return sum(end - start for start, end in intervals)
+    return math.fsum(end - start for start, end in intervals)
 
 
 def _subtract(intervals: Sequence[Interval], taken: Interval) -> list[Interval]:

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
-Uri = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+_USER_INFO = re.compile(r"^[a-z][a-z0-9+.-]*://[^/]*@", re.IGNORECASE)
+
+
+def _without_credentials(uri: str) -> str:
+    # A job is recorded in headers and reports, so nothing secret may get as far as this.
+    if _USER_INFO.match(uri):
+        raise ValueError(
+            "carries credentials; put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+            "or ~/.aws/credentials, and only the location here"
+        )
+    return uri
+
+
+Uri = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1),
+    AfterValidator(_without_credentials),
+]
 """A path, ``s3://bucket/key``, or ``package://name`` for files that ship with the package."""
 
 

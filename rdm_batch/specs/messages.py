@@ -115,5 +115,6 @@ def _discriminator(field: Any) -> str:
 
 
 def _shorten(value: object, limit: int = 80) -> str:
-    text = repr(value)
+    # The value may be a location with credentials, which no message repeats.
+    text = re.sub(r"://[^/\s]*@", "://***@", repr(value))
     return text if len(text) <= limit else text[: limit - 3] + "..."

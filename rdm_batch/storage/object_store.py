@@ -1,15 +1,20 @@
-"""Open stores by URI and bring what they hold to local paths."""
+"""Open stores by URI and bring what they hold to local paths.
+
+The client of S3 is imported where it is used: a local job starts a second sooner without.
+"""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rdm_batch.errors import RdmBatchError, SampleSetError
-from rdm_batch.storage.download import cached_download
-from rdm_batch.storage.s3 import S3Store
 from rdm_batch.storage.store import LocalStore, ObjectInfo, Store
 from rdm_batch.storage.uri import Location, parse_uri, redact
+
+if TYPE_CHECKING:
+    from rdm_batch.storage.s3 import S3Store
 
 __all__ = ["ObjectInfo", "Store", "check_writable", "local_path", "open_store", "redact"]
 
@@ -27,7 +32,7 @@ def open_store(uri: str, error: type[RdmBatchError] = SampleSetError) -> Store:
     """
     location = parse_uri(uri, error)
     if location.scheme == "s3":
-        return S3Store(uri, location.bucket, location.path, error)
+        return _open_s3(uri, location, error)
     return LocalStore(uri, _local_root(location), location.scheme == "package", error)
 
 
@@ -65,13 +70,21 @@ def local_path(
     Raises:
         RdmBatchError: As ``error``, when nothing is there or it cannot be read.
     """
-    store = open_store(uri, error)
-    if isinstance(store, S3Store):
-        return cached_download(store, cache_dir)
-    path = _local_root(parse_uri(uri, error))
+    location = parse_uri(uri, error)
+    if location.scheme == "s3":
+        from rdm_batch.storage.download import cached_download
+
+        return cached_download(_open_s3(uri, location, error), cache_dir)
+    path = _local_root(location)
     if not path.exists():
-        raise store.missing("")
+        raise open_store(uri, error).missing("")
     return path
+
+
+def _open_s3(uri: str, location: Location, error: type[RdmBatchError]) -> S3Store:
+    from rdm_batch.storage.s3 import S3Store
+
+    return S3Store(uri, location.bucket, location.path, error)
 
 
 def _local_root(location: Location) -> Path:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from rich.console import Console
 
 from rdm_batch.datasets.folder import ImageFolder
 from rdm_batch.datasets.shapes import ShapesSource
-from rdm_batch.errors import ClusterError, DatabaseError, ImageError, SpecError
-from rdm_batch.pipelines import cluster, database_parts, encode_images
+from rdm_batch.errors import DatabaseError, ImageError, SpecError
+from rdm_batch.pipelines import database_parts, encode_images
 from rdm_batch.pipelines.build_database import DatabaseBuild, build_database
 from rdm_batch.pipelines.encode_images import EncodeSettings, make_thumbnail
 from rdm_batch.pipelines.inspect_database import check_database, describe_database, open_manifest
@@ -138,6 +137,22 @@ def test_patches_are_cut_encoded_and_recorded(build: Build, photos: Path, tmp_pa
         FakeEncoder().encode_images(crops),
     )
     assert len({tuple(row["patch_coords"]) for row in table}) > 10
+
+
+def test_large_images_are_encoded_a_few_at_a_time(
+    build: Build, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+
+    class Watching(FakeEncoder):
+        def encode_images(self, images: Any) -> Any:
+            batches.append(sum(image.shape[0] * image.shape[1] for image in images))
+            return super().encode_images(images)
+
+    whole = build(images=str(photos), out=str(tmp_path / "whole"))
+    monkeypatch.setattr(encode_images, "_BATCH_PIXELS", 1000)
+    assert build(Watching, images=str(photos)).shards == whole.shards
+    assert batches == [40 * 30, 30 * 40, 25 * 25 + 9 * 80, 20 * 20]
 
 
 def test_parquet_tables_are_sources(build: Build, tmp_path: Path) -> None:
@@ -322,30 +337,6 @@ def test_unusable_embeddings_name_their_image(build: Build, value: float, found:
 
     with pytest.raises(DatabaseError, match=rf"shapes-database-00000003.*{found}"):
         build(Broken, images="shapes:database:10")
-
-
-def test_ray_workers_build_the_same_database(
-    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Path
-) -> None:
-    monkeypatch.setattr(encode_images, "PART_IMAGES", 2)
-    build(images=str(photos), out=str(tmp_path / "here"))
-    with cluster.connected("local") as resources:
-        # One Ray for the three builds: each would start its own.
-        monkeypatch.setattr(cluster, "connected", lambda _: nullcontext(resources))
-        build(images=str(photos), out=str(tmp_path / "there"), workers=2)
-        assert contents(tmp_path / "here") == contents(tmp_path / "there")
-        for path in photos.iterdir():
-            if path.name != "damaged.png":
-                path.unlink()
-        with pytest.raises(ImageError, match=r"damaged\.png"):
-            build(
-                images=str(photos),
-                out=str(tmp_path / "strict"),
-                workers=2,
-                encode=EncodeSettings(strict=True),
-            )
-        with pytest.raises(ClusterError, match="CPUs for 1000 workers"):
-            build(images=str(photos), workers=1000)
 
 
 def test_check_finds_every_kind_of_damage(build: Build, tmp_path: Path) -> None:

@@ -217,3 +217,21 @@ def test_an_interrupted_job_ends_cleanly_and_says_how_to_resume(
     assert resume in printed
     run_job(slow_world / "job.yaml", *arguments)
     assert shard_digests(tmp_path) == undisturbed
+
+
+def test_a_report_lost_before_it_was_written_is_made_from_what_is_stored(
+    world: Path, finished: Path, two_nodes: TwoNodes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    for name in ("report.json", "report.html", "latencies.parquet"):
+        (out / name).unlink()
+    run_job(world / "job.yaml", *at(two_nodes, out))
+    report = load_run(str(out)).report
+    before = load_run(str(finished)).report
+    assert report.throughput.images == 24
+    assert report.throughput.generation_s == before.throughput.generation_s
+    assert report.retrieval is not None
+    assert before.retrieval is not None
+    assert report.retrieval.per_batch == before.retrieval.per_batch
+    assert report.scores == before.scores

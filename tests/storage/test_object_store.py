@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import pickle
@@ -7,13 +8,14 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rdm_batch.errors import CheckpointError, SampleSetError
 from rdm_batch.storage import s3
 from rdm_batch.storage.object_store import check_writable, local_path, open_store
-from rdm_batch.storage.s3 import PART_BYTES
+from rdm_batch.storage.s3 import PART_BYTES, S3Store
 from tests.stores import ObjectServer
 
 
@@ -174,19 +176,21 @@ def test_one_of_many_conditional_writers_wins(moto_uri: str) -> None:
     assert store.read_bytes("a") == bytes(won)
 
 
-def test_listing_joins_pages(moto_uri: str) -> None:
-    store = open_store(moto_uri)
-    threads = [
-        threading.Thread(
-            target=lambda k=k: [store.write_bytes(f"{i:04}", b"") for i in range(k, 1010, 8)]
-        )
-        for k in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [item.key for item in store.list_objects()] == [f"{i:04}" for i in range(1010)]
+def test_listing_joins_pages(swift_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    call, pages = S3Store._call, []
+
+    def call_for_small_pages(self: S3Store, key: str, operation: str, **request: Any) -> Any:
+        if operation == "list_objects_v2":
+            request["MaxKeys"] = 2
+            pages.append(key)
+        return call(self, key, operation, **request)
+
+    monkeypatch.setattr(S3Store, "_call", call_for_small_pages)
+    store = open_store(swift_uri)
+    for key in "edcba":
+        store.write_bytes(key, b"")
+    assert [item.key for item in store.list_objects()] == list("abcde")
+    assert len(pages) == 3
 
 
 def test_shipped_files_are_local_and_read_only(tmp_path: Path) -> None:
@@ -249,6 +253,31 @@ def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SampleSetError, match="file is a file; needed a folder"):
         check_writable(str(tmp_path / "file" / "below"))
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EACCES, "access denied"),
+        (errno.EROFS, "is on a read-only file system"),
+        (errno.ENOSPC, r"no space left \([\d,]+ bytes free\)"),
+        (errno.EDQUOT, "no space left"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_refusals_of_a_file_system_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    # Stands in for disks that a test cannot fill and modes that do not bind root.
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(SampleSetError, match=message):
+        check_writable(str(tmp_path / "new" / "folder"))
+    with pytest.raises(SampleSetError, match=message):
+        open_store(str(tmp_path)).write_bytes("a", b"x")
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")

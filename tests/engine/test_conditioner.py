@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from rdm_batch.engine.conditioner import (
+    VARIANTS,
+    ClassConditioner,
+    Conditioner,
+    SampleInputs,
+    TextConditioner,
+    UnconditionalConditioner,
+)
+from rdm_batch.retrieval.database import read_manifest
+from rdm_batch.retrieval.local import LocalRetriever, open_database, read_proposal
+from rdm_batch.retrieval.merge import Neighbors
+from rdm_batch.sampling.noise import SampleNoise
+from tests.engine.worlds import World
+from tests.job_kit import DIM, ROWS
+
+PROMPTS = ("a red circle", "a blue square", "a circle")
+LABELS = ("circle", "square")
+SEED = 11
+
+
+@pytest.fixture(scope="module")
+def retriever(built_world: World) -> LocalRetriever:
+    return open_database(built_world.root / "database")
+
+
+def _embeddings(count: int) -> np.ndarray:
+    return np.random.default_rng(3).normal(size=(count, DIM)).astype(np.float32)
+
+
+def _class_conditioner() -> ClassConditioner:
+    return ClassConditioner(LABELS, LABELS, _embeddings(2), k_nn=3, pool_size=8)
+
+
+@pytest.fixture(params=["unconditional", "text", "class"])
+def conditioner(request: pytest.FixtureRequest, built_world: World) -> Conditioner:
+    match request.param:
+        case "unconditional":
+            root = built_world.root / "database"
+            proposal = read_proposal(root, read_manifest(root))
+            return UnconditionalConditioner(proposal.truncate(0.5), 3, "proposal")
+        case "text":
+            return TextConditioner(PROMPTS, _embeddings(3), 3, "query_and_neighbors")
+        case _:
+            return _class_conditioner()
+
+
+def _inputs(
+    conditioner: Conditioner, retriever: LocalRetriever, indices: Sequence[int]
+) -> SampleInputs:
+    return conditioner(SampleNoise(SEED, np.array(indices, dtype=np.int64)), retriever)
+
+
+def _of_sample(inputs: SampleInputs, position: int) -> list[object]:
+    found = inputs.conditioning
+    return [
+        found.context[position].tobytes(),
+        found.neighbor_ids[position].tolist(),
+        found.neighbor_scores[position].tobytes(),
+        None if found.query_ids is None else int(found.query_ids[position]),
+        None if inputs.labels is None else inputs.labels[position],
+        None if inputs.prompts is None else inputs.prompts[position],
+    ]
+
+
+def test_a_sample_has_the_same_inputs_in_every_shard_and_batch(
+    conditioner: Conditioner, retriever: LocalRetriever
+) -> None:
+    together = _inputs(conditioner, retriever, range(12))
+    for indices in ([7], [11, 7, 0], [6, 7, 8]):
+        apart = _inputs(conditioner, retriever, indices)
+        for position, index in enumerate(indices):
+            assert _of_sample(apart, position) == _of_sample(together, index)
+
+
+def test_samples_differ(conditioner: Conditioner, retriever: LocalRetriever) -> None:
+    found = _inputs(conditioner, retriever, range(24)).conditioning
+    assert len({row.tobytes() for row in found.context}) >= 3
+
+
+def test_another_seed_draws_other_queries(built_world: World, retriever: LocalRetriever) -> None:
+    root = built_world.root / "database"
+    conditioner = UnconditionalConditioner(read_proposal(root, read_manifest(root)), 3, "uniform")
+    drawn = [
+        conditioner(SampleNoise(seed, np.arange(20)), retriever).conditioning.query_ids
+        for seed in (1, 2)
+    ]
+    assert drawn[0] is not None
+    assert drawn[1] is not None
+    assert drawn[0].tolist() != drawn[1].tolist()
+
+
+def test_top_m_keeps_the_most_frequent_rows(built_world: World, retriever: LocalRetriever) -> None:
+    root = built_world.root / "database"
+    proposal = read_proposal(root, read_manifest(root)).truncate(0.1)
+    conditioner = UnconditionalConditioner(proposal, 3, "uniform")
+    found = _inputs(conditioner, retriever, range(200)).conditioning
+    assert found.query_ids is not None
+    # The rows of this database are numbered by falling frequency.
+    assert set(found.query_ids.tolist()) == set(range(ROWS // 10))
+    assert (found.neighbor_ids[:, 0] == found.query_ids).all()
+
+
+def test_sample_i_takes_prompt_i_mod_p(retriever: LocalRetriever) -> None:
+    conditioner = TextConditioner(PROMPTS, _embeddings(3), 2, "neighbors")
+    inputs = _inputs(conditioner, retriever, [0, 1, 2, 3, 100])
+    assert inputs.prompts == (PROMPTS[0], PROMPTS[1], PROMPTS[2], PROMPTS[0], PROMPTS[1])
+    assert inputs.labels is None
+
+
+@pytest.mark.parametrize(
+    ("context", "own", "neighbors"),
+    [("text", 3, 0), ("text_and_neighbors", 1, 2), ("neighbors", 0, 3)],
+)
+def test_a_text_context_holds_the_text_its_neighbors_or_both(
+    retriever: LocalRetriever, context: str, own: int, neighbors: int
+) -> None:
+    embeddings = _embeddings(3)
+    conditioner = TextConditioner(PROMPTS, embeddings, 3, VARIANTS[context])
+    found = _inputs(conditioner, retriever, range(3)).conditioning
+    expected = retriever.search(embeddings, 3)
+    assert found.context.shape == (3, 3, DIM)
+    np.testing.assert_array_equal(
+        found.context[:, :own], np.repeat(embeddings[:, None], own, axis=1)
+    )
+    np.testing.assert_array_equal(found.context[:, own:], expected.embeddings[:, :neighbors])
+    np.testing.assert_array_equal(found.neighbor_ids, expected.ids[:, :neighbors])
+
+
+def test_a_class_sample_draws_distinct_rows_of_its_pool(retriever: LocalRetriever) -> None:
+    pools = retriever.search(_embeddings(2), 8).ids
+    inputs = _inputs(_class_conditioner(), retriever, range(60))
+    assert inputs.labels == LABELS * 30
+    ids = inputs.conditioning.neighbor_ids
+    for sample, row in enumerate(ids.tolist()):
+        assert len(set(row)) == 3
+        assert set(row) <= set(pools[sample % 2].tolist())
+    assert set(ids[::2].ravel().tolist()) == set(pools[0].tolist())
+
+
+class _CountingRetriever:
+    def __init__(self, retriever: LocalRetriever) -> None:
+        self._retriever = retriever
+        self.rows, self.dim = retriever.rows, retriever.dim
+        self.fetch, self.thumbnails = retriever.fetch, retriever.thumbnails
+        self.searches = 0
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbors:
+        self.searches += 1
+        return self._retriever.search(queries, k)
+
+
+def test_pools_are_looked_up_once_for_all_threads(retriever: LocalRetriever) -> None:
+    conditioner, counting = _class_conditioner(), _CountingRetriever(retriever)
+    noises = [SampleNoise(SEED, np.arange(4 * shard, 4 * shard + 4)) for shard in range(6)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda noise: conditioner(noise, counting), noises))
+    assert counting.searches == 1
+
+
+def test_conditioners_travel_to_other_processes(
+    conditioner: Conditioner, retriever: LocalRetriever
+) -> None:
+    here = _inputs(conditioner, retriever, range(4))
+    there = _inputs(pickle.loads(pickle.dumps(conditioner)), retriever, range(4))
+    assert [_of_sample(here, i) for i in range(4)] == [_of_sample(there, i) for i in range(4)]

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rdm_batch.engine.databases import (
+    check_stored_files,
+    database_root,
+    fetch_manifest,
+    load_proposal,
+)
+from rdm_batch.errors import DatabaseError
+from rdm_batch.retrieval.shard import open_shard
+from rdm_batch.storage.object_store import open_store
+from tests.engine.worlds import World
+from tests.job_kit import ROWS, write_database
+
+
+def test_a_local_database_is_used_where_it_lies(world: World) -> None:
+    root = world.root / "database"
+    manifest = fetch_manifest(str(root))
+    check_stored_files(str(root), manifest)
+    assert database_root(str(root), manifest, [0]) == root
+
+
+def test_the_proposal_is_loaded_where_there_is_one(world: World, tmp_path: Path) -> None:
+    uri = str(world.root / "database")
+    proposal = load_proposal(uri, fetch_manifest(uri))
+    assert proposal is not None
+    assert proposal.row_ids.tolist() == list(range(ROWS))
+    without = write_database(tmp_path, proposal=False)
+    assert load_proposal(str(tmp_path), without) is None
+
+
+def test_of_a_remote_database_only_the_shards_asked_for_are_copied(
+    world: World, swift_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RDM_BATCH_CACHE", str(tmp_path))
+    local = world.root / "database"
+    store = open_store(swift_uri)
+    for path in (path for path in local.rglob("*") if path.is_file()):
+        store.write_bytes(path.relative_to(local).as_posix(), path.read_bytes())
+    manifest = fetch_manifest(swift_uri)
+    assert manifest == fetch_manifest(str(local))
+    check_stored_files(swift_uri, manifest)
+
+    root = database_root(swift_uri, manifest, [1])
+    assert [path.name for path in (root / "embeddings").iterdir()] == ["shard-00001.parquet"]
+    assert database_root(swift_uri, manifest, [1]) == root
+    remote, here = (open_shard(place, 1, manifest=manifest) for place in (root, local))
+    np.testing.assert_array_equal(remote.embeddings, here.embeddings)
+    assert sorted(path.name for path in root.iterdir()) == ["embeddings", "thumbnails"]
+
+    proposal = load_proposal(swift_uri, manifest)
+    assert proposal is not None
+    assert len(proposal.row_ids) == ROWS
+
+    store.delete("embeddings/shard-00000.parquet")
+    with pytest.raises(DatabaseError, match=r"shard-00000\.parquet: is missing \(1 of 5 files"):
+        check_stored_files(swift_uri, manifest)
+    store.delete("database.json")
+    with pytest.raises(DatabaseError, match=r"holds no database\.json"):
+        fetch_manifest(swift_uri)

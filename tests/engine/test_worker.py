@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from rdm_batch.engine.build import build_job_head
+from rdm_batch.engine.conditioner import UnconditionalConditioner
+from rdm_batch.engine.plan import ShardRange, plan_shards
+from rdm_batch.engine.records import shard_table
+from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer
+from rdm_batch.errors import DatabaseError
+from rdm_batch.heads.head import Head
+from rdm_batch.heads.null import NullHead
+from rdm_batch.retrieval.database import read_manifest
+from rdm_batch.retrieval.local import open_database, read_proposal
+from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.specs.job import JobSpec
+from rdm_batch.specs.load import parse_job
+from rdm_batch.storage.png import decode_png
+from rdm_batch.storage.table import table_bytes
+from tests.engine.worlds import World
+from tests.job_kit import DIM
+
+
+@pytest.fixture(scope="module")
+def spec(built_world: World) -> JobSpec:
+    return parse_job(built_world.document, "job")
+
+
+@pytest.fixture(scope="module")
+def source(built_world: World) -> ContextSource:
+    root = built_world.root / "database"
+    proposal = read_proposal(root, read_manifest(root))
+    return ContextSource(UnconditionalConditioner(proposal, 3, "proposal"), open_database(root))
+
+
+@pytest.fixture(scope="module", params=["rdm", "noise"])
+def head(request: pytest.FixtureRequest, spec: JobSpec) -> Head:
+    if request.param == "noise":
+        return NullHead(8, DIM)
+    return build_job_head(spec.model, spec.sampling, DIM, "cpu")
+
+
+def _render(renderer: ShardRenderer, source: ContextSource, shard: ShardRange) -> bytes:
+    return renderer.render(shard, source, ShardClock()).images.tobytes()
+
+
+def test_a_shard_has_the_same_bytes_in_any_order_and_beside_any_other(
+    head: Head, spec: JobSpec, source: ContextSource
+) -> None:
+    shards = plan_shards(spec)[:4]
+    in_order = ShardRenderer(head, 5, 3)
+    expected = [_render(in_order, source, shard) for shard in shards]
+    assert len(set(expected)) == len(shards)
+    backwards = ShardRenderer(head, 5, 3)
+    assert [_render(backwards, source, shard) for shard in reversed(shards)] == expected[::-1]
+    at_once = ShardRenderer(head, 5, 3)
+    with ThreadPoolExecutor(len(shards)) as pool:
+        found = list(pool.map(lambda shard: _render(at_once, source, shard), shards))
+    assert found == expected
+
+
+def test_an_image_belongs_to_its_sample_not_to_its_shard(
+    spec: JobSpec, source: ContextSource
+) -> None:
+    renderer = ShardRenderer(NullHead(8, DIM), 5, 3)
+    whole = renderer.render(ShardRange(0, 0, 12), source, ShardClock()).images
+    part = renderer.render(ShardRange(1, 5, 9), source, ShardClock()).images
+    np.testing.assert_array_equal(part, whole[5:9])
+
+
+def test_another_seed_makes_other_images(source: ContextSource) -> None:
+    shard = ShardRange(0, 0, 4)
+    first, second = (
+        _render(ShardRenderer(NullHead(8, DIM), seed, 4), source, shard) for seed in (5, 6)
+    )
+    assert first != second
+
+
+def test_the_clock_notes_what_a_shard_waited_for_and_did(source: ContextSource) -> None:
+    clock = ShardClock()
+    before = time.time()
+    ShardRenderer(NullHead(8, DIM), 5, 3).render(ShardRange(0, 0, 4), source, clock)
+    after = time.time()
+    assert set(clock.intervals) == {"neighbors", "model"}
+    neighbors, model = clock.intervals["neighbors"], clock.intervals["model"]
+    assert before <= neighbors[0] <= neighbors[1] <= model[0] <= model[1] <= after
+    assert [queries for queries, _ in clock.searches] == [4]
+    assert 0 < clock.searches[0][1] <= neighbors[1] - neighbors[0] + 0.01
+
+
+class _OneAtATime:
+    """A head that notices who enters it, and whether two do at once."""
+
+    image_size = 4
+    context_dim = DIM
+
+    def __init__(self) -> None:
+        self.threads: set[int] = set()
+        self.batches: list[int] = []
+        self._inside = threading.Lock()
+
+    def generate(self, context: np.ndarray, noise: SampleNoise) -> np.ndarray:
+        assert self._inside.acquire(blocking=False), "two threads are in the model"
+        self.threads.add(threading.get_ident())
+        self.batches.append(len(noise))
+        time.sleep(0.005)
+        self._inside.release()
+        return np.zeros((len(noise), 4, 4, 3), dtype=np.uint8)
+
+
+def test_the_model_is_entered_by_one_thread_in_batches_of_fixed_size(
+    spec: JobSpec, source: ContextSource
+) -> None:
+    head = _OneAtATime()
+    renderer = ShardRenderer(head, 5, 3)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda shard: _render(renderer, source, shard), plan_shards(spec)))
+    assert len(head.threads) == 1
+    assert head.batches == [3, 1] * 6
+
+
+def test_a_failure_of_the_head_reaches_the_caller(source: ContextSource) -> None:
+    renderer = ShardRenderer(NullHead(8, DIM + 1), 5, 3)
+    with pytest.raises(DatabaseError, match="are 6 wide"):
+        _render(renderer, source, ShardRange(0, 0, 4))
+
+
+def test_rows_hold_the_images_and_their_provenance(spec: JobSpec, source: ContextSource) -> None:
+    rendered = ShardRenderer(NullHead(8, DIM), 5, 3).render(
+        ShardRange(1, 4, 8), source, ShardClock()
+    )
+    table = shard_table(rendered, spec.sampling)
+    rows = table.to_pylist()
+    assert [row["sample_index"] for row in rows] == [4, 5, 6, 7]
+    for row, image, ids in zip(
+        rows, rendered.images, rendered.inputs.conditioning.neighbor_ids, strict=True
+    ):
+        np.testing.assert_array_equal(decode_png(row["image"]["bytes"]), image)
+        assert row["neighbor_ids"] == ids.tolist()
+        assert row["query_id"] == ids[0]
+        assert (row["sampler"], row["num_steps"], row["eta"]) == ("ddim", 3, 1.0)
+        assert (row["seed"], row["guidance_scale"], row["label"]) == (5, 1.5, None)
+    assert table_bytes(table) == table_bytes(shard_table(rendered, spec.sampling))

@@ -1,0 +1,48 @@
+"""Databases encoded by Ray actors on two nodes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from rdm_batch.errors import ClusterError, ImageError
+from rdm_batch.pipelines import encode_images
+from rdm_batch.pipelines.build_database import DatabaseBuild, build_database
+from rdm_batch.pipelines.encode_images import EncodeSettings
+from rdm_batch.reports.progress import Progress
+from tests.fixtures.fake_encoder import FakeEncoder
+from tests.pipelines.conftest import TwoNodes
+
+
+def build(out: Path, **request: Any) -> dict[str, bytes]:
+    with Progress(Console(file=io.StringIO())) as progress:
+        build_database(DatabaseBuild(out=str(out), **request), FakeEncoder, progress)
+    files = [path for path in out.rglob("*") if path.is_file()]
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+
+
+def test_workers_build_the_database_one_process_builds(
+    two_nodes: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode_images, "PART_IMAGES", 20)
+    request = {"images": "shapes:database:130", "shards": 2, "proposal_from": "shapes:train:50"}
+    here = build(tmp_path / "here", **request)
+    there = build(tmp_path / "there", **request, workers=2, address=two_nodes.address)
+    assert here == there
+
+
+def test_failures_of_workers_are_reported_as_their_own(two_nodes: TwoNodes, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos/good.png")
+    (tmp_path / "photos/damaged.png").write_bytes(b"nothing")
+    request = {"images": str(tmp_path / "photos"), "address": two_nodes.address}
+    with pytest.raises(ImageError, match=r"damaged\.png: not a readable image"):
+        build(tmp_path / "db", **request, workers=2, encode=EncodeSettings(strict=True))
+    with pytest.raises(ClusterError, match="2 CPUs for 1000 workers"):
+        build(tmp_path / "db", **request, workers=1000)
+    assert not (tmp_path / "db/database.json").exists()

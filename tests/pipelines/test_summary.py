@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+
+from rdm_batch.pipelines.summary import (
+    MeasuredShard,
+    divide_time,
+    latencies,
+    measured_in,
+    throughput,
+)
+from rdm_batch.storage.manifest import Interval, Measured, ShardEntry
+
+
+def _shard(
+    model: Interval,
+    neighbors: Interval = (0, 0),
+    encode: Interval = (0, 0),
+    write: Interval = (0, 0),
+    head: str = "head 0",
+    searches: tuple[tuple[int, float], ...] = (),
+    num_rows: int = 4,
+) -> MeasuredShard:
+    given = {"model": model, "neighbors": neighbors, "encode": encode, "write": write}
+    intervals = {name: (float(start), float(end)) for name, (start, end) in given.items()}
+    measured = Measured(run="run", head=head, device="cpu", intervals=intervals, searches=searches)
+    return MeasuredShard(num_rows, 100, measured)
+
+
+def _seconds(shards: list[MeasuredShard], start: float, end: float) -> list[float]:
+    times = divide_time(shards, float(start), float(end))
+    return pytest.approx(
+        [times.model_s, times.neighbors_s, times.encoding_s, times.writing_s, times.idle_s]
+    )
+
+
+def test_activities_one_after_the_other_take_their_own_time() -> None:
+    shard = _shard(neighbors=(10, 11), model=(11, 15), encode=(15, 15.5), write=(15.5, 17))
+    assert _seconds([shard], 10, 17) == [4, 1, 0.5, 1.5, 0]
+
+
+def test_what_happens_while_the_model_runs_costs_nothing() -> None:
+    first = _shard(neighbors=(10, 11), model=(11, 15), encode=(15, 16), write=(16, 17))
+    second = _shard(neighbors=(11, 12), model=(15, 19), encode=(19, 20), write=(20, 21))
+    assert _seconds([first, second], 10, 21) == [8, 1, 1, 1, 0]
+
+
+def test_a_second_is_counted_once_though_two_activities_fill_it() -> None:
+    first = _shard(model=(0, 4), encode=(4, 6), write=(6, 6.5))
+    second = _shard(neighbors=(3, 7), model=(7, 9), encode=(9, 9), write=(9, 9))
+    assert _seconds([first, second], 0, 9) == [6, 3, 0, 0, 0]
+
+
+def test_what_no_activity_explains_is_idleness() -> None:
+    shard = _shard(neighbors=(1, 2), model=(4, 6), encode=(6, 7), write=(7, 8))
+    assert _seconds([shard], 0, 10) == [2, 1, 1, 1, 5]
+
+
+def test_only_what_lies_in_the_wall_time_counts() -> None:
+    shard = _shard(neighbors=(0, 3), model=(3, 8), encode=(8, 9), write=(9, 12))
+    assert _seconds([shard], 4, 7) == [3, 0, 0, 0, 0]
+
+
+def test_throughput_of_two_heads() -> None:
+    shards = [
+        _shard(neighbors=(10, 11), model=(11, 14), encode=(14, 14), write=(14, 15)),
+        _shard(
+            neighbors=(12, 13),
+            model=(13, 18),
+            encode=(18, 18),
+            write=(18, 20),
+            head="head 1",
+            num_rows=6,
+        ),
+    ]
+    found = throughput(shards, started=4.0)
+    assert (found.images, found.start_up_s, found.generation_s) == (10, 6, 10)
+    assert [head.name for head in found.heads] == ["head 0", "head 1"]
+    assert [head.images for head in found.heads] == [4, 6]
+    # The first head has nothing left to do while the second ends: that is idleness.
+    assert [head.wall_s for head in found.heads] == [10, 8]
+    assert [head.times.idle_s for head in found.heads] == pytest.approx([5, 0])
+
+
+def test_a_run_that_made_nothing_has_no_throughput() -> None:
+    found = throughput([], started=4.0)
+    assert (found.images, found.generation_s, found.heads) == (0, 0, ())
+
+
+def test_a_batch_s_seconds_are_shared_by_its_queries() -> None:
+    shards = [
+        _shard(model=(0, 1), searches=((4, 0.8),)),
+        _shard(model=(1, 2)),
+        _shard(model=(2, 3), searches=((1, 0.1), (2, 0.6))),
+    ]
+    found = latencies(shards)
+    assert found is not None
+    assert found.batch_s.tolist() == [0.8, 0.1, 0.6]
+    assert found.query_s.tolist() == pytest.approx([0.2] * 4 + [0.1] + [0.3] * 2)
+
+
+def test_there_are_no_latencies_where_nothing_was_searched() -> None:
+    assert latencies([_shard(model=(0, 1))]) is None
+    assert latencies([]) is None
+
+
+def test_only_the_shards_of_one_run_are_measured() -> None:
+    entries = [
+        ShardEntry(
+            shard=number,
+            first_index=4 * number,
+            num_rows=4,
+            file=f"data/{number:05d}.parquet",
+            sha256="0" * 64,
+            num_bytes=number,
+            measured=None
+            if run is None
+            else Measured(run=run, head="head 0", device="cpu", intervals={"model": (0, 1)}),
+        )
+        for number, run in enumerate(["old", "new", None, "new"])
+    ]
+    assert [shard.num_bytes for shard in measured_in("new", entries)] == [1, 3]
