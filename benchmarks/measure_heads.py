@@ -166,14 +166,13 @@ def _published_rarm(architecture: RarmArchitecture, settings: Settings) -> Measu
 
     def next_token(networks: RarmNetworks, length: int, device: str) -> Callable[[], Tensor]:
         context = _context(architecture, settings, device)
-        noise = torch.ones(settings.batch, architecture.transformer.vocabulary_out, device=device)
         tokens = torch.ones(settings.batch, length, dtype=torch.int64, device=device)
 
         def run() -> Tensor:
             logits = published.guided_logits(
                 networks.transformer, settings.guidance_scale, tokens, context
             )
-            return draw(sampler.probabilities(logits), noise)
+            return sampler.probabilities(logits).multinomial(1)
 
         return run
 
@@ -223,12 +222,13 @@ def _own_rarm(architecture: RarmArchitecture, settings: Settings) -> Measurement
             settings.guidance_scale,
             device,
             settings.precision,
+            settings.compile and device != "meta",
         )
         context = _context(architecture, settings, device)
-        noise = torch.ones(settings.batch, architecture.transformer.vocabulary_out, device=device)
+        uniform = torch.full((settings.batch,), 0.5, dtype=torch.float64, device=device)
         tokens = _grid(architecture, settings, device).flatten(1)
         return (
-            lambda: head.sample_tokens(context, lambda position: noise),
+            lambda: head.sample_tokens(context, lambda p, position: draw(p, uniform)),
             lambda: head.decode(tokens),
         )
 

@@ -195,7 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--rows", type=int, nargs="+", default=[8_192, 20_000, 60_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[8_192, 20_000, 60_000, 200_000])
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--threads", type=int, default=1, help="threads of one search")
     parser.add_argument("--singles", type=int, default=300, help="queries timed one at a time")

@@ -45,7 +45,7 @@ def build_head(
         sampling: Sampler and its settings.
         device: Where to compute.
         precision: Arithmetic of the networks.
-        compile: Whether to compile the UNet; autoregressive heads take no notice.
+        compile: Whether to compile the UNet or the transformer.
 
     Raises:
         SpecError: The sampler does not drive this kind of head, or a setting is out of range.
@@ -55,7 +55,12 @@ def build_head(
         solver = build_solver(networks.architecture.noise_schedule, sampling)
         return RdmHead(networks, solver, sampling.guidance_scale, device, precision, compile)
     return RarmHead(
-        networks, build_token_sampler(sampling), sampling.guidance_scale, device, precision
+        networks,
+        build_token_sampler(sampling),
+        sampling.guidance_scale,
+        device,
+        precision,
+        compile,
     )
 
 

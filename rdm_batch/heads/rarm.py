@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
 from rdm_batch.errors import CheckpointError
+from rdm_batch.heads.compiled import compiled
 from rdm_batch.heads.decode import decode_in_parts
 from rdm_batch.heads.head import check_context
 from rdm_batch.heads.precision import Precision, torch_dtype
 from rdm_batch.models.networks import RarmNetworks
 from rdm_batch.models.pixels import to_uint8
+from rdm_batch.models.transformer import Generation, Past
 from rdm_batch.sampling import noise as streams
-from rdm_batch.sampling.autoregressive import Drawn, Observe, TokenSampler, sample_tokens
+from rdm_batch.sampling.autoregressive import (
+    Choose,
+    Drawn,
+    Observe,
+    TokenSampler,
+    draw,
+    sample_tokens,
+)
 from rdm_batch.sampling.guidance import check_guidance_scale, guide
 from rdm_batch.sampling.noise import SampleNoise
 
@@ -32,6 +39,7 @@ class RarmHead:
         guidance_scale: 1 is none; above, logits are guided away from an all-zero context's.
         device: Where to compute.
         precision: Arithmetic of the networks; logits are turned into tokens in float32.
+        compile: Whether to compile the transformer.
 
     Raises:
         SpecError: The guidance scale is below 1.
@@ -44,6 +52,7 @@ class RarmHead:
         guidance_scale: float = 1.0,
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
+        compile: bool = False,
     ) -> None:
         self.image_size = networks.architecture.image_size
         self.context_dim = networks.architecture.context_dim
@@ -58,6 +67,15 @@ class RarmHead:
         networks = networks.to(self._dtype).to(memory_format=torch.channels_last)
         self._transformer = networks.transformer
         self._autoencoder = networks.autoencoder
+        num_tokens = self.architecture.transformer.num_positions
+        self._next_logits = self._transformer.next_logits
+        self._positions: list[int | Tensor] = list(range(num_tokens))
+        # Graphs are recorded with the addresses of what they write to: kept by batch size.
+        self._past: dict[int, Past] | None = None
+        if compile:
+            self._next_logits = compiled(self._transformer.next_logits, self._device)
+            self._positions = list(torch.arange(num_tokens, device=self._device).split(1))
+            self._past = {}
 
     @torch.inference_mode()
     def generate(
@@ -70,13 +88,12 @@ class RarmHead:
             CheckpointError: Logits became infinite or NaN, saying for which sample and when.
         """
         check_context(context, noise, self.context_dim)
-        num_codes = self.architecture.transformer.vocabulary_out
-
-        def exponential(position: int) -> Tensor:
-            draws = noise.exponential(streams.token_stream(position), (num_codes,))
-            return torch.from_numpy(draws).float().to(self._device)
-
-        drawn = self.sample_tokens(torch.from_numpy(context), exponential)
+        num_tokens = self.architecture.transformer.num_positions
+        uniform = torch.from_numpy(noise.uniform(streams.TOKENS, (num_tokens,))).to(self._device)
+        drawn = self.sample_tokens(
+            torch.from_numpy(context),
+            lambda probabilities, position: draw(probabilities, uniform[:, position]),
+        )
         self._check(drawn, noise)
         return to_uint8(self.decode(drawn.tokens)).cpu().numpy()
 
@@ -84,27 +101,37 @@ class RarmHead:
     def sample_tokens(
         self,
         context: Float[Tensor, "batch k_nn dim"],
-        exponential: Callable[[int], Float[Tensor, "batch code"]],
+        choose: Choose,
         observe: Observe | None = None,
     ) -> Drawn:
-        """Draw the codes of an image, row by row, from given random numbers.
+        """Draw the codes of an image, row by row.
 
         Args:
             context: Neighbor embeddings as stored.
-            exponential: Exponential numbers that the draw at a position depends on.
+            choose: Draws tokens from their probabilities.
             observe: Sees every draw.
         """
-        generation = self._transformer.start(context.to(self._device, self._dtype), self._guided)
+        generation = self._start(context.to(self._device, self._dtype))
 
         def next_logits(tokens: Tensor, position: int) -> Tensor:
-            logits = self._transformer.next_logits(tokens, position, generation).float()
+            logits = self._next_logits(tokens, self._positions[position], generation).float()
             return guide(logits, self._guidance_scale) if self._guided else logits
 
         start = torch.full(
             (len(context),), self.architecture.start_token, dtype=torch.int64, device=self._device
         )
         num_tokens = self.architecture.transformer.num_positions
-        return sample_tokens(next_logits, start, num_tokens, self._sampler, exponential, observe)
+        return sample_tokens(next_logits, start, num_tokens, self._sampler, choose, observe)
+
+    def _start(self, context: Float[Tensor, "batch k_nn dim"]) -> Generation:
+        if self._past is None:
+            return self._transformer.start(context, self._guided)
+        generation = self._transformer.start(context, self._guided, self._past.get(len(context)))
+        if len(context) not in self._past:
+            self._past[len(context)] = generation.past
+            for tensor in (tensor for block in generation.past for tensor in block):
+                torch._dynamo.mark_static_address(tensor)
+        return generation
 
     @torch.inference_mode()
     def decode(

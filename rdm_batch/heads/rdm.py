@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from rdm_batch.errors import CheckpointError
+from rdm_batch.heads.compiled import compiled
 from rdm_batch.heads.decode import decode_in_parts
 from rdm_batch.heads.head import check_context
 from rdm_batch.heads.precision import Precision, torch_dtype
@@ -72,7 +73,9 @@ class RdmHead:
         self._autoencoder = networks.autoencoder
         if isinstance(self._autoencoder, VqAutoencoder):
             self._autoencoder.quantize.float()
-        self._predict = torch.compile(self._unet.predict) if compile else self._unet.predict
+        self._predict = self._unet.predict
+        if compile:
+            self._predict = compiled(self._unet.predict, self._device)
 
     @torch.inference_mode()
     def generate(

@@ -9,12 +9,13 @@ import math
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 # Heads may differ in number from block to block.
-KeysValues = tuple[Float[Tensor, "sample _ key dim"], Float[Tensor, "sample _ key dim"]]
+_PerHead = Float[Tensor, "sample _ key head_channel"]
+KeysValues = tuple[_PerHead, _PerHead]
 
 
 def timestep_embedding(
@@ -59,7 +60,7 @@ class Attention(nn.Module):
 
     def _split_heads(
         self, x: Float[Tensor, "batch token inner"]
-    ) -> Float[Tensor, "batch head token dim"]:
+    ) -> Float[Tensor, "batch head token head_channel"]:
         batch, tokens, _ = x.shape
         return x.reshape(batch, tokens, self.num_heads, -1).transpose(1, 2)
 
@@ -72,11 +73,19 @@ class Attention(nn.Module):
         x: Float[Tensor, "batch token width"],
         keys_values: KeysValues,
         is_causal: bool = False,
+        seen: Bool[Tensor, "1 key"] | None = None,
     ) -> Float[Tensor, "batch token width"]:
-        """Attend from every token of ``x`` to the given keys (scale head_channels^-0.5)."""
+        """Attend from every token of ``x`` to the given keys (scale head_channels^-0.5).
+
+        Args:
+            x: The tokens.
+            keys_values: What they attend to.
+            is_causal: Whether the i-th token attends to the first i keys only.
+            seen: Which keys are attended to; None means all.
+        """
         keys, values = keys_values
         attended = F.scaled_dot_product_attention(
-            self._split_heads(self.to_q(x)), keys, values, is_causal=is_causal
+            self._split_heads(self.to_q(x)), keys, values, attn_mask=seen, is_causal=is_causal
         )
         out: Tensor = self.to_out(attended.transpose(1, 2).flatten(2))
         return out

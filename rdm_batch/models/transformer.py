@@ -18,6 +18,13 @@ from rdm_batch.errors import SpecError
 from rdm_batch.models.layers import KeysValues, TransformerBlock
 from rdm_batch.specs.architecture import TransformerConfig
 
+_Room = Float[Tensor, "_ head position head_channel"]
+_New = Float[Tensor, "_ head 1 head_channel"]
+_SoFar = Float[Tensor, "_ head seen head_channel"]
+_BlockPast = tuple[_Room, _Room]
+Past = tuple[_BlockPast, ...]
+"""Self-attention keys and values of every block, for every position."""
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -25,12 +32,12 @@ class Generation:
 
     Attributes:
         neighbors: Cross-attention keys and values of every block, one row a sample.
-        past: Self-attention keys and values of every block, filled up to the last position.
+        past: Self-attention keys and values of every block, up to the last position.
         guided: Whether an unconditional branch goes along.
     """
 
     neighbors: tuple[KeysValues, ...]
-    past: tuple[tuple[Tensor, Tensor], ...]
+    past: Past
     guided: bool
 
 
@@ -79,46 +86,64 @@ class CausalTransformer(nn.Module):
         embedded: Tensor = self.proj_in(tokens) + self.positional_encoding[:, first_position:end].T
         return embedded
 
-    def start(self, context: Float[Tensor, "batch k_nn dim"], guided: bool = False) -> Generation:
+    def start(
+        self,
+        context: Float[Tensor, "batch k_nn dim"],
+        guided: bool = False,
+        past: Past | None = None,
+    ) -> Generation:
         """Prepare to generate: project the neighbors once, make room for keys and values.
 
         Args:
             context: Neighbor embeddings, as stored.
             guided: Whether logits for an all-zero context are wanted too.
+            past: Room of an earlier generation of as many samples, to be used again.
         """
         neighbors = tuple(block.attn2.keys_values(context) for block in self.blocks)
+        return Generation(neighbors, past or self._make_room(context, guided), guided)
+
+    def _make_room(self, context: Float[Tensor, "batch k_nn dim"], guided: bool) -> Past:
         batch, config = len(context), self.config
         past = []
-        for position in range(len(self.blocks)):
+        for place in range(config.depth):
             # Up to the first cross-attention both guidance branches are the same.
-            rows = 2 * batch if guided and position > 0 else batch
+            rows = 2 * batch if guided and place > 0 else batch
             shape = (rows, config.num_heads, config.num_positions, config.head_channels)
-            past.append((context.new_empty(shape), context.new_empty(shape)))
-        return Generation(neighbors, tuple(past), guided)
+            past.append((context.new_zeros(shape), context.new_zeros(shape)))
+        return tuple(past)
 
     def next_logits(
-        self, tokens: Int[Tensor, " batch"], position: int, generation: Generation
+        self,
+        tokens: Int[Tensor, " batch"],
+        position: int | Int[Tensor, " 1"],
+        generation: Generation,
     ) -> Float[Tensor, "_ code"]:
         """Give the logits of the code that follows, with all earlier positions remembered.
 
         Args:
             tokens: The tokens at ``position``, one a sample (the start token at 0).
-            position: Their position; every one before has been given in an earlier call.
+            position: Their position; every one before has been given in an earlier call. As a
+                tensor it changes no shapes, as a compiled function needs: then all positions
+                are attended to, those to come with a weight of zero.
             generation: What ``start`` prepared; the new keys and values are added to it.
 
         Returns:
             One row a sample; if guided, the conditional logits of all samples followed by
             the unconditional ones.
         """
-        x = self.embed(tokens[:, None], position)
+        seen = None
+        if isinstance(position, int):
+            x = self.embed(tokens[:, None], position)
+        else:
+            encoding = self.positional_encoding.index_select(1, position).T
+            x = self.proj_in(tokens[:, None]) + encoding
+            seen = torch.arange(self.config.num_positions, device=x.device)[None] <= position
         for block, past, neighbors in zip(
             self.blocks, generation.past, generation.neighbors, strict=True
         ):
             normed = block.norm1(x)
-            for remembered, new in zip(past, block.attn1.keys_values(normed), strict=True):
-                remembered[:, :, position] = new[:, :, 0]
-            so_far = (past[0][:, :, : position + 1], past[1][:, :, : position + 1])
-            x = x + block.attn1(normed, so_far)
+            so_far = _remember(past, block.attn1.keys_values(normed), position)
+            x = x + block.attn1(normed, so_far, seen=seen)
             x = block.cross_attend(x, neighbors, generation.guided)
             x = x + block.ff(block.norm3(x))
         return F.linear(x[:, 0], self.proj_out.weight[:, :, 0], self.proj_out.bias)
@@ -137,3 +162,16 @@ class CausalTransformer(nn.Module):
             x = block(x, block.attn2.keys_values(context), is_causal=True)
         logits: Tensor = self.proj_out(x.transpose(1, 2)).transpose(1, 2)
         return logits
+
+
+def _remember(
+    past: _BlockPast, new: tuple[_New, _New], position: int | Int[Tensor, " 1"]
+) -> tuple[_SoFar, _SoFar]:
+    """Store the keys and values of a position, and give those to attend to."""
+    if isinstance(position, int):
+        for remembered, added in zip(past, new, strict=True):
+            remembered[:, :, position] = added[:, :, 0]
+        return past[0][:, :, : position + 1], past[1][:, :, : position + 1]
+    for remembered, added in zip(past, new, strict=True):
+        remembered.index_copy_(2, position, added)
+    return past

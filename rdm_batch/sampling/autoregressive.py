@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from rdm_batch.errors import SpecError
@@ -14,8 +14,8 @@ from rdm_batch.errors import SpecError
 NextLogits = Callable[[Tensor, int], Tensor]
 """Give the logits of position i + 1's token, given the tokens at position i, and i."""
 
-Exponential = Callable[[int], Tensor]
-"""Give exponential numbers of mean 1, one for every code, for the draw at position i."""
+Choose = Callable[[Tensor, int], Tensor]
+"""Draw the tokens at position i from their probabilities."""
 
 Observe = Callable[[int, Tensor, Tensor], None]
 """See, for the draw at position i, the probabilities and the tokens drawn."""
@@ -64,15 +64,20 @@ class TokenSampler:
 
 
 def draw(
-    probabilities: Float[Tensor, "batch code"], exponential: Float[Tensor, "batch code"]
+    probabilities: Float[Tensor, "batch code"], uniform: Float64[Tensor, " batch"]
 ) -> Int[Tensor, " batch"]:
-    """Draw one token a row as argmax p / q, q exponential, as torch.multinomial does on CPU.
+    """Draw one token a row where the cumulative probability passes a uniform number.
 
-    The winner of a race of exponential clocks with rates p. A q of exactly 0 would let a code
-    of probability 0 win, so q is kept above the smallest positive number.
+    One number a token, where torch.multinomial takes one for every code: those would cost
+    more than the transformer on a GPU, since a sample's numbers are drawn on the CPU.
+
+    Args:
+        probabilities: At least one above 0 in every row; need not sum to exactly 1.
+        uniform: Numbers in [0, 1).
     """
-    tiny = torch.finfo(probabilities.dtype).tiny
-    return (probabilities / exponential.clamp(min=tiny)).argmax(dim=1)
+    cumulative = probabilities.double().cumsum(dim=1)
+    passed = cumulative <= uniform[:, None] * cumulative[:, -1:]
+    return passed.sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def sample_tokens(
     start: Int[Tensor, " batch"],
     num_tokens: int,
     sampler: TokenSampler,
-    exponential: Exponential,
+    choose: Choose,
     observe: Observe | None = None,
 ) -> Drawn:
     """Draw a sequence token by token.
@@ -103,7 +108,7 @@ def sample_tokens(
         start: The start token, once for every sample.
         num_tokens: Tokens to draw.
         sampler: How each is chosen.
-        exponential: Gives the numbers a draw depends on.
+        choose: Draws a token from its probabilities.
         observe: Sees every draw.
     """
     token = start
@@ -114,7 +119,7 @@ def sample_tokens(
         bad = ~torch.isfinite(logits).all(dim=1)
         failed_at = torch.where(bad & (failed_at < 0), position, failed_at)
         probabilities = sampler.probabilities(logits)
-        token = draw(probabilities, exponential(position))
+        token = choose(probabilities, position)
         tokens[:, position] = token
         if observe is not None:
             observe(position, probabilities, token)

@@ -19,18 +19,14 @@ POOL = 1
 """Stream that draws a sample's neighbors out of a pool."""
 START = 2
 """Stream of the noise that sampling starts from."""
+TOKENS = 3
+"""Stream that draws the tokens of an autoregressive head, one number each."""
 _STEP_BASE = 1 << 32
-_TOKEN_BASE = 2 << 32
 
 
 def step_stream(step: int) -> int:
     """Give the stream of the noise that solver step ``step`` (from 0) adds."""
     return _STEP_BASE + step
-
-
-def token_stream(position: int) -> int:
-    """Give the stream of the draw of the token at ``position`` (from 0)."""
-    return _TOKEN_BASE + position
 
 
 @dataclass(frozen=True)
@@ -74,13 +70,4 @@ class SampleNoise:
         out = np.empty((len(self), *shape), dtype=np.float64)
         for row, generator in enumerate(self._generators(stream)):
             out[row] = generator.random(shape)
-        return out
-
-    def exponential(
-        self, stream: int, shape: tuple[int, ...]
-    ) -> Float64[np.ndarray, " batch *shape"]:
-        """Draw exponential numbers of mean 1 of the given shape for every sample."""
-        out = np.empty((len(self), *shape), dtype=np.float64)
-        for row, generator in enumerate(self._generators(stream)):
-            out[row] = generator.standard_exponential(shape)
         return out

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,13 @@ RARM_MINI = RarmArchitecture(
     ),
     start_token=65,
 )
+
+
+def multinomial(
+    noise: torch.Tensor,
+) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    """Draw as torch.multinomial does on CPU: argmax p / q with recorded exponential q."""
+    return lambda probabilities, position: (probabilities / noise[:, position]).argmax(1)
 
 
 def _load(name: str) -> dict[str, np.ndarray]:

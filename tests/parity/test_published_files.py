@@ -17,7 +17,7 @@ from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
 from rdm_batch.specs.published import load_architecture
 from tests.compare import relative_error
-from tests.parity.conftest import RARM_MINI, RDM_MINI
+from tests.parity.conftest import RARM_MINI, RDM_MINI, multinomial
 from tests.parity.recipe import rarm_weights, rdm_weights
 from tests.tolerances import DECODED_REL, NETWORK_REL, REORDERED_REL
 
@@ -92,7 +92,7 @@ def test_every_recorded_rarm_chain_is_reproduced(published_files: Path) -> None:
         head = RarmHead(networks, TokenSampler(top_k=12), scale)
         drawn = head.sample_tokens(
             torch.from_numpy(oracle[f"{case}/context"]),
-            lambda position, noise=noise: noise[:, position],
+            multinomial(noise),
         )
         assert np.array_equal(drawn.tokens.numpy(), oracle[f"{case}/tokens"]), case
         images = head.decode(drawn.tokens)

@@ -9,6 +9,7 @@ from rdm_batch.models.networks import RarmNetworks
 from rdm_batch.models.pixels import to_uint8
 from rdm_batch.sampling.autoregressive import TokenSampler
 from tests.compare import relative_error
+from tests.parity.conftest import multinomial
 from tests.tolerances import DECODED_REL, NETWORK_REL
 
 Oracle = dict[str, np.ndarray]
@@ -52,7 +53,7 @@ def test_greedy_tokens_are_the_published_ones(
 ) -> None:
     head = RarmHead(rarm_networks, TokenSampler(top_k=1), float(scale))
     context = torch.from_numpy(rarm_oracle["context"])
-    drawn = head.sample_tokens(context, lambda position: torch.ones(2, 64))
+    drawn = head.sample_tokens(context, lambda p, position: p.argmax(1))
     assert np.array_equal(drawn.tokens.numpy(), rarm_oracle[f"greedy_s{scale}/tokens"])
 
 
@@ -66,7 +67,7 @@ def test_drawn_tokens_and_their_probabilities_are_the_published_ones(
     head = RarmHead(rarm_networks, TokenSampler(float(temperature), int(top_k)), float(scale))
     drawn = head.sample_tokens(
         torch.from_numpy(rarm_oracle["context"]),
-        lambda position: noise[:, position],
+        multinomial(noise),
         lambda position, p, token: probabilities.append(p),
     )
     assert np.array_equal(drawn.tokens.numpy(), rarm_oracle[f"{case}/tokens"])
@@ -80,7 +81,7 @@ def test_tokens_for_a_single_neighbor_are_the_published_ones(
 ) -> None:
     noise = torch.from_numpy(rarm_oracle["only_caption/exp_noise"])
     drawn = RarmHead(rarm_networks, TokenSampler(top_k=12), 2.0).sample_tokens(
-        torch.from_numpy(rarm_oracle["only_caption/context"]), lambda position: noise[:, position]
+        torch.from_numpy(rarm_oracle["only_caption/context"]), multinomial(noise)
     )
     assert np.array_equal(drawn.tokens.numpy(), rarm_oracle["only_caption/tokens"])
 

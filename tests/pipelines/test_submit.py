@@ -59,9 +59,7 @@ def test_a_submitted_quickstart_leaves_its_result_below_the_output_root(
         *(str(PROGRAM / "ray"), "job", "submit", "--address", dashboard, "--working-dir", "."),
         *("--", "python", "-m", "rdm_batch.run", "jobs/quickstart.yaml", *few),
     ]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
-    )
+    done = _submit(command)
     assert done.returncode == 0, done.stdout + done.stderr
     out = next(tmp_path_factory.getbasetemp().glob("home*")) / "out" / "quickstart"
     assert str(out) in done.stdout
@@ -69,6 +67,19 @@ def test_a_submitted_quickstart_leaves_its_result_below_the_output_root(
     assert report.sample_set.rows == 32
     assert len(report.provenance.ray_nodes) == 1
     shutil.rmtree(out)
+
+
+def _submit(command: list[str]) -> subprocess.CompletedProcess[str]:
+    # The dashboard answers some seconds before the agent that runs jobs is there.
+    deadline = time.monotonic() + START_LIMIT_S
+    while True:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+        )
+        waiting = done.returncode != 0 and "No available agent" in done.stdout + done.stderr
+        if not waiting or time.monotonic() > deadline:
+            return done
+        time.sleep(2)
 
 
 def _free_port() -> int:

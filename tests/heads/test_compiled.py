@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+# In a process of its own: the shape checks of the tests cannot be traced. Graphs are traced
+# whole and run as they are, without a compiler.
+_SCRIPT = """
+import numpy as np
+import torch
+from rdm_batch.heads.build import build_head
+from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling
+from tests.tiny_heads import TINY_RARM, TINY_RDM, random_weights
+
+graphs = []
+
+def backend(graph, inputs):
+    graphs.append(graph)
+    return graph.forward
+
+original = torch.compile
+
+def trace(function, **options):
+    assert options == {"dynamic": False}, options
+    return original(function, backend=backend, fullgraph=True, **options)
+
+torch.compile = trace
+common = {"num_samples": 1, "guidance_scale": 2.0}
+for architecture, sampling in (
+    (TINY_RDM, DdimSampling(sampler="ddim", num_steps=3, **common)),
+    (TINY_RARM, AutoregressiveSampling(sampler="autoregressive", **common)),
+):
+    context = np.random.default_rng(0).standard_normal((2, 3, 6)).astype(np.float32)
+    weights = random_weights(architecture)
+    plain = build_head(architecture, weights, sampling)
+    compiled = build_head(architecture, weights, sampling, compile=True)
+    graphs.clear()
+    for indices in ([0, 1], [2, 3]):
+        noise = SampleNoise(0, np.array(indices, dtype=np.int64))
+        expected = plain.generate(context, noise).astype(int)
+        difference = np.abs(compiled.generate(context, noise) - expected).max()
+        assert difference <= 1, difference
+    print(architecture.kind, len(graphs))
+"""
+
+
+def test_compiled_heads_draw_the_same_images_from_a_single_graph() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    # One graph for all steps or tokens, and for the next batch of the same shape.
+    assert done.stdout.splitlines() == ["rdm 1", "rarm 1"]
