@@ -34,6 +34,9 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             *("--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={name}"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"),
             *("--include-dashboard=true", f"--object-store-memory={200 * 2**20}"),
+            # The agent that runs jobs has a fixed port, which other clusters here may hold.
+            f"--dashboard-agent-listen-port={_free_port()}",
+            f"--ray-client-server-port={_free_port()}",
         ]
         environment = {
             **os.environ,
