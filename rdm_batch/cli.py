@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from rdm_batch import __version__
 from rdm_batch.errors import RdmBatchError, SpecError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rdm_batch.retrieval.index import IndexSettings
     from rdm_batch.specs.job import ExtractorSpec
 
+T = TypeVar("T")
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -345,7 +346,23 @@ def _add_extractor(parser: argparse.ArgumentParser) -> None:
 def _extractor(args: argparse.Namespace) -> ExtractorSpec:
     from rdm_batch.specs.job import ExtractorSpec
 
-    return ExtractorSpec(name=args.extractor, weights=args.extractor_weights, resize=args.resize)
+    return _checked(
+        lambda: ExtractorSpec(
+            name=args.extractor, weights=args.extractor_weights, resize=args.resize
+        )
+    )
+
+
+def _checked(build: Callable[[], T]) -> T:
+    """Build a spec from arguments; what is wrong with them is one line, without the value."""
+    from pydantic import ValidationError
+
+    try:
+        return build()
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = f"--{'.'.join(map(str, first['loc']))}"
+        raise SpecError(where, first["msg"].removeprefix("Value error, ")) from None
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -389,18 +406,18 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     from rdm_batch.reports.table import score_table
     from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec
 
-    scores = evaluate_images(
-        EvaluationRequest(
-            samples=args.samples,
-            evaluation=EvaluationSpec(
-                reference=args.reference, scores=tuple(args.scores), extractor=_extractor(args)
-            ),
-            database=None if args.database is None else DatabaseSpec(uri=args.database),
-            allow_partial=args.allow_partial,
-            settings=ScoreSettings(k=args.k, seed=args.seed),
-        ),
-        args.address,
+    extractor = _extractor(args)
+    evaluation = _checked(
+        lambda: EvaluationSpec(
+            reference=args.reference, scores=tuple(args.scores), extractor=extractor
+        )
     )
+    database = None
+    if args.database is not None:
+        database = _checked(lambda: DatabaseSpec(uri=args.database))
+    settings = ScoreSettings(k=args.k, seed=args.seed)
+    request = EvaluationRequest(args.samples, evaluation, database, args.allow_partial, settings)
+    scores = evaluate_images(request, args.address)
     if args.json is not None:
         args.json.write_text(json.dumps([score.model_dump() for score in scores], indent=2) + "\n")
     Console().print(

@@ -25,11 +25,9 @@ _NEED_FEATURES = ("precision", "recall", "density", "coverage", "kid")
 _NEED_LAYER = {"is": LOGITS_LAYER, "sfid": SPATIAL_LAYER}
 
 
-def score_problems(spec: JobSpec) -> Iterator[SpecError]:
-    """List the scores a job asks for that are not known, or that it cannot feed."""
-    if spec.evaluation is None:
-        return
-    for name in spec.evaluation.scores:
+def unknown_scores(evaluation: EvaluationSpec) -> Iterator[SpecError]:
+    """List the scores that do not exist, each with the one that may be meant."""
+    for name in evaluation.scores:
         if name not in SCORE_NAMES:
             close = difflib.get_close_matches(name, SCORE_NAMES, n=1)
             yield SpecError(
@@ -38,6 +36,44 @@ def score_problems(spec: JobSpec) -> Iterator[SpecError]:
                 f"one of {', '.join(SCORE_NAMES)}",
                 f"did you mean {close[0]}?" if close else "",
             )
+
+
+def check_scores(evaluation: EvaluationSpec) -> None:
+    """Refuse the first score that does not exist or needs another extractor.
+
+    Raises:
+        SpecError: There is no such score.
+        MetricError: A score needs Inception and another extractor is named.
+    """
+    for problem in unknown_scores(evaluation):
+        raise problem
+    check_layers(evaluation)
+
+
+def check_layers(evaluation: EvaluationSpec) -> None:
+    """Refuse scores of layers that the extractor does not have.
+
+    Raises:
+        MetricError: A score needs Inception and another extractor is named.
+    """
+    for name in evaluation.scores:
+        layer = _NEED_LAYER.get(name)
+        if layer is not None and evaluation.extractor.name != "inception-v3-compat":
+            raise MetricError(
+                "evaluation.scores",
+                f"{name!r} is made from the layer {layer!r}, which {evaluation.extractor.name} "
+                "does not have",
+                "inception-v3-compat as extractor",
+                f"name it in evaluation.extractor, or leave out {name}",
+            )
+
+
+def score_problems(spec: JobSpec) -> Iterator[SpecError]:
+    """List the scores a job asks for that are not known, or that it cannot feed."""
+    if spec.evaluation is None:
+        return
+    yield from unknown_scores(spec.evaluation)
+    for name in spec.evaluation.scores:
         if name == "clip_score" and spec.conditioning.mode != "text":
             yield SpecError(
                 "evaluation.scores",
@@ -78,7 +114,7 @@ def check_reference(spec: JobSpec, extractor: str | None) -> None:
     evaluation = spec.evaluation
     if evaluation is None:
         return
-    _check_layers(evaluation)
+    check_layers(evaluation)
     reference = open_reference(evaluation.reference)
     saved = reference.statistics
     if saved is not None and extractor is not None and saved.extractor.digest != extractor:
@@ -100,16 +136,3 @@ def check_reference(spec: JobSpec, extractor: str | None) -> None:
         )
     if saved is None and not reference.images:
         reference.require_moments(evaluation.extractor.name, resize_of(evaluation.extractor))
-
-
-def _check_layers(evaluation: EvaluationSpec) -> None:
-    for name in evaluation.scores:
-        layer = _NEED_LAYER.get(name)
-        if layer is not None and evaluation.extractor.name != "inception-v3-compat":
-            raise MetricError(
-                "evaluation.scores",
-                f"{name!r} is made from the layer {layer!r}, which {evaluation.extractor.name} "
-                "does not have",
-                "inception-v3-compat as extractor",
-                f"name it in evaluation.extractor, or leave out {name}",
-            )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from rdm_batch.engine.check_evaluation import check_scores
 from rdm_batch.engine.encoders import load_named_encoder
 from rdm_batch.engine.extractors import extractor_digest
 from rdm_batch.engine.features import load_features
@@ -66,9 +67,10 @@ def evaluate(
         One score per name, in the order of the names.
 
     Raises:
-        RdmBatchError: The images or the reference cannot be used, or a score cannot be made
-            from them.
+        RdmBatchError: The images or the reference cannot be used, or a score does not exist or
+            cannot be made from them.
     """
+    check_scores(request.evaluation)
     samples = open_image_set(request.samples, request.allow_partial)
     reference = open_reference(request.evaluation.reference)
     found: dict[str, Score] = {}

@@ -46,6 +46,21 @@ class ScoreSettings:
     jackknife_groups: int = JACKKNIFE_GROUPS
     block_size: int = DEFAULT_BLOCK_SIZE
 
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            MetricError: A number is too small to mean anything.
+        """
+        least = {"k": 1, "density_k": 1, "splits": 1, "subsets": 1, "subset_size": 2, "seed": 0}
+        least |= {"jackknife_groups": 0, "block_size": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value < bound:
+                raise MetricError("scores", f"{name} is {value}", f"{bound} or more")
+        if self.jackknife_groups == 1:
+            raise MetricError("scores", "jackknife_groups is 1", "0 for none, or 2 and more")
+
 
 @dataclass(frozen=True)
 class SideData:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rdm_batch.engine.check_evaluation import check_scores
 from rdm_batch.engine.evaluation import EvaluationRequest, Extract, evaluate
 from rdm_batch.engine.extractors import extractor_digest
 from rdm_batch.engine.features import load_features, parts_without_features
@@ -32,6 +33,7 @@ def evaluate_images(request: EvaluationRequest, address: str | None = None) -> S
     Raises:
         RdmBatchError: The images cannot be used, or a score cannot be computed.
     """
+    check_scores(request.evaluation)
     extractor = request.evaluation.extractor
     sets = [open_image_set(request.samples, request.allow_partial)]
     reference = open_reference(request.evaluation.reference).images

@@ -9,8 +9,11 @@ from rdm_batch.engine.encoders import SHIPPED_ENCODERS
 from rdm_batch.engine.extractors import extractor_digest, load_extractor
 from rdm_batch.engine.features import extract_part, parts_without_features, store_features
 from rdm_batch.engine.image_sets import ImagePart, ImageSet
+from rdm_batch.errors import MetricError
 from rdm_batch.specs.job import ExtractorSpec
+from rdm_batch.storage.object_store import local_path
 
+_LIGHT_BYTES = 16 << 20
 _LIGHT_IMAGES = 4096
 _HEAVY_IMAGES = 32
 
@@ -18,8 +21,17 @@ OnExtracted = Callable[[ImageSet, ExtractorSpec, int], None]
 
 
 def images_per_worker(extractor: ExtractorSpec) -> int:
-    """Say for how many images a worker of its own is worth its start of some seconds."""
-    return _LIGHT_IMAGES if extractor.name in SHIPPED_ENCODERS else _HEAVY_IMAGES
+    """Say for how many images a worker of its own is worth its start of some seconds.
+
+    The size of the weights tells small networks, of a millisecond an image, from large ones.
+
+    Raises:
+        MetricError: The weights are not there.
+    """
+    if extractor.name in SHIPPED_ENCODERS or extractor.weights is None:
+        return _LIGHT_IMAGES
+    size = local_path(extractor.weights, error=MetricError).stat().st_size
+    return _LIGHT_IMAGES if size < _LIGHT_BYTES else _HEAVY_IMAGES
 
 
 def missing_parts(

@@ -40,7 +40,10 @@ _SCORE_NAMES = {
     "recall": ("recall", True),
     "density": ("density", True),
     "coverage": ("coverage", True),
-    "clip-score": ("CLIP-score", True),
+    "clip_score": ("CLIP-score", True),
+    "novelty_neighbors": ("novelty to neighbors", None),
+    "novelty_database": ("novelty to database", None),
+    "novelty_held_out": ("novelty of held-out images", None),
 }
 
 
