@@ -1,12 +1,18 @@
-"""Decode a batch in parts that fit in memory."""
+"""From latents to images: in parts that fit in memory, and never from numbers gone wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
+
+from rdm_batch.errors import CheckpointError
+from rdm_batch.heads.precision import Precision
+from rdm_batch.models.pixels import to_uint8
+from rdm_batch.sampling.noise import SampleNoise
 
 # Pixels decoded at once: 32 images of 256 x 256. The decoder's activations are the largest
 # of a batch: 32 MiB an image of that size, in float32 with 128 channels.
@@ -29,3 +35,36 @@ def decode_in_parts(
     rows = max(1, _PIXELS_AT_ONCE // image_size**2)
     parts = torch.split(latents, rows)
     return torch.cat([decode(part).float() for part in parts])
+
+
+def finite_bytes(
+    images: Float[Tensor, "batch 3 height width"], noise: SampleNoise, precision: Precision
+) -> UInt8[np.ndarray, "batch height width 3"]:
+    """Turn decoded images into bytes.
+
+    Raises:
+        CheckpointError: An image holds infinite numbers or NaN, which have no bytes.
+    """
+    failed = ~torch.isfinite(images).flatten(1).all(dim=1)
+    if failed.any():
+        raise not_finite(failed, "decoded image is not finite", noise, precision)
+    return to_uint8(images).cpu().numpy()
+
+
+def not_finite(
+    failed: Bool[Tensor, " batch"], what: str, noise: SampleNoise, precision: Precision
+) -> CheckpointError:
+    """Describe samples whose numbers became infinite or NaN.
+
+    Args:
+        failed: Which samples of the batch, at least one.
+        what: What is not finite, and since when.
+        noise: The samples.
+        precision: Arithmetic of the networks.
+    """
+    first = int(noise.sample_indices[int(failed.int().argmax())])
+    return CheckpointError(
+        f"sample {first}",
+        f"its {what} in {precision} ({int(failed.sum())} of {len(failed)} samples of the batch)",
+        action="use precision float32, a lower guidance_scale, or other weights",
+    )

@@ -7,13 +7,11 @@ import torch
 from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
-from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.compiled import compiled
-from rdm_batch.heads.decode import decode_in_parts
+from rdm_batch.heads.decode import decode_in_parts, finite_bytes, not_finite
 from rdm_batch.heads.head import check_context
 from rdm_batch.heads.precision import Precision, torch_dtype
 from rdm_batch.models.networks import RarmNetworks
-from rdm_batch.models.pixels import to_uint8
 from rdm_batch.models.transformer import Generation, Past
 from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.autoregressive import (
@@ -85,7 +83,8 @@ class RarmHead:
 
         Raises:
             DatabaseError: The context does not fit the head or is not finite.
-            CheckpointError: Logits became infinite or NaN, saying for which sample and when.
+            CheckpointError: Logits or images became infinite or NaN, saying for which sample
+                and when.
         """
         check_context(context, noise, self.context_dim)
         num_tokens = self.architecture.transformer.num_positions
@@ -94,8 +93,12 @@ class RarmHead:
             torch.from_numpy(context),
             lambda probabilities, position: draw(probabilities, uniform[:, position]),
         )
-        self._check(drawn, noise)
-        return to_uint8(self.decode(drawn.tokens)).cpu().numpy()
+        failed = drawn.failed_at >= 0
+        if failed.any():
+            token = int(drawn.failed_at[failed][0]) + 1
+            what = f"logits are not finite at token {token} of {num_tokens}"
+            raise not_finite(failed, what, noise, self._precision)
+        return finite_bytes(self.decode(drawn.tokens), noise, self._precision)
 
     @torch.inference_mode()
     def sample_tokens(
@@ -142,15 +145,3 @@ class RarmHead:
         return decode_in_parts(
             self._autoencoder.decode_ids, tokens.reshape(-1, size, size), self.image_size
         )
-
-    def _check(self, drawn: Drawn, noise: SampleNoise) -> None:
-        failed = (drawn.failed_at >= 0).cpu()
-        if failed.any():
-            row = int(failed.int().argmax())
-            raise CheckpointError(
-                f"sample {int(noise.sample_indices[row])}",
-                f"its logits are not finite at token {int(drawn.failed_at[row]) + 1} of "
-                f"{drawn.tokens.shape[1]} in {self._precision} "
-                f"({int(failed.sum())} of {len(failed)} samples of the batch)",
-                action="use precision float32, a lower guidance_scale, or other weights",
-            )

@@ -9,14 +9,12 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.compiled import compiled
-from rdm_batch.heads.decode import decode_in_parts
+from rdm_batch.heads.decode import decode_in_parts, finite_bytes, not_finite
 from rdm_batch.heads.head import check_context
 from rdm_batch.heads.precision import Precision, torch_dtype
 from rdm_batch.models.autoencoder import VqAutoencoder
 from rdm_batch.models.networks import RdmNetworks
-from rdm_batch.models.pixels import to_uint8
 from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.guidance import check_guidance_scale, guide
 from rdm_batch.sampling.noise import SampleNoise
@@ -59,7 +57,7 @@ class RdmHead:
         self._device = torch.device(device)
         self._precision = precision
         self._dtype = torch_dtype(precision)
-        networks = networks.to(self._device).eval().requires_grad_(False)
+        networks = networks.to(self._device, torch.float32).eval().requires_grad_(False)
         # The times of a solver are known: what they contribute is computed here, once, and in
         # float32 whatever the precision is.
         with torch.inference_mode():
@@ -85,7 +83,8 @@ class RdmHead:
 
         Raises:
             DatabaseError: The context does not fit the head or is not finite.
-            CheckpointError: Latents became infinite or NaN, saying for which sample and when.
+            CheckpointError: Latents or images became infinite or NaN, saying for which sample
+                and when.
         """
         check_context(context, noise, self.context_dim)
         shape = self.architecture.latent_shape
@@ -106,7 +105,7 @@ class RdmHead:
             # Looking at every step would cost the good runs; what is not finite stays so,
             # and the same noise leads there again.
             sample(self._find_failure(noise))
-        return to_uint8(self.decode(latents)).cpu().numpy()
+        return finite_bytes(self.decode(latents), noise, self._precision)
 
     @torch.inference_mode()
     def sample_latents(
@@ -145,15 +144,11 @@ class RdmHead:
 
     def _find_failure(self, noise: SampleNoise) -> Observe:
         def observe(step: int, x: Tensor, _: Tensor) -> None:
-            finite = torch.isfinite(x).flatten(1).all(dim=1)
-            if not finite.all():
-                sample = int(noise.sample_indices[int(finite.int().argmin())])
-                raise CheckpointError(
-                    f"sample {sample}",
-                    f"its latents are not finite after step {step + 1} of "
-                    f"{len(self._solver.timesteps)} in {self._precision} "
-                    f"({int((~finite).sum())} of {len(finite)} samples of the batch)",
-                    action="use precision float32, a lower guidance_scale, or other weights",
+            failed = ~torch.isfinite(x).flatten(1).all(dim=1)
+            if failed.any():
+                what = (
+                    f"latents are not finite after step {step + 1} of {len(self._solver.timesteps)}"
                 )
+                raise not_finite(failed, what, noise, self._precision)
 
         return observe

@@ -19,6 +19,7 @@ from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.networks import tensor_shapes
 from rdm_batch.specs.presets import PRESETS
+from rdm_batch.storage.object_store import open_store
 from tests.tiny_heads import TINY_RDM, random_weights
 
 
@@ -158,3 +159,17 @@ def test_loading_takes_little_more_memory_than_the_weights_that_are_kept(tmp_pat
         [sys.executable, "-c", _MEASURE, *arguments], capture_output=True, text=True, check=True
     )
     assert float(done.stdout) <= 1.3
+
+
+def test_weights_in_an_object_store_are_inspected_and_converted(
+    tmp_path: Path, moto_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RDM_BATCH_CACHE", str(tmp_path / "cache"))
+    store = open_store(moto_uri)
+    store.write_bytes("model.ckpt", Path(_write_weights(tmp_path)).read_bytes())
+    store.write_bytes("config.yaml", Path(_write_architecture(tmp_path)).read_bytes())
+    request = CheckpointRequest(f"{moto_uri}/model.ckpt", None, f"{moto_uri}/config.yaml")
+    assert inspect_checkpoint(request).problems == ()
+    assert convert_checkpoint(request, tmp_path / "head.safetensors").architecture == TINY_RDM
+    with pytest.raises(CheckpointError, match=r"none\.ckpt"):
+        inspect_checkpoint(CheckpointRequest(f"{moto_uri}/none.ckpt", "rdm-768"))

@@ -12,7 +12,7 @@ from rdm_batch.heads.build import build_head
 from rdm_batch.heads.head import Head
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.checkpoint import load_checkpoint, save_checkpoint
-from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.sampling.noise import START, SampleNoise
 from rdm_batch.specs.sampling import DdimSampling, DpmSolverSampling, PlmsSampling
 from tests.tiny_heads import TINY_RDM, random_weights
 from tests.tolerances import CHAIN_BYTES_FRACTION, CHAIN_BYTES_STEP
@@ -118,6 +118,27 @@ def test_latents_that_are_not_finite_name_sample_step_and_precision() -> None:
         "sample 11: its latents are not finite after step 1 of 4 in float32 "
         "(1 of 3 samples of the batch)"
     )
+
+
+def test_weights_stored_in_half_precision_are_computed_in_float32() -> None:
+    rounded = {name: value.half() for name, value in random_weights(TINY_RDM).items()}
+    exact = {name: value.float() for name, value in rounded.items()}
+    context = torch.from_numpy(_context(0, 1))
+    start = torch.from_numpy(_noise(0, 1).normal(START, TINY_RDM.latent_shape))
+    latents = []
+    for weights in (rounded, exact):
+        head = build_head(TINY_RDM, weights, _sampling())
+        assert isinstance(head, RdmHead)
+        latents.append(head.sample_latents(context, start, lambda step: start))
+    assert torch.equal(*latents)
+
+
+def test_images_that_are_not_finite_name_the_sample() -> None:
+    weights = random_weights(TINY_RDM)
+    weights["first_stage_model.decoder.conv_out.bias"][1] = torch.nan
+    head = build_head(TINY_RDM, weights, _sampling())
+    with pytest.raises(CheckpointError, match="sample 7: its decoded image is not finite"):
+        head.generate(_context(0, 1), _noise(7, 8))
 
 
 def test_head_of_saved_weights_is_the_head_of_the_weights(tmp_path: Path) -> None:
