@@ -30,6 +30,7 @@ from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.retrieval.database import read_manifest
 from rdm_batch.retrieval.local import open_database, read_proposal
 from rdm_batch.sampling.noise import QUERY, SampleNoise
+from rdm_batch.specs.job import ExtractorSpec
 from rdm_batch.specs.sampling import DdimSampling, DpmSolverSampling, PlmsSampling, SamplingSpec
 from rdm_batch.storage.object_store import local_path
 
@@ -114,7 +115,7 @@ def main(argv: list[str] | None = None, cases: tuple[Case, ...] = CASES) -> list
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    extractor = load_extractor("shapes-clip", None)
+    extractor = load_extractor(ExtractorSpec(name="shapes-clip"))
     reference = ReferenceStatistics.load(local_path("package://shapes/reference.npz"))
     first: np.ndarray | None = None
     rows = []
