@@ -96,7 +96,7 @@ def test_importing_again_changes_nothing_and_another_order_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "memory.p").write_bytes(pickle.dumps(print)), "builtins.print"),
+        (lambda folder: (folder / "memory.p").write_bytes(pickle.dumps(eval)), "builtins.eval"),
         (lambda folder: np.savez(folder / "x.npz", embedding=np.ones(3)), "every part exactly"),
         (
             lambda folder: (folder / "memory.p").write_bytes(
