@@ -9,11 +9,11 @@ from pathlib import Path
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.models.checkpoint import (
     CheckpointInfo,
-    WeightsCopy,
     check_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
+from rdm_batch.models.checkpoint_fit import WeightsCopy
 from rdm_batch.models.networks import tensor_shapes
 from rdm_batch.specs.architecture import Architecture
 from rdm_batch.specs.presets import PRESETS, preset_architecture

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from rdm_batch.engine.image_sets import ImagePart, ImageSet
+from rdm_batch.engine.image_sets import Batch, ImagePart, ImageSet
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.features import FeatureExtractor, FeatureSet
 from rdm_batch.storage.object_store import local_path
@@ -30,13 +31,13 @@ def parts_without_features(images: ImageSet, digest: str) -> list[ImagePart]:
 
 
 def extract_part(images: ImageSet, part: ImagePart, extractor: FeatureExtractor) -> FeatureSet:
-    """Compute the features of one part.
+    """Compute the features of one part; a batch is decoded while the one before is computed.
 
     Raises:
         RdmBatchError: An image cannot be used.
     """
     ids, rows = [], []
-    for batch_ids, batch in images.batches(part):
+    for batch_ids, batch in _ahead(images.batches(part)):
         ids.append(batch_ids)
         rows.append(extractor.extract(batch))
     layers = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
@@ -66,3 +67,11 @@ def load_features(images: ImageSet, digest: str, without: Collection[str] = ()) 
         stored = images.store.child_uri(features_key(digest, part))
         parts.append(FeatureSet.load(local_path(stored, error=MetricError), without))
     return FeatureSet.concatenate(parts, images.uri)
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = thread.submit(next, batches, None)
+            yield batch

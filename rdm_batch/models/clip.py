@@ -25,7 +25,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError, SpecError
-from rdm_batch.models.checkpoint import FORMAT, write_tensors
+from rdm_batch.models.checkpoint import FORMAT
+from rdm_batch.models.safetensors_file import write_tensors
 from rdm_batch.specs.clip import ClipArchitecture
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ class CausalTransformer(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        # See autoencoder.Codebook for why the embedding is made from an empty tensor.
+        # See codebook.Codebook for why the embedding is made from an empty tensor.
         self.proj_in = nn.Embedding(
             config.vocabulary_in, width, _weight=torch.empty(config.vocabulary_in, width)
         )

@@ -59,7 +59,10 @@ def run_evaluation(
 
 
 def extract_on_cluster(
-    images: ImageSet, extractor: ExtractorSpec, on_extracted: OnExtracted
+    images: ImageSet,
+    extractor: ExtractorSpec,
+    on_extracted: OnExtracted,
+    max_actors: int | None = None,
 ) -> None:
     """Extract and store the features a set lacks, by as many actors as are worth starting.
 
@@ -67,6 +70,7 @@ def extract_on_cluster(
         images: The set.
         extractor: What computes the features.
         on_extracted: Called whenever features of some images are stored.
+        max_actors: Most actors to start. None: as many as the cluster has room for.
 
     Raises:
         RdmBatchError: An image cannot be used, or the extractor cannot be loaded.
@@ -78,7 +82,7 @@ def extract_on_cluster(
         return
     total = ray.cluster_resources()
     num_gpus = 1 if total.get("GPU", 0) else 0
-    room = int(total.get("GPU" if num_gpus else "CPU", 1))
+    room = max_actors or int(total.get("GPU" if num_gpus else "CPU", 1))
     wanted = -(-count // images_per_worker(extractor))
     actor: Any = ray.remote(
         max_restarts=RESTARTS, max_task_retries=RESTARTS, num_cpus=1, num_gpus=num_gpus

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
 from rdm_batch.models.autoencoder import VqAutoencoder
-from rdm_batch.models.checkpoint import FORMAT, write_tensors
+from rdm_batch.models.checkpoint import FORMAT
+from rdm_batch.models.safetensors_file import write_tensors
 from rdm_batch.specs.architecture import VqAutoencoderConfig
 
 _PREFIX = "first_stage_model."

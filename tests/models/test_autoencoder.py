@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rdm_batch.models import autoencoder as module
+from rdm_batch.models import codebook as codebook_module
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
 from rdm_batch.specs.architecture import (
     KlAutoencoderConfig,
@@ -89,7 +89,7 @@ def test_quantization_finds_the_nearest_word_by_brute_force(
     distances = (latents.movedim(1, -1)[..., None, :] - words).square().sum(-1)
     expected = distances.argmin(-1)
     assert torch.equal(vq.quantize.nearest(latents), expected)
-    monkeypatch.setattr(module, "_DISTANCES_AT_ONCE", 40)  # two positions at once
+    monkeypatch.setattr(codebook_module, "_DISTANCES_AT_ONCE", 40)  # two positions at once
     assert torch.equal(vq.quantize.nearest(latents), expected)
 
 
@@ -107,7 +107,7 @@ def test_straight_through_gradient_reaches_the_encoder_past_the_codebook(
 
 
 def test_codebook_loss_moves_words_and_commitment_loss_moves_latents() -> None:
-    codebook = module.Codebook(2, 1)
+    codebook = codebook_module.Codebook(2, 1)
     with torch.no_grad():
         codebook.embedding.weight.copy_(torch.tensor([[0.0], [10.0]]))
     latents = torch.full((1, 1, 1, 1), 2.0, requires_grad=True)

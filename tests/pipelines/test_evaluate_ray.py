@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from rdm_batch.engine.evaluation import EvaluationRequest, evaluate
@@ -27,6 +24,7 @@ from rdm_batch.storage.png import encode_png
 from tests.job_kit import write_encoder, write_reference
 from tests.metrics.examples import cloud
 from tests.pipelines.conftest import TwoNodes
+from tests.pipelines.ray_kit import kill_one
 from tests.tolerances import NETWORK_REL
 
 COUNT = 60
@@ -92,19 +90,15 @@ def test_scores_of_actors_equal_those_of_one_process(
 
 
 @pytest.mark.usefixtures("cluster", "parts_of_ten")
-def test_extraction_survives_the_death_of_its_actors(
-    folder: Path, extractor: ExtractorSpec
+def test_extraction_survives_the_death_of_an_actor(
+    folder: Path, extractor: ExtractorSpec, two_nodes: TwoNodes
 ) -> None:
     images = open_image_set(str(folder))
-    killed = []
+    killed: list[int] = []
 
     def kill_after_the_first(_images: ImageSet, _extractor: ExtractorSpec, count: int) -> None:
         if count and not killed:
-            for process in psutil.process_iter(["cmdline"]):
-                title = " ".join(process.info["cmdline"] or [])
-                if title.startswith("ray::ExtractorActor"):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
+            killed.append(kill_one("ExtractorActor", two_nodes.folder))
 
     extract_on_cluster(images, extractor, kill_after_the_first)
     assert killed
