@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rdm_batch.engine.encoders import load_named_encoder, named_encoder_digest
 from rdm_batch.errors import MetricError
-from rdm_batch.metrics.features import EncoderFeatures, FeatureExtractor
+from rdm_batch.metrics.features import EncoderFeatures, ExtractorDescription, FeatureExtractor
 from rdm_batch.metrics.networks import NETWORK_NAMES, describe_network, load_network_extractor
 from rdm_batch.metrics.resize import TENSORFLOW_BILINEAR
 from rdm_batch.specs.job import ExtractorSpec
@@ -35,11 +35,14 @@ def load_extractor(spec: ExtractorSpec, device: str = "cpu") -> FeatureExtractor
 def extractor_digest(spec: ExtractorSpec) -> str:
     """Identify an extractor without loading it; arguments as ``load_extractor``."""
     if spec.name in NETWORK_NAMES:
-        return describe_network(
-            spec.name, _weights(spec), spec.resize or TENSORFLOW_BILINEAR
-        ).digest
+        return describe_extractor(spec).digest
     _refuse_resize(spec)
     return named_encoder_digest(spec.name, spec.weights)
+
+
+def describe_extractor(spec: ExtractorSpec) -> ExtractorDescription:
+    """Describe Inception, VGG16 or DINOv2 without loading it; arguments as ``load_extractor``."""
+    return describe_network(spec.name, _weights(spec), spec.resize or TENSORFLOW_BILINEAR)
 
 
 def _weights(spec: ExtractorSpec) -> Path | None:

@@ -12,7 +12,7 @@ from rdm_batch.errors import ImageError
 from rdm_batch.retrieval.database import canonical_digest
 from rdm_batch.storage.object_store import local_path
 
-_SHAPES_PREFIX = "shapes:"
+SHAPES_PREFIX = "shapes:"
 _SHAPES_COUNT = 8192
 
 
@@ -32,7 +32,7 @@ def open_images(location: str) -> tuple[ImageSource, str]:
         ImageError: Nothing usable is there.
         SpecError: The shapes are not described correctly.
     """
-    if location.startswith(_SHAPES_PREFIX):
+    if location.startswith(SHAPES_PREFIX):
         return _open_shapes(location), location
     path = local_path(location, error=ImageError)
     if path.is_file():
@@ -51,7 +51,7 @@ def open_images(location: str) -> tuple[ImageSource, str]:
 
 
 def _open_shapes(location: str) -> ShapesSource:
-    parts = location.removeprefix(_SHAPES_PREFIX).split(":")
+    parts = location.removeprefix(SHAPES_PREFIX).split(":")
     if len(parts) > 3 or (len(parts) > 1 and not parts[1].isdecimal()):
         raise ImageError(location, "not a shapes source", "shapes:SUBSET[:COUNT[:STYLE,STYLE...]]")
     count = int(parts[1]) if len(parts) > 1 else _SHAPES_COUNT

@@ -25,6 +25,7 @@ from rdm_batch.pipelines.heads import start_heads, stop
 from rdm_batch.pipelines.measure import illustrate, measure_recall
 from rdm_batch.pipelines.resources import HeadResources, plan_resources
 from rdm_batch.pipelines.retrievers import ClusterRetriever, start_retrievers
+from rdm_batch.pipelines.score_report import reported
 from rdm_batch.pipelines.submission import default_address, locate
 from rdm_batch.pipelines.summary import latencies, latest_run, measured_in, throughput
 from rdm_batch.reports.latency import summarize_latencies
@@ -177,18 +178,9 @@ class _Run:
             return ()
         stage = progress.stage("evaluate", spec.sampling.num_samples, "samples")
         request = EvaluationRequest(spec.output.uri, spec.evaluation, spec.database)
-        scores = run_evaluation(request, stage.advance)
+        evaluated = run_evaluation(request, stage.advance)
         stage.finish()
-        return tuple(
-            Score.named(
-                score.name,
-                score.value,
-                score.uncertainty,
-                score.uncertainty_method,
-                score.description.model_dump(exclude={"name"}),
-            )
-            for score in scores
-        )
+        return reported(evaluated.scores)
 
     def _generate(
         self,
