@@ -44,8 +44,8 @@ def _add_report(commands: Commands) -> None:
         "report",
         help="show a finished job again, or two side by side",
         description="Print the summary of a finished job and write its page again, from saved "
-        "results alone. With two jobs, print them side by side and say what keeps them from "
-        "being compared.",
+        "results alone. With two jobs, or two files of `rdm-batch evaluate --json`, print them "
+        "side by side and say what keeps them from being compared.",
     )
     parser.add_argument("uri", metavar="URI", help="output location of a job, or a report.json")
     parser.add_argument("other", metavar="OTHER", nargs="?", help="the run to compare with URI")
@@ -210,6 +210,9 @@ def _add_evaluate(commands: Commands) -> None:
         "--allow-partial", action="store_true", help="score an incomplete set; the scores say so"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here as well")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="write an HTML page: scores, maps, pictures"
+    )
     parser.set_defaults(run=_run_evaluate)
 
 
@@ -220,7 +223,7 @@ def _run_evaluate(args: argparse.Namespace) -> int:
 
     from rdm_batch.engine.evaluation import EvaluationRequest
     from rdm_batch.metrics.evaluation import ScoreSettings
-    from rdm_batch.pipelines.evaluation_commands import evaluate_images
+    from rdm_batch.pipelines.evaluation_commands import evaluate_images, save_page
     from rdm_batch.pipelines.score_report import reported
     from rdm_batch.reports.table import score_table
     from rdm_batch.specs.job import DatabaseSpec, EncoderSpec, EvaluationSpec
@@ -242,10 +245,14 @@ def _run_evaluate(args: argparse.Namespace) -> int:
         database = _checked(lambda: DatabaseSpec(uri=args.database, encoder=encoder))
     settings = ScoreSettings(k=args.k, seed=args.seed)
     request = EvaluationRequest(args.samples, evaluation, database, args.allow_partial, settings)
-    scores = evaluate_images(request, args.address).scores
+    evaluated = evaluate_images(request, args.address)
+    scores = evaluated.scores
     if args.json is not None:
         args.json.write_text(json.dumps([score.model_dump() for score in scores], indent=2) + "\n")
     Console().print(score_table(reported(scores)))
+    if args.page is not None:
+        save_page(request, evaluated, args.page)
+        print(f"page: {args.page}")
     return 0
 
 

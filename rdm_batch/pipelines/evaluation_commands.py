@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 
 from rdm_batch.engine.check_evaluation import check_scores
 from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, Extract, evaluate
@@ -15,7 +17,11 @@ from rdm_batch.errors import MetricError
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.pipelines.extraction import extract_here, images_per_worker, missing_parts
+from rdm_batch.pipelines.score_report import reported
+from rdm_batch.pipelines.views import look_at
+from rdm_batch.reports.evaluation_page import EvaluationReport, render_evaluation
 from rdm_batch.reports.progress import Progress, Stage
+from rdm_batch.reports.provenance import command_line, software_versions
 from rdm_batch.specs.job import ExtractorSpec
 from rdm_batch.storage.object_store import open_store
 from rdm_batch.storage.temporary import stored_file
@@ -42,6 +48,35 @@ def evaluate_images(request: EvaluationRequest, address: str | None = None) -> E
         runner,
     ):
         return evaluate(request, extract, runner)
+
+
+def save_page(request: EvaluationRequest, evaluated: Evaluated, path: Path) -> None:
+    """Write the page of an evaluation.
+
+    Args:
+        request: What was asked for.
+        evaluated: What came of it.
+        path: Local file to write.
+
+    Raises:
+        RdmBatchError: Images that were judged cannot be read any more, or the file cannot be
+            written.
+    """
+    database = None if request.database is None else request.database.uri
+    views, pictures = look_at(evaluated, database)
+    report = EvaluationReport(
+        samples=request.samples,
+        reference=request.evaluation.reference,
+        scores=reported(evaluated.scores),
+        views=views,
+        time=datetime.now(UTC),
+        command=command_line(),
+        software=software_versions(),
+    )
+    try:
+        path.write_text(render_evaluation(report, pictures), encoding="utf-8")
+    except OSError as error:
+        raise MetricError(str(path), f"cannot be written ({error.strerror})") from error
 
 
 def build_reference(

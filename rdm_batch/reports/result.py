@@ -26,6 +26,7 @@ from pydantic import (
 
 from rdm_batch.errors import SampleSetError
 from rdm_batch.reports.latency import LatencySummary
+from rdm_batch.reports.views import Views
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -312,7 +313,8 @@ class RunReport(_Part):
     """Hold everything a finished job knows about itself.
 
     ``spec`` is the job as it ran, with every default filled in, and ``spec_digest`` its
-    digest. ``retrieval`` is None for a job that retrieves nothing.
+    digest. ``retrieval`` is None for a job that retrieves nothing, ``views`` for one that
+    scores nothing.
     """
 
     format: Literal["rdm_batch.report/1"] = "rdm_batch.report/1"
@@ -325,6 +327,7 @@ class RunReport(_Part):
     start_up: tuple[Stage, ...] = ()
     retrieval: RetrievalReport | None = None
     scores: tuple[Score, ...] = ()
+    views: Views | None = None
     illustrated: tuple[IllustratedSample, ...] = ()
     warnings: tuple[str, ...] = ()
 
