@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from rdm_batch.engine.extractors import extractor_digest, resize_of
 from rdm_batch.engine.references import open_reference
 from rdm_batch.engine.score_extractors import OF_ENCODERS, extractor_of, scores_by_extractor
-from rdm_batch.errors import MetricError, SpecError
+from rdm_batch.errors import MetricError, RdmBatchError, SpecError
 from rdm_batch.metrics.compute import SCORE_NAMES
 from rdm_batch.metrics.evaluation import LOGITS_LAYER, SPATIAL_LAYER, ScoreSettings
 from rdm_batch.metrics.networks import NETWORK_NAMES
@@ -144,8 +144,8 @@ def check_reference(spec: JobSpec) -> None:
 def _check_side(field: str, uri: str, extractor: ExtractorSpec, names: Sequence[str]) -> None:
     """Check that a reference serves some scores of one extractor."""
     reference = open_reference(uri)
-    saved, digest = reference.statistics, extractor_digest(extractor)
-    if saved is not None and saved.extractor.digest != digest:
+    saved, digest = reference.statistics, _known_digest(extractor)
+    if saved is not None and digest is not None and saved.extractor.digest != digest:
         of_encoder = any(name in OF_ENCODERS or name.startswith("novelty") for name in names)
         wanted = f"the encoder of {names[0]!r}" if of_encoder else "evaluation.extractor"
         raise MetricError(
@@ -166,3 +166,11 @@ def _check_side(field: str, uri: str, extractor: ExtractorSpec, names: Sequence[
         )
     if saved is None and not reference.images:
         reference.require_moments(extractor.name, resize_of(extractor))
+
+
+def _known_digest(extractor: ExtractorSpec) -> str | None:
+    """Identify an extractor; None where its weights are missing, which is reported elsewhere."""
+    try:
+        return extractor_digest(extractor)
+    except RdmBatchError:
+        return None

@@ -92,6 +92,7 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
         _check_context(spec, model, manifest)
     with problems.collect():
         check_extractors(spec)
+    with problems.collect():
         check_reference(spec)
     problems.found.extend(score_problems(spec))
     with problems.collect():

@@ -531,3 +531,20 @@ def test_a_score_of_a_layer_the_extractor_lacks_is_refused(world: World, score: 
 def test_an_extractor_without_weights_is_refused(world: World) -> None:
     message = problem_of(world.job(evaluation__extractor={"name": "inception-v3-compat"}))
     assert_says(message, "inception-v3-compat", "no weights file is named")
+
+
+def test_a_reference_of_another_encoder_is_no_held_out_set(world: World, tmp_path: Path) -> None:
+    saved = ReferenceStatistics.from_features(feature_set(cloud(30, DIM, seed=0)))
+    saved.save(tmp_path / "other.npz")
+    document = world.job(
+        evaluation__scores=["fid", "novelty_held_out"],
+        evaluation__held_out=str(tmp_path / "other.npz"),
+    )
+    message = problem_of(document)
+    assert_says(
+        message,
+        f"evaluation.held_out {tmp_path}/other.npz: holds features of test",
+        "but the encoder of 'novelty_held_out' is tiny-clip",
+    )
+    document["evaluation"]["held_out"] = None
+    checked(document)
