@@ -16,7 +16,7 @@ from rdm_batch.metrics.frechet import frechet_distance
 from rdm_batch.metrics.inception_score import inception_score
 from rdm_batch.metrics.kernel_distance import kernel_distance
 from rdm_batch.metrics.manifold_scores import manifold_scores
-from rdm_batch.metrics.resampling import frechet_error, mean_error, share_error
+from rdm_batch.metrics.resampling import mean_error, resampled_frechet, share_error
 from rdm_batch.metrics.score import Score, ScoreDescription
 
 _SHARE_METHOD = (
@@ -41,16 +41,18 @@ def _clip_fid(evaluation: Evaluation) -> list[Score]:
 
 def _frechet(evaluation: Evaluation, name: str, layer: str) -> Score:
     reference = evaluation.need_reference(name).gaussian(layer)
-    value = frechet_distance(evaluation.gaussian(layer), reference)
     groups = evaluation.settings.jackknife_groups
-    error, method = None, "not asked for"
+    value, error, method = None, None, "not asked for"
     if groups and not evaluation.knows_rows:
         method = "not computed: only the moments of the samples are known"
     elif groups and len(rows := evaluation.rows(layer)) >= 2 * groups:
-        error = frechet_error(rows, reference, groups, evaluation.settings.seed)
+        resampled = resampled_frechet(rows, reference, groups, evaluation.settings.seed)
+        value, error = resampled.value, resampled.error
         method = f"jackknife over {groups} groups of samples; {groups} eigenvalue problems"
     elif groups:
         method = f"not computed: fewer than {2 * groups} samples"
+    if value is None:
+        value = frechet_distance(evaluation.gaussian(layer), reference)
     return Score(
         value=value,
         uncertainty=error,
