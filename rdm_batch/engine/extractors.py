@@ -7,6 +7,7 @@ from pathlib import Path
 from rdm_batch.engine.encoders import load_named_encoder, named_encoder_digest
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.features import EncoderFeatures, ExtractorDescription, FeatureExtractor
+from rdm_batch.metrics.network_weights import missing_weights
 from rdm_batch.metrics.networks import NETWORK_NAMES, describe_network, load_network_extractor
 from rdm_batch.metrics.resize import TENSORFLOW_BILINEAR
 from rdm_batch.specs.job import ExtractorSpec
@@ -46,7 +47,12 @@ def describe_extractor(spec: ExtractorSpec) -> ExtractorDescription:
 
 
 def _weights(spec: ExtractorSpec) -> Path | None:
-    return None if spec.weights is None else local_path(spec.weights, error=MetricError)
+    if spec.weights is None:
+        return None
+    try:
+        return local_path(spec.weights, error=MetricError)
+    except MetricError as error:
+        raise missing_weights(spec.name, f"{error.where} {error.found}") from error
 
 
 def resize_of(spec: ExtractorSpec) -> str | None:
