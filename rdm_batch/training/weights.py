@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -35,24 +36,28 @@ def save_autoencoder(autoencoder: VqAutoencoder | KlAutoencoder, path: Path) -> 
 
 
 def load_autoencoder(path: Path) -> VqAutoencoder | KlAutoencoder:
-    """Read what ``save_autoencoder`` wrote, as float32.
+    """Read what ``save_autoencoder`` wrote, or the autoencoder of a head, as float32.
 
     Raises:
         CheckpointError: If the file is missing, damaged or something else.
     """
     where = str(path)
     if not path.is_file():
-        raise CheckpointError(where, "no such file", "weights of `train autoencoder`")
+        raise CheckpointError(where, "no such file", "weights of `train autoencoder` or a head")
     try:
         with safe_open(path, "pt") as file:
-            architecture = (file.metadata() or {}).get("architecture", "")
-        config = _CONFIG.validate_json(architecture)
+            architecture = json.loads((file.metadata() or {}).get("architecture", "{}"))
+        tensors = {
+            name.removeprefix(_PREFIX): tensor.float()
+            for name, tensor in load_file(path).items()
+            if name.startswith(_PREFIX)
+        }
+        config = _CONFIG.validate_python(architecture.get("autoencoder", architecture))
         autoencoder = build_autoencoder(config)
-        tensors = {name.removeprefix(_PREFIX): t.float() for name, t in load_file(path).items()}
         autoencoder.load_state_dict(tensors)
-    except (SafetensorError, ValidationError, RuntimeError) as error:
+    except (SafetensorError, ValueError, ValidationError, RuntimeError) as error:
         raise CheckpointError(
-            where, f"not an autoencoder ({error})", "weights of `train autoencoder`"
+            where, f"no autoencoder ({error})", "weights of `train autoencoder` or a head"
         ) from error
     return autoencoder.eval().requires_grad_(requires_grad=False)
 

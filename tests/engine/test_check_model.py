@@ -55,7 +55,10 @@ def _architecture(path: Path) -> str:
     ("change", "found"),
     [
         ({"sampling__guidance_scale": 2.0}, "guidance_scale is 2"),
-        ({"conditioning": {"mode": "text", "prompts": ["a circle"]}}, "conditioning.mode is 'text'"),
+        (
+            {"conditioning": {"mode": "text", "prompts": ["a circle"]}},
+            "conditioning.mode is 'text'",
+        ),
     ],
 )
 def test_a_head_without_neighbors_is_not_asked_to_follow_them(

@@ -9,6 +9,7 @@ from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.datasets.source import ImageItem
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.models.autoencoder import build_autoencoder
+from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.clip import collect_vocabulary
 from rdm_batch.specs.architecture import (
     KlAutoencoderConfig,
@@ -18,6 +19,7 @@ from rdm_batch.specs.architecture import (
     VqAutoencoderConfig,
 )
 from rdm_batch.specs.clip import ClipArchitecture
+from rdm_batch.storage.object_store import local_path
 from rdm_batch.training.autoencoder import KlObjective, VqObjective
 from rdm_batch.training.clip import ClipObjective
 from rdm_batch.training.context import NeighborContext, NoContext, TrainingContext
@@ -163,12 +165,21 @@ def test_saved_autoencoder_reads_back(
         assert torch.equal(loaded.state_dict()[name], tensor.half().float())
 
 
+def test_autoencoder_of_a_head_reads_back() -> None:
+    path = local_path("package://shapes/rdm.safetensors")
+    loaded = load_autoencoder(path).state_dict()
+    tensors = load_checkpoint(path).state_dict
+    assert len(loaded) > 50
+    for name, tensor in loaded.items():
+        assert torch.equal(tensor, tensors[f"first_stage_model.{name}"].float())
+
+
 def test_other_files_are_no_autoencoder(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     with pytest.raises(CheckpointError, match="no such file"):
         load_autoencoder(path)
     path.write_bytes(b"something else")
-    with pytest.raises(CheckpointError, match="not an autoencoder"):
+    with pytest.raises(CheckpointError, match="no autoencoder"):
         load_autoencoder(path)
 
 
