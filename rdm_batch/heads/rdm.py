@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rdm_batch.heads.compiled import compiled
 from rdm_batch.heads.decode import decode_in_parts, finite_bytes, not_finite
-from rdm_batch.heads.head import check_context
+from rdm_batch.heads.head import check_context, no_context
 from rdm_batch.heads.precision import Precision, torch_dtype
 from rdm_batch.models.autoencoder import VqAutoencoder
 from rdm_batch.models.networks import RdmNetworks
@@ -87,6 +87,8 @@ class RdmHead:
                 and when.
         """
         check_context(context, noise, self.context_dim)
+        if self.architecture.parametric:
+            context = no_context(len(context), self.context_dim)
         shape = self.architecture.latent_shape
 
         def draw(stream: int) -> Tensor:
