@@ -78,7 +78,7 @@ def feature_space(evaluated: Evaluated, seed: int = 0) -> FeatureSpace | None:
             extractor=part.samples.extractor.name,
             dim=generated.shape[1],
             ids=part.samples.ids,
-            plane=principal_plane(generated, reference, seed),
+            plane=principal_plane(generated, reference),
             regions=tuple(find_regions(generated, reference, count, seed)) if count > 1 else (),
             manifolds=part.findings.precision_recall,
         )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Float32, Float64, Int64
+from scipy.cluster.vq import kmeans, kmeans2, vq
 
-from rdm_batch.metrics.pairwise import blocks
+from rdm_batch.metrics.moments import gaussian_statistics
 
-_POWER_STEPS = 12
-_DIRECTIONS = 8
-_LLOYD_STEPS = 12
 # Rows the first centers are chosen from: every center costs a pass over them.
-_SEED_ROWS = 4096
-_ROWS_PER_BLOCK = 4096
+_SEED_ROWS = 1024
+# Centers rest when a step brings rows nearer by less than this part of their spread.
+_REST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -46,39 +46,28 @@ class Region:
 
 
 def principal_plane(
-    generated: Float32[np.ndarray, "n d"], reference: Float32[np.ndarray, "m d"], seed: int = 0
+    generated: Float32[np.ndarray, "n d"], reference: Float32[np.ndarray, "m d"]
 ) -> Plane:
     """Project two sets on the plane in which the reference varies most.
-
-    The plane is found by subspace iteration, which needs no covariance matrix.
 
     Args:
         generated: Features of the samples.
         reference: Features of the reference, two rows or more.
-        seed: Seed of the directions the iteration starts from.
     """
-    dim = reference.shape[1]
-    mean = reference.mean(axis=0, dtype=np.float64)
-    start = np.random.default_rng(seed).standard_normal((dim, min(_DIRECTIONS, dim)))
-    directions, _ = np.linalg.qr(start)
-    total = 0.0
-    for _ in range(_POWER_STEPS):
-        image, total = np.zeros_like(directions), 0.0
-        for part in blocks(len(reference), _ROWS_PER_BLOCK):
-            centered = reference[part] - mean
-            image += centered.T @ (centered @ directions)
-            total += float(np.square(centered).sum())
-        directions, _ = np.linalg.qr(image)
-    projected = (reference - mean) @ directions
-    _, vectors = np.linalg.eigh(projected.T @ projected)
-    plane = directions @ vectors[:, ::-1][:, :2]
+    statistics = gaussian_statistics(reference)
+    dim = len(statistics.mean)
+    values, vectors = scipy.linalg.eigh(
+        statistics.covariance, subset_by_index=(max(dim - 2, 0), dim - 1)
+    )
+    plane = vectors[:, ::-1]
     # Eigenvectors have no sign of their own; with one, the same sets give the same picture.
     plane *= np.where(plane[np.abs(plane).argmax(axis=0), range(plane.shape[1])] < 0, -1, 1)
-    if plane.shape[1] < 2:
+    if dim < 2:
         plane = np.concatenate([plane, np.zeros((dim, 1))], axis=1)
-    places = (reference - mean) @ plane
-    explained = float(np.square(places).sum()) / total if total else 1.0
-    return Plane((generated - mean) @ plane, places, min(1.0, explained))
+    total = float(np.trace(statistics.covariance))
+    explained = float(values.sum()) / total if total else 1.0
+    offset = statistics.mean @ plane
+    return Plane(generated @ plane - offset, reference @ plane - offset, min(1.0, explained))
 
 
 def find_regions(
@@ -89,7 +78,7 @@ def find_regions(
 ) -> list[Region]:
     """Cut the reference into regions by k-means and sort both sets into them.
 
-    Lloyd's iteration from centers spread by k-means++ (Arthur & Vassilvitskii 2007).
+    The first centers are spread by k-means++ (Arthur & Vassilvitskii 2007).
 
     Args:
         generated: Features of the samples.
@@ -100,15 +89,13 @@ def find_regions(
     Returns:
         Regions that hold at least one reference image, in no particular order.
     """
-    centers = _spread_centers(reference, count, np.random.default_rng(seed))
-    for _ in range(_LLOYD_STEPS):
-        chosen, _ = _nearest_center(reference, centers)
-        moved = np.zeros_like(centers)
-        np.add.at(moved, chosen, reference)
-        sizes = np.bincount(chosen, minlength=len(centers))
-        centers = moved[sizes > 0] / sizes[sizes > 0, None]
-    mine, mine_at = _nearest_center(generated, centers)
-    theirs, theirs_at = _nearest_center(reference, centers)
+    random = np.random.default_rng(seed)
+    chosen = np.unique(reference[random.permutation(len(reference))[:_SEED_ROWS]], axis=0)
+    centers, _ = kmeans2(chosen, min(count, len(chosen)), iter=1, minit="++", rng=random)
+    spread = float(np.sqrt(reference.var(axis=0, dtype=np.float64).sum()))
+    centers, _ = kmeans(reference, centers, thresh=_REST * spread)
+    mine, mine_at = vq(generated, centers)
+    theirs, theirs_at = vq(reference, centers)
     return [
         Region(_in_order(mine, mine_at, number), _in_order(theirs, theirs_at, number))
         for number in range(len(centers))
@@ -116,37 +103,8 @@ def find_regions(
     ]
 
 
-def _spread_centers(
-    rows: Float32[np.ndarray, "m d"], count: int, random: np.random.Generator
-) -> Float64[np.ndarray, "c d"]:
-    candidates = rows[np.sort(random.permutation(len(rows))[:_SEED_ROWS])].astype(np.float64)
-    centers = [candidates[random.integers(len(candidates))]]
-    distances = np.full(len(candidates), np.inf)
-    while len(centers) < count:
-        distances = np.minimum(distances, np.square(candidates - centers[-1]).sum(axis=1))
-        total = distances.sum()
-        if total == 0:
-            break
-        centers.append(candidates[random.choice(len(candidates), p=distances / total)])
-    return np.stack(centers)
-
-
-def _nearest_center(
-    rows: Float32[np.ndarray, "n d"], centers: Float64[np.ndarray, "c d"]
-) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """Give the nearest center of each row and the squared distance to it."""
-    chosen, distances = np.empty(len(rows), np.int64), np.empty(len(rows))
-    norms = np.square(centers).sum(axis=1)
-    for part in blocks(len(rows), _ROWS_PER_BLOCK):
-        block = rows[part].astype(np.float64)
-        relative = norms - 2 * block @ centers.T
-        chosen[part] = relative.argmin(axis=1)
-        distances[part] = relative.min(axis=1) + np.square(block).sum(axis=1)
-    return chosen, distances
-
-
 def _in_order(
-    chosen: Int64[np.ndarray, " n"], distances: Float64[np.ndarray, " n"], number: int
+    chosen: Int64[np.ndarray, " n"], distances: Float32[np.ndarray, " n"], number: int
 ) -> Int64[np.ndarray, " _"]:
     rows = np.flatnonzero(chosen == number)
     return rows[np.argsort(distances[rows], kind="stable")]
