@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float32, Float64, Int64
-from scipy.cluster.vq import kmeans, kmeans2, vq
+from jaxtyping import Float, Float32, Float64, Int, Int64
+from scipy.cluster.vq import kmeans2, vq
 
 from rdm_batch.metrics.moments import gaussian_statistics
 
 # Rows the first centers are chosen from: every center costs a pass over them.
 _SEED_ROWS = 1024
-# Centers rest when a step brings rows nearer by less than this part of their spread.
-_REST = 1e-4
+_STEPS = 12
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,15 @@ def find_regions(
     Returns:
         Regions that hold at least one reference image, in no particular order.
     """
+    # SciPy takes distances from products in float32, whose errors grow with the distance from zero.
+    middle = reference.mean(axis=0)
+    generated, reference = generated - middle, reference - middle
     random = np.random.default_rng(seed)
     chosen = np.unique(reference[random.permutation(len(reference))[:_SEED_ROWS]], axis=0)
     centers, _ = kmeans2(chosen, min(count, len(chosen)), iter=1, minit="++", rng=random)
-    spread = float(np.sqrt(reference.var(axis=0, dtype=np.float64).sum()))
-    centers, _ = kmeans(reference, centers, thresh=_REST * spread)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty")
+        centers, _ = kmeans2(reference, centers, iter=_STEPS, minit="matrix")
     mine, mine_at = vq(generated, centers)
     theirs, theirs_at = vq(reference, centers)
     return [
@@ -104,7 +108,7 @@ def find_regions(
 
 
 def _in_order(
-    chosen: Int64[np.ndarray, " n"], distances: Float32[np.ndarray, " n"], number: int
+    chosen: Int[np.ndarray, " n"], distances: Float[np.ndarray, " n"], number: int
 ) -> Int64[np.ndarray, " _"]:
     rows = np.flatnonzero(chosen == number)
     return rows[np.argsort(distances[rows], kind="stable")]

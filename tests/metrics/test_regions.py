@@ -73,6 +73,15 @@ def test_every_row_is_in_one_region_and_the_middle_comes_first() -> None:
         assert distances[0] <= np.median(distances)
 
 
+def test_regions_of_a_narrow_cloud_far_from_zero_are_those_of_the_same_cloud_at_zero() -> None:
+    rng = np.random.default_rng(0)
+    centers = rng.standard_normal((4, 16))
+    rows = (centers[np.arange(80) % 4] + 0.1 * rng.standard_normal((80, 16))).astype(np.float32)
+    regions = find_regions(rows[:8] + np.float32(1000), rows + np.float32(1000), 4)
+    found = {frozenset(region.reference % 4): len(region.reference) for region in regions}
+    assert found == {frozenset({name}): 20 for name in range(4)}
+
+
 def test_rows_that_coincide_make_one_region() -> None:
     rows = np.ones((60, 3), np.float32)
     (region,) = find_regions(rows[:5], rows, 4)
