@@ -1,20 +1,25 @@
 """Measure features and scores beside torch-fidelity, in the same run, on the same threads.
 
-    python -m benchmarks.metrics [--images 64] [--samples 2000] [--pairs 2000] [--workers 1 2]
-        [--large 50000] [--json benchmarks/results/metrics.json]
+    python -m benchmarks.metrics [--images 64] [--samples 2000] [--pairs 2000] [--large 8000]
+        [--only PART ...] [--json benchmarks/results/metrics.json]
 
 - features: Inception (random weights) over a folder of PNG files, decoding included; both
-  programs warm their network first, and the files are in the cache of the system.
+  programs warm their network first, and the files are in the cache of the system. The floor is
+  the network alone.
 - workers: the same extraction by one and more Ray actors of one thread.
-- precision and recall: seconds per million pairs and the memory they take; the floor is the
-  multiply-adds of three distance matrices, two of them symmetric, over the speed of a matrix
-  product measured in the same run.
-- FID: from features of both sides in memory to the distance.
-- all scores: ``rdm-batch evaluate`` as a process, from its start to its end, on a set whose
-  features are kept; and the same scores one by one, from memory.
+- pairs: precision and recall, seconds per million pairs and the memory they take; the floor is
+  the multiply-adds of three distance matrices, two of them symmetric, over the speed of a matrix
+  product measured with each part.
+- large: the same where torch-fidelity's matrices do not fit in memory.
+- fid: from features of both sides in memory to the distance; the floor is its covariances and
+  eigenvalue problems alone.
+- scores: the scores one by one, from features in memory.
+- command: ``rdm-batch evaluate`` as a process, from its start to its end, on a set whose
+  features are kept.
 
 Every measurement runs in a process of its own. Sizes are small by default; the figures in
-``results/metrics.md`` are those of the sizes named there.
+``results/metrics.md`` are those of the sizes named there. With ``--only``, the other parts stay
+as they are in the JSON file.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +45,7 @@ from benchmarks.metrics_tasks import TASKS, product_speed, write_images
 
 ROOT = Path(__file__).parents[1]
 SCORES = ("fid", "sfid", "kid", "is", "precision", "recall", "density", "coverage")
+PARTS = ("features", "workers", "pairs", "large", "fid", "scores", "command")
 # A set of pictures nobody looks at: its features are made up.
 TINY = 8
 
@@ -86,52 +93,85 @@ def run_command(folder: Path, weights: Path, count: int) -> dict[str, Any]:
     return seconds
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
+def measure(parts: Sequence[str], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Measure some parts, each beside the speed of matrix products at that time."""
     from tests.metrics.random_networks import write_inception
 
-    report: dict[str, Any] = {
-        "machine": {
-            "processor": _processor(),
-            "cpus": os.cpu_count(),
-            "load_average": os.getloadavg()[0],
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "torch_fidelity": version("torch-fidelity"),
-        },
-        "product_gmac_s": product_speed(torch.float32) / 1e9,
-        "product_double_gmac_s": product_speed(torch.float64) / 1e9,
-        "sizes": {key: getattr(args, key) for key in ("images", "image_size", "samples", "pairs")},
-    }
+    measured: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         weights, folder = Path(name) / "inception.pth", Path(name) / "images"
         folder.mkdir()
         write_inception(weights)
-        write_images(folder, args.images, args.image_size)
+        if not {"features", "workers"}.isdisjoint(parts):
+            write_images(folder, args.images, args.image_size)
         os.environ["RDM_BATCH_CACHE"] = f"{name}/cache"
-        if args.images:
-            report["features"] = both("features", folder, weights)
-        report["workers"] = {
-            str(actors): run_task("workers", folder, weights, actors) for actors in args.workers
-        }
-        report["pairs"] = both("pairs", args.pairs, args.pairs)
-        report["fid"] = both("fid", args.samples)
-        report["scores"] = run_task("scores", args.samples)
-        report["command"] = run_command(Path(name), weights, args.samples)
-    if args.large:
-        report["large"] = {"count": args.large} | run_task("pairs-ours", args.large, args.large)
-    return report
+        for part in parts:
+            conditions = {
+                "load_average": os.getloadavg()[0],
+                "product_gmac_s": product_speed(torch.float32) / 1e9,
+                "product_double_gmac_s": product_speed(torch.float64) / 1e9,
+            }
+            measured[part] = conditions | _measure_part(part, args, folder, weights)
+            print(f"{part}: done", file=sys.stderr)
+    return measured
+
+
+def _measure_part(
+    part: str, args: argparse.Namespace, folder: Path, weights: Path
+) -> dict[str, Any]:
+    match part:
+        case "features":
+            size = {"images": args.images, "image_size": args.image_size}
+            floor = run_task("features-floor", folder, weights)
+            return size | both("features", folder, weights) | {"floor": floor}
+        case "workers":
+            return {
+                "actors": {str(n): run_task("workers", folder, weights, n) for n in args.workers}
+            }
+        case "pairs":
+            return {"count": args.pairs} | both("pairs", args.pairs, args.pairs)
+        case "large":
+            return {"count": args.large, "ours": run_task("pairs-ours", args.large, args.large)}
+        case "fid":
+            floor = run_task("fid-floor", args.samples)
+            return {"count": args.samples} | both("fid", args.samples) | {"floor": floor}
+        case "scores":
+            return {"count": args.samples} | run_task("scores", args.samples)
+        case _:
+            seconds = run_command(folder.parent, weights, args.samples)
+            return {"count": args.samples, "seconds": seconds}
+
+
+def describe_machine() -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "torch_fidelity": version("torch-fidelity"),
+    }
+
+
+def earlier(path: Path | None, machine: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Read the parts a file holds already; none where it is of another machine."""
+    if path is None or not path.exists():
+        return {}
+    report = json.loads(path.read_text())
+    parts: dict[str, dict[str, Any]] = report["parts"] if report["machine"] == machine else {}
+    return parts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=64, help="0 leaves extraction out")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--pairs", type=int, default=2000)
-    parser.add_argument("--large", type=int, default=0, help="0 leaves it out")
-    parser.add_argument("--workers", type=int, nargs="*", default=[])
+    parser.add_argument("--large", type=int, default=8000)
     parser.add_argument("--json", type=Path, help="write the figures here, and .md beside it")
     parser.add_argument("--task", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -139,7 +179,9 @@ def main() -> None:
         name, *values = args.task
         print(json.dumps(TASKS[name](*(int(v) if v.isdecimal() else v for v in values))))
         return
-    report = measure(args)
+    machine = describe_machine()
+    parts = earlier(args.json, machine) | measure(args.only, args)
+    report = {"machine": machine, "parts": {name: parts[name] for name in PARTS if name in parts}}
     table = render(report)
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -99,6 +99,20 @@ def features_torch_fidelity(folder: str, weights: str) -> dict[str, Any]:
     return {"seconds": seconds, "mean": float(found["2048"].mean())}
 
 
+def features_floor(folder: str, weights: str) -> dict[str, Any]:
+    """Run the network alone, on as many images, resized and in memory."""
+    from rdm_batch.engine.extractors import load_extractor
+    from rdm_batch.specs.job import ExtractorSpec
+
+    extractor = load_extractor(ExtractorSpec(name="inception-v3-compat", weights=weights))
+    size, left = extractor.description.image_size, len(list(Path(folder).iterdir()))
+    images = np.random.default_rng(0).integers(0, 256, (32, size, size, 3), np.uint8)
+    extractor.extract(images[:8])
+    batches = [images[: left - start] for start in range(0, left, len(images))]
+    seconds, _ = timed(lambda: [extractor.extract(batch) for batch in batches])
+    return {"seconds": seconds}
+
+
 def fid_ours(count: int) -> dict[str, Any]:
     from rdm_batch.metrics.frechet import frechet_distance
     from rdm_batch.metrics.moments import gaussian_statistics
@@ -118,6 +132,18 @@ def fid_torch_fidelity(count: int) -> dict[str, Any]:
         lambda: fid_statistics_to_metric(*map(fid_features_to_statistics, sides), verbose=False)
     )
     return {"seconds": seconds, "value": found["frechet_inception_distance"]}
+
+
+def fid_floor(count: int) -> dict[str, Any]:
+    """Time what cannot be left out: two covariances, a root, its products and eigenvalues."""
+    sides = [features(count, seed).astype(np.float64) for seed in (0, 1)]
+
+    def run() -> None:
+        first, second = (rows.T @ rows for rows in sides)
+        _, vectors = np.linalg.eigh(first)
+        np.linalg.eigvalsh(vectors.T @ second @ vectors)
+
+    return {"seconds": timed(run)[0]}
 
 
 def scores(count: int) -> dict[str, Any]:
@@ -214,8 +240,10 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "pairs-torch-fidelity": pairs_torch_fidelity,
     "features-ours": features_ours,
     "features-torch-fidelity": features_torch_fidelity,
+    "features-floor": features_floor,
     "fid-ours": fid_ours,
     "fid-torch-fidelity": fid_torch_fidelity,
+    "fid-floor": fid_floor,
     "scores": scores,
     "keep-features": keep_features,
     "workers": workers,
