@@ -53,6 +53,8 @@ TINY = 8
 def run_apart(*command: object) -> str:
     """Run a command from the repository, and give what it prints."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    # Modules are compiled once, as they are where people work.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     words = [sys.executable, "-m", *map(str, command)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=ROOT)
     if done.returncode:
