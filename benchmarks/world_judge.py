@@ -114,6 +114,14 @@ def accuracy(judge: Judge, images: np.ndarray, wanted: list[dict[str, str]]) -> 
     return shares
 
 
+def judge_accuracy(judge: Judge, count: int = 2_000) -> dict[str, float]:
+    """Measure the judge on renderings it has not seen."""
+    source = ShapesSource("held_out", count)
+    items = [source[index] for index in range(count)]
+    images = np.stack([item.image for item in items])
+    return accuracy(judge, images, [item.attributes for item in items])
+
+
 def _scaled(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 

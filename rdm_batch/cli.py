@@ -82,8 +82,11 @@ def _add_train(commands: Commands) -> None:
     kinds = train.add_subparsers(dest="kind", required=True, metavar="KIND")
     for kind, summary in (
         ("clip", "the image and text encoder"),
-        ("autoencoder", "the autoencoder under a diffusion head"),
+        ("autoencoder", "the autoencoder under a head"),
         ("rdm", "a retrieval-augmented diffusion head"),
+        ("rarm", "a retrieval-augmented autoregressive head"),
+        ("ldm", "the diffusion head without neighbors, a baseline"),
+        ("ar", "the autoregressive head without neighbors, a baseline"),
     ):
         parser = kinds.add_parser(
             kind,

@@ -142,28 +142,31 @@ class ShapesSource:
         subset: Name of the subset.
         count: Number of pictures, 1 to 100,000,000.
         styles: Rendering styles to draw from. None means all.
+        shapes: Shapes to draw from. None means all.
 
     Raises:
-        SpecError: If the subset or a style is unknown, or the count is out of range.
+        SpecError: If the subset, a style or a shape is unknown, or the count is out of range.
     """
 
-    def __init__(self, subset: str, count: int, styles: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        subset: str,
+        count: int,
+        styles: Sequence[str] | None = None,
+        shapes: Sequence[str] | None = None,
+    ) -> None:
         names = get_args(SubsetName)
         if subset not in names:
             raise SpecError("shapes source", f"no subset {subset!r}", f"one of {', '.join(names)}")
         if not 1 <= count <= _SUBSET_SPACING:
             raise SpecError("shapes source", f"count {count:,}", f"1 to {_SUBSET_SPACING:,}")
-        chosen = tuple(STYLES if styles is None else styles)
-        unknown = [style for style in chosen if style not in STYLES]
-        if unknown or not chosen:
-            found = f"styles {', '.join(unknown) or '(none)'}"
-            raise SpecError("shapes source", found, f"some of {', '.join(STYLES)}")
         self.subset = subset
-        self.styles = chosen
+        self.styles = _chosen("styles", STYLES, styles)
+        shown = _chosen("shapes", SHAPES, shapes)
         self._count = count
         self._first = names.index(subset) * _SUBSET_SPACING
         left_out = HELD_OUT_PAIRS if subset in _WITHOUT_HELD_OUT_PAIRS else ()
-        self._pairs = [(s, c) for s in SHAPES for c in COLORS if (s, c) not in left_out]
+        self._pairs = [(s, c) for s in shown for c in COLORS if (s, c) not in left_out]
 
     def __len__(self) -> int:
         return self._count
@@ -196,6 +199,16 @@ class ShapesSource:
             caption=describe(attributes, words[15] % len(_TEMPLATES)),
             attributes=attributes,
         )
+
+
+def _chosen(kind: str, known: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    if wanted is None:
+        return tuple(known)
+    unknown = [name for name in wanted if name not in known]
+    if unknown or not wanted:
+        found = f"{kind} {', '.join(unknown) or '(none)'}"
+        raise SpecError("shapes source", found, f"some of {', '.join(known)}")
+    return tuple(wanted)
 
 
 def describe(attributes: dict[str, str], template: int = 0) -> str:

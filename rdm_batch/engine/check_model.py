@@ -73,12 +73,28 @@ def check_model(spec: JobSpec) -> CheckedModel:
             f"is {model.head!r} but {model.checkpoint} holds a {architecture.kind!r} head",
             f"{architecture.kind!r}",
         )
+    if architecture.parametric:
+        _check_parametric(spec)
     if path.stat().st_size <= _READ_AT_ONCE_BYTES:
         load_checkpoint(path, named, model.weights)
     digest = identity_digest(
         {"weights": info.digest, "architecture": architecture.model_dump(mode="json")}
     )
     return CheckedModel(architecture.image_size, architecture.context_dim, digest)
+
+
+def _check_parametric(spec: JobSpec) -> None:
+    found = None
+    if spec.conditioning.mode != "unconditional":
+        found = f"conditioning.mode is {spec.conditioning.mode!r}"
+    elif spec.sampling.guidance_scale != 1:
+        found = f"sampling.guidance_scale is {spec.sampling.guidance_scale:g}"
+    if found is not None:
+        raise SpecError(
+            "model",
+            f"the head never sees neighbors (a fully parametric baseline), but {found}",
+            "conditioning.mode unconditional and guidance_scale 1",
+        )
 
 
 def _unusable(uri: str, problems: Sequence[str]) -> CheckpointError:

@@ -20,7 +20,8 @@ def open_images(location: str) -> tuple[ImageSource, str]:
     """Open a collection of images.
 
     Args:
-        location: ``shapes:SUBSET[:COUNT[:STYLE,STYLE...]]`` for the embedded world; else a
+        location: ``shapes:SUBSET[:COUNT[:STYLE,STYLE...[:SHAPE,SHAPE...]]]`` for the embedded
+            world (``all`` stands for every style); else a
             path or ``s3://`` URI of a folder of image files, a parquet file, or a folder
             of parquet files.
 
@@ -52,11 +53,13 @@ def open_images(location: str) -> tuple[ImageSource, str]:
 
 def _open_shapes(location: str) -> ShapesSource:
     parts = location.removeprefix(_SHAPES_PREFIX).split(":")
-    if len(parts) > 3 or (len(parts) > 1 and not parts[1].isdecimal()):
-        raise ImageError(location, "not a shapes source", "shapes:SUBSET[:COUNT[:STYLE,STYLE...]]")
+    if len(parts) > 4 or (len(parts) > 1 and not parts[1].isdecimal()):
+        needed = "shapes:SUBSET[:COUNT[:STYLE,STYLE...[:SHAPE,SHAPE...]]]"
+        raise ImageError(location, "not a shapes source", needed)
     count = int(parts[1]) if len(parts) > 1 else _SHAPES_COUNT
-    styles = parts[2].split(",") if len(parts) > 2 else None
-    return ShapesSource(parts[0], count, styles)
+    styles = parts[2].split(",") if len(parts) > 2 and parts[2] != "all" else None
+    shapes = parts[3].split(",") if len(parts) > 3 else None
+    return ShapesSource(parts[0], count, styles, shapes)
 
 
 def _fingerprint(root: Path, files: list[Path]) -> str:

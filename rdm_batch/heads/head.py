@@ -69,3 +69,8 @@ def check_context(
             f"{len(finite)} samples of the batch)",
             action="check the database with `rdm-batch database check`",
         )
+
+
+def no_context(num_samples: int, context_dim: int) -> Float32[np.ndarray, "sample 1 dim"]:
+    """Give the context of heads that never see neighbors, one entry of zeros a sample."""
+    return np.zeros((num_samples, 1, context_dim), dtype=np.float32)

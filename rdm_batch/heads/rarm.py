@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rdm_batch.heads.compiled import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.head import check_context
+from rdm_batch.heads.head import check_context, no_context
 from rdm_batch.heads.network_head import NetworkHead
 from rdm_batch.heads.precision import Precision
 from rdm_batch.models.networks import RarmNetworks
@@ -81,6 +81,8 @@ class RarmHead(NetworkHead):
                 and when.
         """
         check_context(context, noise, self.context_dim)
+        if self.architecture.parametric:
+            context = no_context(len(context), self.context_dim)
         num_tokens = self.architecture.transformer.num_positions
         uniform = torch.from_numpy(noise.uniform(streams.TOKENS, (num_tokens,))).to(self._device)
         drawn = self.sample_tokens(

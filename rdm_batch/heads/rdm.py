@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rdm_batch.heads.compiled import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.head import check_context
+from rdm_batch.heads.head import check_context, no_context
 from rdm_batch.heads.network_head import NetworkHead
 from rdm_batch.heads.precision import Precision
 from rdm_batch.models.autoencoder import VqAutoencoder
@@ -79,6 +79,8 @@ class RdmHead(NetworkHead):
                 and when.
         """
         check_context(context, noise, self.context_dim)
+        if self.architecture.parametric:
+            context = no_context(len(context), self.context_dim)
         shape = self.architecture.latent_shape
 
         def draw(stream: int) -> Tensor:

@@ -140,6 +140,10 @@ class RdmArchitecture(_Sizes):
     scale_factor: PositiveFloat = Field(
         default=1.0, description="Latents of the head are encoder latents times this."
     )
+    parametric: bool = Field(
+        default=False,
+        description="Whether this is a baseline that never sees neighbors: its context is zero.",
+    )
 
     @model_validator(mode="after")
     def _parts_fit(self) -> RdmArchitecture:
@@ -201,6 +205,10 @@ class RarmArchitecture(_Sizes):
     autoencoder: VqAutoencoderConfig
     start_token: Annotated[int, Field(ge=0)] = Field(
         description="Token every sequence starts with."
+    )
+    parametric: bool = Field(
+        default=False,
+        description="Whether this is a baseline that never sees neighbors: its context is zero.",
     )
 
     @model_validator(mode="after")

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 
 from rdm_batch.errors import InvalidJobError, SpecError
-from rdm_batch.specs.architecture import NoiseScheduleConfig, UNetConfig, VqAutoencoderConfig
+from rdm_batch.specs.architecture import AutoencoderConfig, NoiseScheduleConfig, UNetConfig
 from rdm_batch.specs.base import Uri
 from rdm_batch.specs.clip import ClipSizes
 
@@ -37,6 +45,7 @@ class Optimization(_Frozen):
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="bfloat16 computes the forward pass under autocast."
     )
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where to compute.")
     seed: int = Field(
         default=0, ge=0, description="Decides initial weights, order of images and noise."
     )
@@ -64,10 +73,10 @@ class ClipTraining(_Training):
 
 
 class AutoencoderTraining(_Training):
-    """Train a vector-quantized autoencoder."""
+    """Train an autoencoder, vector-quantized or with Gaussian latents."""
 
     train: Literal["autoencoder"]
-    architecture: VqAutoencoderConfig
+    architecture: AutoencoderConfig
     quantize_from: int = Field(default=200, ge=0, description="First step with quantization.")
     revive_every: int = Field(
         default=200, gt=0, description="Steps between moves of unused code words."
@@ -80,20 +89,22 @@ class AutoencoderTraining(_Training):
         gt=0,
         description="Step from which only codebook and decoder are trained. None means never.",
     )
+    kl_weight: NonNegativeFloat = Field(
+        default=1e-4,
+        description="Factor of the divergence of Gaussian latents beside the reconstruction loss.",
+    )
 
 
-class RdmTraining(_Training):
-    """Train a retrieval-augmented diffusion head."""
-
-    train: Literal["rdm"]
+class _HeadTraining(_Training):
     autoencoder: Uri = Field(description="Weights that `train autoencoder` wrote.")
+
+
+class _NeighborTraining(_HeadTraining):
     encoder: Uri = Field(description="Weights that `train clip` wrote.")
     encoder_weights: Uri | None = Field(
         default=None, description="Weights file where `encoder` is the name of a published model."
     )
     database: Uri = Field(description="Database of neighbors, embedded by `encoder`.")
-    unet: UNetConfig
-    noise_schedule: NoiseScheduleConfig = NoiseScheduleConfig()
     neighbors_found: int = Field(default=20, gt=0, description="Neighbors found of each image.")
     k_train: int = Field(
         default=4, gt=0, description="Neighbors given to the head, the first found."
@@ -104,17 +115,63 @@ class RdmTraining(_Training):
         lt=1,
         description="Share of examples with an all-zero context, for guidance.",
     )
+
+
+class _DiffusionTraining(_HeadTraining):
+    unet: UNetConfig
+    noise_schedule: NoiseScheduleConfig = NoiseScheduleConfig()
     preview_steps: int = Field(default=25, gt=0, description="Solver steps of the sample pictures.")
 
 
+class TransformerSizes(_Frozen):
+    """Size a transformer; codes and positions follow from the autoencoder."""
+
+    depth: PositiveInt = Field(description="Number of transformer blocks.")
+    num_heads: PositiveInt = Field(description="Heads of every attention.")
+    head_channels: PositiveInt = Field(description="Channels of one attention head.")
+    context_dim: PositiveInt = Field(description="Width of the neighbor embeddings.")
+
+
+class _AutoregressiveTraining(_HeadTraining):
+    transformer: TransformerSizes
+
+
+class RdmTraining(_NeighborTraining, _DiffusionTraining):
+    """Train a retrieval-augmented diffusion head."""
+
+    train: Literal["rdm"]
+
+
+class LdmTraining(_DiffusionTraining):
+    """Train the fully parametric diffusion head: the same network, never shown neighbors."""
+
+    train: Literal["ldm"]
+
+
+class RarmTraining(_NeighborTraining, _AutoregressiveTraining):
+    """Train a retrieval-augmented autoregressive head."""
+
+    train: Literal["rarm"]
+
+
+class ArTraining(_AutoregressiveTraining):
+    """Train the fully parametric autoregressive head: the same network without neighbors."""
+
+    train: Literal["ar"]
+
+
+DiffusionTraining = RdmTraining | LdmTraining
+AutoregressiveTraining = RarmTraining | ArTraining
+HeadTraining = DiffusionTraining | AutoregressiveTraining
 TrainingSpec = Annotated[
-    ClipTraining | AutoencoderTraining | RdmTraining, Field(discriminator="train")
+    ClipTraining | AutoencoderTraining | HeadTraining, Field(discriminator="train")
 ]
-_Spec = TypeVar("_Spec", ClipTraining, AutoencoderTraining, RdmTraining)
+Kind = Literal["clip", "autoencoder", "rdm", "rarm", "ldm", "ar"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(TrainingSpec)
 
 
-def load_training(path: Path, kind: type[_Spec]) -> _Spec:
+def load_training(path: Path, kind: Kind) -> ClipTraining | AutoencoderTraining | HeadTraining:
     """Read the settings of a training command.
 
     Args:
@@ -138,7 +195,7 @@ def load_training(path: Path, kind: type[_Spec]) -> _Spec:
             for item in error.errors(include_url=False)
         )
         raise InvalidJobError(where, problems) from error
-    if not isinstance(spec, kind):
-        needed = kind.__name__.removesuffix("Training").lower()
-        raise SpecError(where, f"asks to train {spec.train}", f"train: {needed}")
-    return spec
+    if spec.train != kind:
+        raise SpecError(where, f"asks to train {spec.train}", f"train: {kind}")
+    read: ClipTraining | AutoencoderTraining | HeadTraining = spec
+    return read

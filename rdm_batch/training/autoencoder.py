@@ -1,7 +1,7 @@
-"""Train the autoencoder under a diffusion head, without a downloaded perceptual network.
+"""Train the autoencoder under a head, without a downloaded perceptual network.
 
-VQ: van den Oord et al. 2017 (arXiv:1711.00937), with the reconstruction loss
-|x - x'| + (x - x')^2 averaged over pixels.
+VQ: van den Oord et al. 2017 (arXiv:1711.00937). KL: Rombach et al. 2022 (arXiv:2112.10752).
+Both with the reconstruction loss |x - x'| + (x - x')^2 averaged over pixels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor
 
-from rdm_batch.models.autoencoder import VqAutoencoder
-from rdm_batch.specs.architecture import VqAutoencoderConfig
+from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder
+from rdm_batch.specs.architecture import KlAutoencoderConfig, VqAutoencoderConfig
+from rdm_batch.training.device import on_device_of
 from rdm_batch.training.images import TrainingImages
 
 _REVIVAL_IMAGES = 512
@@ -58,15 +59,14 @@ class VqObjective:
         """Compute reconstruction and codebook loss of one batch."""
         if self._revives(step):
             self._revive(generator)
-        pixels = self.images.batch(rows)
+        (pixels,) = on_device_of(self.network, self.images.batch(rows))
         with torch.set_grad_enabled(step < self.freeze_encoder_from):
             latents = self.network.encode(pixels)
         codebook_loss = latents.new_zeros(())
         if step >= self.quantize_from:
             quantized = self.network.quantize(latents)
             latents, codebook_loss = quantized.latents, quantized.loss
-        decoded = self.network.decode_quantized(latents).float()
-        return F.l1_loss(decoded, pixels) + F.mse_loss(decoded, pixels) + codebook_loss
+        return _distance(self.network.decode_quantized(latents), pixels) + codebook_loss
 
     def _revives(self, step: int) -> bool:
         since = step - self.quantize_from
@@ -75,11 +75,46 @@ class VqObjective:
     @torch.no_grad()
     def _revive(self, generator: torch.Generator) -> None:
         rows = torch.randint(len(self.images), (_REVIVAL_IMAGES,), generator=generator)
+        parts = (self.images.batch(part) for part in torch.split(rows, 64))
         latents = torch.cat(
-            [self.network.encode(self.images.batch(part)).float() for part in torch.split(rows, 64)]
+            [self.network.encode(*on_device_of(self.network, part)).float() for part in parts]
         )
         words = self.network.quantize.embedding.weight
         used = self.network.quantize.nearest(latents).flatten().bincount(minlength=len(words))
         points = latents.movedim(1, -1).flatten(0, 2)
-        chosen = torch.randint(len(points), (len(words),), generator=generator)
+        chosen = torch.randint(len(points), (len(words),), generator=generator).to(points.device)
         words.copy_(torch.where(used[:, None] > 0, words, points[chosen].to(words.dtype)))
+
+
+class KlObjective:
+    """Reconstruct images from latents drawn around their means.
+
+    Args:
+        images: The training set.
+        config: Sizes of the autoencoder.
+        kl_weight: Factor of the divergence of the latents from a standard Gaussian (in nats,
+            averaged over latent numbers) beside the reconstruction loss.
+    """
+
+    def __init__(
+        self, images: TrainingImages, config: KlAutoencoderConfig, kl_weight: float
+    ) -> None:
+        self.images = images
+        self.network: KlAutoencoder = KlAutoencoder(config)
+        self._kl_weight = kl_weight
+
+    def loss(self, step: int, rows: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
+        """Compute reconstruction loss and divergence of one batch."""
+        (pixels,) = on_device_of(self.network, self.images.batch(rows))
+        mean, log_variance = (part.float() for part in self.network.moments(pixels))
+        noise = torch.randn(mean.shape, generator=generator)
+        (noise,) = on_device_of(self.network, noise)
+        latents = mean + noise * torch.exp(0.5 * log_variance)
+        # Kingma and Welling 2013 (arXiv:1312.6114), Appendix B.
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
+        return _distance(self.network.decode(latents), pixels) + self._kl_weight * divergence
+
+
+def _distance(decoded: Tensor, pixels: Tensor) -> Tensor:
+    decoded = decoded.float()
+    return F.l1_loss(decoded, pixels) + F.mse_loss(decoded, pixels)

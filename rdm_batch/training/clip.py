@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rdm_batch.errors import SpecError
 from rdm_batch.models.clip import WordTokenizer, build_clip, pixels_to_clip
 from rdm_batch.specs.clip import ClipArchitecture
+from rdm_batch.training.device import on_device_of
 from rdm_batch.training.images import TrainingImages
 
 _CALIBRATION_IMAGES = 2_048
@@ -52,7 +53,7 @@ class ClipObjective:
         with torch.no_grad():
             network.get_parameter("logit_scale").clamp_(max=self._max_log_scale)
         pixels = pixels_to_clip(self.images.pixels[rows])
-        image, text, scale = network(pixels, self._tokens[rows])
+        image, text, scale = network(*on_device_of(network, pixels, self._tokens[rows]))
         loss: Tensor = self._contrast(image.float(), text.float(), scale)
         return loss
 

@@ -72,6 +72,7 @@ class TrainingLoop:
         self.optimization = optimization
         self.checkpoint = checkpoint
         self.preview = preview
+        objective.network.to(optimization.device)
         self.report = report or partial(print, file=sys.stderr, flush=True)
         self.step = 0
         self.losses: list[float] = []
@@ -92,7 +93,7 @@ class TrainingLoop:
             stop_after: Step to stop at early, with a checkpoint. None means the last step.
 
         Returns:
-            The network with averaged weights.
+            The network with averaged weights, on the CPU.
         """
         settings = self.optimization
         last = settings.num_steps if stop_after is None else min(stop_after, settings.num_steps)
@@ -102,7 +103,9 @@ class TrainingLoop:
             generator = torch.Generator().manual_seed(_mix(settings.seed, self.step))
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate(settings, self.step)
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            with torch.autocast(
+                settings.device, torch.bfloat16, enabled=settings.precision == "bfloat16"
+            ):
                 loss = self.objective.loss(self.step, self._rows(self.step), generator)
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -116,8 +119,13 @@ class TrainingLoop:
             if self.step % settings.checkpoint_every == 0 or self.step == last:
                 self.save()
                 if self.preview is not None:
-                    self.preview(self.averaged.eval(), self.step)
-        return self.averaged.eval()
+                    self.preview(self._result(), self.step)
+        return self._result()
+
+    def _result(self) -> nn.Module:
+        if self.optimization.device == "cpu":
+            return self.averaged.eval()
+        return copy.deepcopy(self.averaged).eval().cpu()
 
     def save(self) -> None:
         """Write the state of the run."""
@@ -143,7 +151,7 @@ class TrainingLoop:
         where = str(self.checkpoint)
         if not self.checkpoint.exists():
             raise CheckpointError(where, "no such file", action="start without --resume")
-        state = torch.load(self.checkpoint, weights_only=True)
+        state = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
         if state["settings"] != self.optimization.model_dump_json():
             raise CheckpointError(
                 where, "written with other settings", action="start again without --resume"

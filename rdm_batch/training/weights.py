@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
-from rdm_batch.models.autoencoder import VqAutoencoder
+from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
 from rdm_batch.models.checkpoint import FORMAT
 from rdm_batch.models.safetensors_file import write_tensors
-from rdm_batch.specs.architecture import VqAutoencoderConfig
+from rdm_batch.specs.architecture import AutoencoderConfig
 
 _PREFIX = "first_stage_model."
+_CONFIG: TypeAdapter[AutoencoderConfig] = TypeAdapter(AutoencoderConfig)
 
 
 def halved(network: nn.Module, prefix: str) -> dict[str, Tensor]:
@@ -27,31 +29,35 @@ def halved(network: nn.Module, prefix: str) -> dict[str, Tensor]:
     }
 
 
-def save_autoencoder(autoencoder: VqAutoencoder, path: Path) -> None:
+def save_autoencoder(autoencoder: VqAutoencoder | KlAutoencoder, path: Path) -> None:
     """Write an autoencoder to one safetensors file, numbers in float16."""
     metadata = {"format": FORMAT, "architecture": autoencoder.config.model_dump_json()}
     write_tensors(path, metadata, halved(autoencoder, _PREFIX))
 
 
-def load_autoencoder(path: Path) -> VqAutoencoder:
-    """Read what ``save_autoencoder`` wrote, as float32.
+def load_autoencoder(path: Path) -> VqAutoencoder | KlAutoencoder:
+    """Read what ``save_autoencoder`` wrote, or the autoencoder of a head, as float32.
 
     Raises:
         CheckpointError: If the file is missing, damaged or something else.
     """
     where = str(path)
     if not path.is_file():
-        raise CheckpointError(where, "no such file", "weights of `train autoencoder`")
+        raise CheckpointError(where, "no such file", "weights of `train autoencoder` or a head")
     try:
         with safe_open(path, "pt") as file:
-            architecture = (file.metadata() or {}).get("architecture", "")
-        config = VqAutoencoderConfig.model_validate_json(architecture)
-        autoencoder = VqAutoencoder(config)
-        tensors = {name.removeprefix(_PREFIX): t.float() for name, t in load_file(path).items()}
+            architecture = json.loads((file.metadata() or {}).get("architecture", "{}"))
+        tensors = {
+            name.removeprefix(_PREFIX): tensor.float()
+            for name, tensor in load_file(path).items()
+            if name.startswith(_PREFIX)
+        }
+        config = _CONFIG.validate_python(architecture.get("autoencoder", architecture))
+        autoencoder = build_autoencoder(config)
         autoencoder.load_state_dict(tensors)
-    except (SafetensorError, ValidationError, RuntimeError) as error:
+    except (SafetensorError, ValueError, ValidationError, RuntimeError) as error:
         raise CheckpointError(
-            where, f"not an autoencoder ({error})", "weights of `train autoencoder`"
+            where, f"no autoencoder ({error})", "weights of `train autoencoder` or a head"
         ) from error
     return autoencoder.eval().requires_grad_(requires_grad=False)
 

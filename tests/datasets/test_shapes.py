@@ -59,6 +59,13 @@ def test_held_out_pairs_never_occur_in_training(subset: str) -> None:
     assert len(pairs) == 6 * 8 - len(shapes.HELD_OUT_PAIRS)
 
 
+def test_chosen_shapes_are_all_that_occur() -> None:
+    source = ShapesSource("database", 60, shapes=["star", "heart"])
+    assert {source[i].attributes["shape"] for i in range(60)} == {"star", "heart"}
+    with pytest.raises(SpecError, match="shapes cube"):
+        ShapesSource("database", 60, shapes=["cube"])
+
+
 def test_style_database_holds_only_its_style() -> None:
     source = ShapesSource("style", 50, styles=["dotted"])
     assert {source[i].attributes["style"] for i in range(50)} == {"dotted"}

@@ -51,6 +51,25 @@ def _architecture(path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"sampling__guidance_scale": 2.0}, "guidance_scale is 2"),
+        (
+            {"conditioning": {"mode": "text", "prompts": ["a circle"]}},
+            "conditioning.mode is 'text'",
+        ),
+    ],
+)
+def test_a_head_without_neighbors_is_not_asked_to_follow_them(
+    world: World, tmp_path: Path, weights: Weights, change: dict[str, Any], found: str
+) -> None:
+    path = tmp_path / "ldm.safetensors"
+    save_checkpoint(path, TINY_RDM.model_copy(update={"parametric": True}), weights)
+    message = problem_of(world.job(model__checkpoint=str(path), **change))
+    assert_says(message, "never sees neighbors", found, "conditioning.mode unconditional")
+
+
 def test_missing_weights_are_named(world: World) -> None:
     message = problem_of(world.job(model__checkpoint="/nowhere/head.safetensors"))
     assert_says(message, "/nowhere/head.safetensors: does not exist")

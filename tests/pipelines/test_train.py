@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from rdm_batch.cli import main
@@ -9,7 +10,7 @@ from rdm_batch.engine.encoders import load_named_encoder
 from rdm_batch.errors import DatabaseError, InvalidJobError, SpecError
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.pipelines.train import train
-from rdm_batch.specs.training import AutoencoderTraining, ClipTraining, RdmTraining, load_training
+from rdm_batch.specs.training import KINDS, Kind, load_training
 from rdm_batch.storage.object_store import local_path
 
 OPTIMIZATION = {
@@ -23,6 +24,7 @@ AUTOENCODER = {
     "train": "autoencoder",
     "images": "shapes:train:20",
     "architecture": {
+        "kind": "vq",
         "channels": 4,
         "channel_mult": [1, 1, 2],
         "num_res_blocks": 1,
@@ -98,6 +100,54 @@ def test_autoencoder_then_head_train_to_a_usable_file(tmp_path: Path) -> None:
     assert (record["steps"], record["images"]) == (3, 20)
 
 
+def parametric(settings: dict[str, object], kind: str) -> dict[str, object]:
+    left_out = ("encoder", "database")
+    kept = {name: value for name, value in settings.items() if name not in left_out}
+    return kept | {"train": kind}
+
+
+@pytest.mark.parametrize("kind", ["rarm", "ar", "ldm"])
+def test_other_heads_train_to_a_usable_file(tmp_path: Path, kind: Kind) -> None:
+    autoencoder = train("autoencoder", write(tmp_path, AUTOENCODER), tmp_path / "first")
+    settings = rdm_settings(autoencoder)
+    if kind != "ldm":
+        left_out = ("unet", "preview_steps")
+        settings = {name: value for name, value in settings.items() if name not in left_out}
+        settings["transformer"] = {
+            "depth": 1, "num_heads": 2, "head_channels": 4, "context_dim": 64,
+        }  # fmt: skip
+    settings = settings | {"train": kind} if kind == "rarm" else parametric(settings, kind)
+    weights = train(kind, write(tmp_path, settings), tmp_path / "second")
+    checkpoint = load_checkpoint(weights)
+    assert checkpoint.architecture.image_size == 32
+    assert checkpoint.architecture.parametric == (kind != "rarm")
+    assert (tmp_path / "second" / "samples-000003.png").exists()
+
+
+def test_gaussian_autoencoder_trains_and_is_refused_where_codes_are_needed(
+    tmp_path: Path,
+) -> None:
+    architecture = dict(AUTOENCODER["architecture"]) | {"kind": "kl"}  # type: ignore[call-overload]
+    del architecture["codebook_size"]
+    settings = AUTOENCODER | {"architecture": architecture}
+    autoencoder = train("autoencoder", write(tmp_path, settings), tmp_path / "first")
+    ldm = parametric(rdm_settings(autoencoder), "ldm")
+    head = load_checkpoint(train("ldm", write(tmp_path, ldm), tmp_path / "second"))
+    assert head.architecture.autoencoder.kind == "kl"
+    del ldm["unet"], ldm["preview_steps"]
+    ldm["transformer"] = {"depth": 1, "num_heads": 2, "head_channels": 4, "context_dim": 64}
+    with pytest.raises(SpecError, match="has no codebook"):
+        train("ar", write(tmp_path, ldm | {"train": "ar"}), tmp_path / "third")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_gpu_that_is_not_there_is_refused_first(tmp_path: Path) -> None:
+    settings = AUTOENCODER | {"optimization": OPTIMIZATION | {"device": "cuda"}}
+    with pytest.raises(SpecError, match="no GPU is usable"):
+        train("autoencoder", write(tmp_path, settings), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_finished_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     config = write(tmp_path, AUTOENCODER)
     weights = train("autoencoder", config, tmp_path / "out")
@@ -134,7 +184,7 @@ def test_neighbors_that_cannot_be_found_are_refused(
 def test_all_wrong_settings_are_listed(tmp_path: Path) -> None:
     wrong = CLIP | {"max_logit_scale": 0, "optimization": OPTIMIZATION | {"batchsize": 3}}
     with pytest.raises(InvalidJobError) as caught:
-        load_training(write(tmp_path, wrong), ClipTraining)
+        load_training(write(tmp_path, wrong), "clip")
     assert [problem.where for problem in caught.value.problems] == [
         "optimization.batchsize",
         "max_logit_scale",
@@ -143,7 +193,7 @@ def test_all_wrong_settings_are_listed(tmp_path: Path) -> None:
 
 def test_settings_of_another_command_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="asks to train clip; needed train: autoencoder"):
-        load_training(write(tmp_path, CLIP), AutoencoderTraining)
+        load_training(write(tmp_path, CLIP), "autoencoder")
 
 
 def test_command_reports_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,10 +202,10 @@ def test_command_reports_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFi
     assert "no.yaml: cannot be read" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("clip", ClipTraining), ("autoencoder", AutoencoderTraining), ("rdm", RdmTraining)],
-)
-def test_shipped_settings_load(name: str, kind: type) -> None:
+CONFIGS: list[tuple[str, Kind]] = [*((kind, kind) for kind in KINDS), ("kl", "autoencoder")]
+
+
+@pytest.mark.parametrize(("name", "kind"), CONFIGS)
+def test_shipped_settings_load(name: str, kind: Kind) -> None:
     configs = local_path("package://shapes/configs")
-    assert load_training(configs / f"{name}.yaml", kind).train == name
+    assert load_training(configs / f"{name}.yaml", kind).train == kind

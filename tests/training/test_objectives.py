@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,23 @@ import torch
 from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.datasets.source import ImageItem
 from rdm_batch.errors import CheckpointError, SpecError
+from rdm_batch.models.autoencoder import build_autoencoder
+from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.clip import collect_vocabulary
-from rdm_batch.specs.architecture import NoiseScheduleConfig, UNetConfig, VqAutoencoderConfig
+from rdm_batch.specs.architecture import (
+    KlAutoencoderConfig,
+    NoiseScheduleConfig,
+    TransformerConfig,
+    UNetConfig,
+    VqAutoencoderConfig,
+)
 from rdm_batch.specs.clip import ClipArchitecture
-from rdm_batch.training.autoencoder import VqObjective
+from rdm_batch.storage.object_store import local_path
+from rdm_batch.training.autoencoder import KlObjective, VqObjective
 from rdm_batch.training.clip import ClipObjective
+from rdm_batch.training.context import NeighborContext, NoContext, TrainingContext
 from rdm_batch.training.images import TrainingImages
+from rdm_batch.training.rarm import RarmObjective, encode_codes
 from rdm_batch.training.rdm import RdmObjective, encode_latents
 from rdm_batch.training.weights import load_autoencoder, save_autoencoder, unit_scale
 
@@ -20,10 +32,21 @@ AUTOENCODER = VqAutoencoderConfig(
     channels=4, channel_mult=(1, 1, 2), num_res_blocks=1, resolution=32, latent_channels=3,
     embed_dim=3, norm_groups=2, codebook_size=32,
 )  # fmt: skip
+KL_AUTOENCODER = KlAutoencoderConfig(
+    channels=4, channel_mult=(1, 1, 2), num_res_blocks=1, resolution=32, latent_channels=3,
+    embed_dim=3, norm_groups=2,
+)  # fmt: skip
+TRANSFORMER = TransformerConfig(
+    vocabulary_in=33, vocabulary_out=32, depth=2, num_heads=2, head_channels=4, context_dim=6,
+    num_positions=4,
+)  # fmt: skip
 UNET = UNetConfig(
     latent_channels=3, model_channels=8, channel_mult=(1, 2), num_res_blocks=1,
     attention_downsampling=(2,), head_channels=8, context_dim=6, norm_groups=4,
 )  # fmt: skip
+
+
+MakeObjective = Callable[[TrainingContext], RdmObjective | RarmObjective]
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +152,26 @@ def test_frozen_encoder_gets_no_gradient_but_the_decoder_does(images: TrainingIm
     assert network.quantize.embedding.weight.grad is not None
 
 
-def test_saved_autoencoder_reads_back(images: TrainingImages, tmp_path: Path) -> None:
-    autoencoder = vq_objective(images).network
+@pytest.mark.parametrize("config", [AUTOENCODER, KL_AUTOENCODER], ids=["vq", "kl"])
+def test_saved_autoencoder_reads_back(
+    config: VqAutoencoderConfig | KlAutoencoderConfig, tmp_path: Path
+) -> None:
+    autoencoder = build_autoencoder(config)
     path = tmp_path / "weights.safetensors"
     save_autoencoder(autoencoder, path)
     loaded = load_autoencoder(path)
+    assert loaded.config == config
     for name, tensor in autoencoder.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor.half().float())
+
+
+def test_autoencoder_of_a_head_reads_back() -> None:
+    path = local_path("package://shapes/rdm.safetensors")
+    loaded = load_autoencoder(path).state_dict()
+    tensors = load_checkpoint(path).state_dict
+    assert len(loaded) > 50
+    for name, tensor in loaded.items():
+        assert torch.equal(tensor, tensors[f"first_stage_model.{name}"].float())
 
 
 def test_other_files_are_no_autoencoder(tmp_path: Path) -> None:
@@ -143,53 +179,110 @@ def test_other_files_are_no_autoencoder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         load_autoencoder(path)
     path.write_bytes(b"something else")
-    with pytest.raises(CheckpointError, match="not an autoencoder"):
+    with pytest.raises(CheckpointError, match="no autoencoder"):
         load_autoencoder(path)
 
 
-def rdm_objective(zero_share: float) -> RdmObjective:
+def test_divergence_pulls_gaussian_latents_to_the_standard_one(images: TrainingImages) -> None:
     torch.manual_seed(0)
-    objective = RdmObjective(
-        latents=torch.randn(10, 3, 4, 4),
-        neighbor_ids=torch.arange(30).reshape(10, 3),
-        embeddings=torch.randn(30, 6),
-        unet=UNET,
-        noise_schedule=NoiseScheduleConfig(),
-        k_train=2,
-        zero_share=zero_share,
+    objective = KlObjective(images, KL_AUTOENCODER, kl_weight=1.0)
+    network = objective.network
+    with torch.no_grad():
+        network.quant_conv.weight.zero_()
+        network.quant_conv.bias.copy_(torch.tensor([2.0, 2.0, 2.0, 0.5, 0.5, 0.5]))
+    rows, seeded = torch.arange(4), torch.Generator().manual_seed(0)
+    far = objective.loss(0, rows, seeded)
+    state = torch.Generator().manual_seed(0)
+    objective._kl_weight = 0.0
+    without = objective.loss(0, rows, state)
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Normal(2.0, float(np.exp(0.25))), torch.distributions.Normal(0.0, 1.0)
     )
+    assert (far - without).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def rdm_objective(context: TrainingContext) -> RdmObjective:
+    torch.manual_seed(0)
+    objective = RdmObjective(torch.randn(10, 3, 4, 4), context, UNET, NoiseScheduleConfig())
     for parameter in objective.network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return objective
 
 
-def test_new_head_starts_at_the_variance_of_noise() -> None:
+def rarm_objective(context: TrainingContext) -> RarmObjective:
     torch.manual_seed(0)
-    objective = RdmObjective(
-        torch.randn(64, 3, 4, 4), torch.zeros(64, 1, dtype=torch.int64), torch.randn(1, 6),
-        UNET, NoiseScheduleConfig(), 1, 0.1,
-    )  # fmt: skip
+    return RarmObjective(torch.randint(32, (10, 4)), context, TRANSFORMER, start_token=32)
+
+
+def neighbors(zero_share: float, k_train: int = 2) -> NeighborContext:
+    embeddings = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
+    return NeighborContext(torch.arange(30).reshape(10, 3), embeddings, k_train, zero_share)
+
+
+def loss_of_all(objective: RdmObjective | RarmObjective) -> torch.Tensor:
+    return objective.loss(0, torch.arange(10), torch.Generator().manual_seed(0)).detach()
+
+
+def test_new_diffusion_head_starts_at_the_variance_of_noise() -> None:
+    torch.manual_seed(0)
+    objective = RdmObjective(torch.randn(64, 3, 4, 4), NoContext(6), UNET, NoiseScheduleConfig())
     loss = objective.loss(0, torch.arange(64), torch.Generator().manual_seed(0))
     assert loss.item() == pytest.approx(1.0, abs=0.1)
 
 
-def test_head_sees_the_first_neighbors_only() -> None:
-    objective = rdm_objective(zero_share=0.0)
-    rows = torch.arange(10)
-    first = objective.loss(0, rows, torch.Generator().manual_seed(0))
-    objective._embeddings[2::3] += 1.0
-    third_changed = objective.loss(0, rows, torch.Generator().manual_seed(0))
-    objective._embeddings[1::3] += 1.0
-    second_changed = objective.loss(0, rows, torch.Generator().manual_seed(0))
+def test_new_autoregressive_head_starts_near_chance() -> None:
+    assert loss_of_all(rarm_objective(NoContext(6))).item() == pytest.approx(np.log(32), rel=0.3)
+
+
+@pytest.mark.parametrize("make", [rdm_objective, rarm_objective])
+def test_head_sees_the_first_neighbors_only(make: MakeObjective) -> None:
+    context = neighbors(zero_share=0.0)
+    objective = make(context)
+    first = loss_of_all(objective)
+    context._embeddings[2::3] += 1.0
+    third_changed = loss_of_all(objective)
+    context._embeddings[1::3] += 1.0
+    second_changed = loss_of_all(objective)
     assert torch.equal(first, third_changed)
     assert not torch.equal(first, second_changed)
 
 
-def test_zero_share_hides_the_neighbors() -> None:
-    objective = rdm_objective(zero_share=1.0)
-    first = objective.loss(0, torch.arange(10), torch.Generator().manual_seed(0))
-    objective._embeddings += 1.0
-    assert torch.equal(first, objective.loss(0, torch.arange(10), torch.Generator().manual_seed(0)))
+@pytest.mark.parametrize("make", [rdm_objective, rarm_objective])
+def test_zero_share_hides_the_neighbors(make: MakeObjective) -> None:
+    context = neighbors(zero_share=1.0)
+    objective = make(context)
+    first = loss_of_all(objective)
+    context._embeddings += 1.0
+    assert torch.equal(first, loss_of_all(objective))
+
+
+def test_zero_share_hides_that_share() -> None:
+    context = neighbors(zero_share=0.25)(
+        torch.arange(10).repeat(200), torch.Generator().manual_seed(0)
+    )
+    hidden = (context == 0).all(dim=(1, 2)).float().mean().item()
+    assert hidden == pytest.approx(0.25, abs=0.04)  # four standard deviations of 2,000 draws
+
+
+def test_likelihood_is_that_of_each_code_after_those_before_it() -> None:
+    objective = rarm_objective(NoContext(6))
+    network, codes = objective.network.eval(), objective._codes
+    expected = []
+    for image in range(10):
+        for position in range(4):
+            tokens = torch.tensor([[32, *codes[image, :position].tolist()]])
+            logits = network(tokens, torch.zeros(1, 1, 6))[0, -1]
+            expected.append(-torch.log_softmax(logits, 0)[codes[image, position]].item())
+    assert loss_of_all(objective).item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_codes_are_those_the_decoder_reads(images: TrainingImages) -> None:
+    autoencoder = vq_objective(images).network.eval()
+    codes = encode_codes(autoencoder, images)
+    assert codes.shape == (24, 64)
+    pixels = images.batch(torch.arange(24))
+    decoded = autoencoder.decode_ids(codes.reshape(24, 8, 8))
+    assert torch.equal(decoded, autoencoder.decode(autoencoder.encode(pixels)))
 
 
 def test_scale_gives_unit_variance() -> None:

@@ -1,0 +1,150 @@
+"""Compare heads with and without neighbors as data get more complex, and vary k_train.
+
+    python -m benchmarks.subworlds --out runs/subworlds --json benchmarks/results/subworlds.json
+
+For each of three nested parts of the shapes world: a database of its own, and four heads
+trained on its pictures by the training commands, with the settings that ship but for the
+number of steps: RDM and LDM, RARM and AR. Then RDM on the whole world with other numbers
+of neighbors. A part that is already in the folder is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from benchmarks.world import generate, shipped_head
+from benchmarks.world_cases import K_NN, World
+from benchmarks.world_judge import accuracy, train_judge
+from benchmarks.world_scores import Scorer
+from rdm_batch.datasets.shapes import SHAPES
+from rdm_batch.engine.conditioner import UnconditionalConditioner
+from rdm_batch.engine.image_sources import open_images
+from rdm_batch.pipelines.train import train
+from rdm_batch.retrieval.database import read_manifest
+from rdm_batch.retrieval.local import open_database, read_proposal
+from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.specs.training import Kind
+from rdm_batch.storage.object_store import local_path
+
+# Nested like dogs, mammals and animals: shapes times styles, in every color, size, place.
+SUBWORLDS = {
+    "stars, filled": ("filled", "star"),
+    "3 shapes, 2 styles": ("filled,outline", "star,circle,cross"),
+    "6 shapes, 4 styles": ("all", ",".join(SHAPES)),
+}
+PAIRS: tuple[tuple[Kind, Kind], ...] = (("rdm", "ldm"), ("rarm", "ar"))
+K_TRAIN = (1, 2, 4, 8)
+NUM_TRAINING, NUM_DATABASE, NUM_REFERENCE = 20_000, 4_096, 4_096
+Row = dict[str, Any]
+
+
+class Subworlds:
+    """Train and score heads below one folder."""
+
+    def __init__(self, out: Path, num_steps: int, samples: int) -> None:
+        self.out = out
+        self.num_steps = num_steps
+        self.samples = samples
+        self.world = World()
+
+    def compare(self, name: str, kind: Kind) -> Row:
+        """Train a head on a part of the world; score its unconditional samples."""
+        styles, shapes = SUBWORLDS[name]
+        part = f"{styles}:{shapes}"
+        folder = self.out / name.replace(", ", "-").replace(" ", "-")
+        database = self._database(folder / "database", part)
+        changes: Row = {"images": f"shapes:train:{NUM_TRAINING}:{part}"}
+        if kind in ("rdm", "rarm"):
+            changes["database"] = str(database)
+        weights = self._train(kind, folder / kind, changes)
+        proposal = read_proposal(database, read_manifest(database))
+        assert proposal is not None
+        conditioner = UnconditionalConditioner(proposal, K_NN, "proposal")
+        noise = SampleNoise(0, np.arange(self.samples))
+        context = conditioner(noise, open_database(database)).conditioning.context
+        images = generate(shipped_head(kind, 1.0, weights), context)
+        pictures, _ = open_images(f"shapes:reference:{NUM_REFERENCE}:{part}")
+        real = [pictures[index].image for index in range(len(pictures))]
+        scorer = Scorer(self.world.encoder, self.world.encoder.encode_images(real))
+        return {"part": name, "head": kind, **scorer(images)}
+
+    def follow_texts(self, k_train: int) -> Row:
+        """Train RDM with some number of neighbors; judge how it follows texts."""
+        name = list(SUBWORLDS)[-1]
+        styles, shapes = SUBWORLDS[name]
+        database = self._database(self.out / "6-shapes-4-styles" / "database", f"{styles}:{shapes}")
+        changes = {
+            "images": f"shapes:train:{NUM_TRAINING}:{styles}:{shapes}",
+            "database": str(database),
+            "k_train": k_train,
+        }
+        weights = self._train("rdm", self.out / f"k-train-{k_train}", changes)
+        judge = train_judge()
+        row: Row = {"k_train": k_train}
+        for variant in ("query", "neighbors"):
+            case = self.world.texts(self.samples, variant, k_nn=k_train)  # type: ignore[arg-type]
+            images = generate(shipped_head("rdm", 2.0, weights), case.context)
+            row[variant] = accuracy(judge, images, case.wanted)["shape and color"]
+        return row
+
+    def _database(self, root: Path, part: str) -> Path:
+        if not (root / "database.json").exists():
+            command = [sys.executable, "-m", "rdm_batch.cli", "database", "build"]
+            command += ["--images", f"shapes:database:{NUM_DATABASE}:{part}"]
+            command += ["--encoder", "shapes-clip", "--shards", "1", "--thumbnail-size", "32"]
+            command += ["--proposal-from", f"shapes:train:{NUM_TRAINING}:{part}"]
+            command += ["--proposal-k", str(K_NN), "--out", str(root)]
+            subprocess.run(command, check=True)
+        return root
+
+    def _train(self, kind: Kind, out: Path, changes: Row) -> Path:
+        weights = out / "weights.safetensors"
+        if not weights.exists():
+            settings = yaml.safe_load(
+                (local_path("package://shapes/configs") / f"{kind}.yaml").read_text()
+            )
+            settings |= {"autoencoder": "package://shapes/rdm.safetensors"} | changes
+            settings["optimization"] |= {"num_steps": self.num_steps, "ema_decay": 0.998}
+            out.mkdir(parents=True, exist_ok=True)
+            config = out / "config.yaml"
+            config.write_text(yaml.safe_dump(settings))
+            train(kind, config, out, resume=(out / "checkpoint.pt").exists())
+        return weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of databases and heads")
+    parser.add_argument("--steps", type=int, default=2_500, help="updates of every head")
+    parser.add_argument("--samples", type=int, default=1_024, help="pictures of every head")
+    parser.add_argument("--heads", nargs="+", default=["rdm", "ldm", "rarm", "ar"])
+    parser.add_argument("--k-train", type=int, nargs="*", default=list(K_TRAIN))
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    bench = Subworlds(args.out, args.steps, args.samples)
+    rows: list[Row] = []
+    for name in SUBWORLDS:
+        for kind in (kind for pair in PAIRS for kind in pair if kind in args.heads):
+            rows.append(bench.compare(name, kind))
+            print(rows[-1], flush=True)
+    for k_train in args.k_train:
+        rows.append(bench.follow_texts(k_train))
+        print(rows[-1], flush=True)
+    if args.json is not None:
+        record = {"steps": args.steps, "samples": args.samples, "rows": rows}
+        args.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
