@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,6 +38,10 @@ class Work:
 
     def __mul__(self, factor: float) -> Work:
         return Work(self.flops * factor, self.num_bytes * factor, self.weight_bytes * factor)
+
+    def unhidden_s(self, machine: Machine) -> float:
+        """Predict the time if arithmetic and memory traffic each go at the measured rate."""
+        return self.flops / machine.flops_per_s + self.num_bytes / machine.bytes_per_s
 
     def floor_s(self, machine: Machine) -> float:
         """Give the shortest time the operations, or reading the weights, can take."""
@@ -86,14 +91,27 @@ def count_work(run: Callable[[], object], network: nn.Module, evaluations: int =
 
 
 def measure_machine(device: str, dtype: torch.dtype, size: int) -> Machine:
-    """Measure the rate of a large matrix product, and of copying a large tensor."""
+    """Measure the rate of large products, and of copying a large tensor.
+
+    The rate is the better of a matrix product and a 3 x 3 convolution of as many channels as
+    fit: on CPU two libraries compute them, and the faster says what the machine can do.
+    """
     left = torch.randn(size, size, device=device).to(dtype)
     right = torch.randn(size, size, device=device).to(dtype)
     product_s = best_time(lambda: left @ right, device, repeats=5)
+    channels, side = size // 4, 32
+    image = torch.randn(8, channels, side, side, device=device).to(dtype)
+    kernel = torch.randn(channels, channels, 3, 3, device=device).to(dtype)
+    image, kernel = (x.to(memory_format=torch.channels_last) for x in (image, kernel))
+    convolution_s = best_time(lambda: F.conv2d(image, kernel, padding=1), device, repeats=5)
+    rates = (
+        2 * size**3 / product_s,
+        2 * 9 * channels**2 * 8 * side**2 / convolution_s,
+    )
     source = torch.zeros(size * size * 16, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     copy_s = best_time(lambda: target.copy_(source), device, repeats=5)
-    return Machine(2 * size**3 / product_s, 2 * source.numel() / copy_s)
+    return Machine(max(rates), 2 * source.numel() / copy_s)
 
 
 def best_time(run: Callable[[], object], device: str, repeats: int) -> float:

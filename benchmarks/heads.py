@@ -1,12 +1,14 @@
 """Measure the heads against the published procedure, in one process and without Ray.
 
-    python -m benchmarks.heads --presets rdm-imagenet-256 rarm-imagenet-256 --json heads.json
+    python -m benchmarks.heads --presets rarm-imagenet-256 --json benchmarks/results/heads.json
 
 Weights are random: speed does not depend on them. First the work of an image is counted and
 turned into the shortest time this machine could take, then both procedures are timed in the
-same run. A solver step costs the same whichever it is, so a few are timed; the published
-procedure's cost of a token grows with its position, so it is timed at five positions and
-summed by the trapezoid rule. `--small` shrinks the networks, to try the script itself.
+same run, then every change between them (see ``heads_changes``). A solver step costs the same
+whichever it is, so a few are timed; the published procedure's cost of a token grows with its
+position, so it is timed at five positions and summed by the trapezoid rule, and the rule is
+tried on a network that is drawn from in full. `--small` shrinks the networks, to try the
+script itself. Presets already in the JSON file that are not measured now stay there.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from typing import Any
 import torch
 
 from benchmarks.counting import Machine, measure_machine
+from benchmarks.heads_changes import check_integration, measure_changes
 from benchmarks.measure_heads import Measurement, Settings, decoder_errors, measure
-from rdm_batch.heads.precision import torch_dtype
+from rdm_batch.heads.precision import Precision, torch_dtype
 from rdm_batch.specs.architecture import Architecture, RarmArchitecture
 from rdm_batch.specs.presets import PRESETS
 
@@ -71,7 +74,7 @@ def small(architecture: Architecture) -> Architecture:
 def tabulate(
     preset: str,
     measurements: list[Measurement],
-    machines: dict[str, Machine],
+    machines: dict[Precision, Machine],
     settings: Settings,
 ) -> list[dict[str, Any]]:
     """Turn the measurements of a preset, the published procedure's first, into rows."""
@@ -112,17 +115,47 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         print(" ".join(form.format(row[name]) for name, form in _COLUMNS))
 
 
+def measure_preset(
+    preset: str,
+    architecture: Architecture,
+    settings: Settings,
+    machines: dict[Precision, Machine],
+) -> dict[str, Any]:
+    """Measure and print everything about one preset."""
+    rows = tabulate(preset, measure(architecture, settings), machines, settings)
+    print_table(rows)
+    found: dict[str, Any] = {"rows": rows}
+    found["changes"] = [
+        asdict(change) for change in measure_changes(architecture, settings, machines["float32"])
+    ]
+    for row in found["changes"]:
+        predicted = f"{row['predicted']:.2f}" if row["predicted"] else "-"
+        print(
+            f"{preset}: {row['change']}: {row['gflop']:.1f} GFLOP, {row['gbyte']:.2f} GB, "
+            f"{row['ms']:.1f} ms; gain {row['measured']:.2f} (predicted {predicted})"
+        )
+    found["decoder_errors"] = decoder_errors(architecture, settings.device)
+    print(f"{preset}: decoder against float32: {found['decoder_errors']}")
+    if isinstance(architecture, RarmArchitecture):
+        found["integration"] = check_integration(architecture, settings)
+        print(f"{preset}: published, one block, all tokens: {found['integration']}", flush=True)
+    return found
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure the presets asked for, print a table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=list(PRESETS))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=["float32", "bfloat16"], default=["float32"]
+    )
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--guidance-scale", type=float, default=2.0)
     parser.add_argument("--num-steps", type=int, default=100, help="steps an image is billed")
     parser.add_argument("--timed-steps", type=int, default=2, help="steps that are timed")
+    parser.add_argument("--repeats", type=int, default=2, help="timings, of which the best counts")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--small", action="store_true", help="shrink the networks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
@@ -131,44 +164,41 @@ def main(argv: list[str] | None = None) -> None:
         torch.set_num_threads(args.threads)
     settings = Settings(
         device=args.device,
-        precision=args.precision,
+        precisions=tuple(args.precisions),
         compile=args.compile,
         batch=args.batch,
         guidance_scale=args.guidance_scale,
         num_steps=args.num_steps,
         timed_steps=args.timed_steps,
+        repeats=args.repeats,
     )
     size = 8192 if args.device == "cuda" else 1024
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
     machines = {
         precision: measure_machine(args.device, torch_dtype(precision), size)
-        for precision in ("float32", "bfloat16")
+        for precision in precisions
     }
     for precision, machine in machines.items():
         print(
-            f"{args.device} {precision}: matrix products {machine.flops_per_s / 1e9:.0f} GFLOP/s, "
+            f"{args.device} {precision}: products {machine.flops_per_s / 1e9:.0f} GFLOP/s, "
             f"copies {machine.bytes_per_s / 1e9:.1f} GB/s"
         )
-    rows, errors = [], {}
+    record = {"presets": {}}
+    if args.json and args.json.exists():
+        record = json.loads(args.json.read_text())
     for preset in args.presets:
         architecture = small(PRESETS[preset]) if args.small else PRESETS[preset]
-        rows += tabulate(preset, measure(architecture, settings), machines, settings)
-        errors[preset] = decoder_errors(architecture, args.device)
-    print_table(rows)
-    for preset, error in errors.items():
-        print(f"{preset}: decoder against float32: {error}")
-    if args.json:
-        device = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
-        record = {
+        found = measure_preset(preset, architecture, settings, machines)
+        record["presets"][preset] = {
             "small": args.small,
-            "device": device,
+            "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.machine(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "settings": asdict(settings),
             "machine": {precision: asdict(machine) for precision, machine in machines.items()},
-            "rows": rows,
-            "decoder_errors": errors,
-        }
-        args.json.write_text(json.dumps(record, indent=2) + "\n")
+        } | found
+        if args.json:
+            args.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ class Settings:
     """What to measure, and how much of it."""
 
     device: str = "cpu"
-    precision: Precision = "float32"
+    precisions: tuple[Precision, ...] = ("float32",)
     compile: bool = False
     batch: int = 8
     guidance_scale: float = 2.0
@@ -66,18 +66,25 @@ class Measurement:
 
 
 def measure(architecture: Architecture, settings: Settings) -> list[Measurement]:
-    """Measure the published procedure, then this package's head, on one architecture."""
+    """Measure the published procedure, then this package's head in every precision."""
     if isinstance(architecture, RdmArchitecture):
-        return [_published_rdm(architecture, settings), _own_rdm(architecture, settings)]
-    return [_published_rarm(architecture, settings), _own_rarm(architecture, settings)]
+        return [
+            _published_rdm(architecture, settings),
+            *(_own_rdm(architecture, settings, one) for one in settings.precisions),
+        ]
+    return [
+        _published_rarm(architecture, settings),
+        *(_own_rarm(architecture, settings, one) for one in settings.precisions),
+    ]
 
 
-def _normal(shape: tuple[int, ...], device: str) -> Tensor:
+def normal(shape: tuple[int, ...], device: str) -> Tensor:
+    """Draw the same standard normal numbers every time."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def _context(architecture: Architecture, settings: Settings, device: str) -> Tensor:
-    return _normal((settings.batch, settings.k_nn, architecture.context_dim), device)
+    return normal((settings.batch, settings.k_nn, architecture.context_dim), device)
 
 
 def _solver(architecture: RdmArchitecture, settings: Settings) -> DdimSolver:
@@ -85,12 +92,14 @@ def _solver(architecture: RdmArchitecture, settings: Settings) -> DdimSolver:
     return DdimSolver(schedule, settings.timed_steps, eta=1.0)
 
 
-def _rdm_networks(architecture: RdmArchitecture, device: str) -> RdmNetworks:
+def rdm_networks(architecture: RdmArchitecture, device: str) -> RdmNetworks:
+    """Build networks with random weights."""
     with torch.device(device):
         return RdmNetworks(architecture).eval().requires_grad_(False)
 
 
-def _rarm_networks(architecture: RarmArchitecture, device: str) -> RarmNetworks:
+def rarm_networks(architecture: RarmArchitecture, device: str) -> RarmNetworks:
+    """Build networks with random weights."""
     with torch.device(device):
         return RarmNetworks(architecture).eval().requires_grad_(False)
 
@@ -100,7 +109,7 @@ def _published_rdm(architecture: RdmArchitecture, settings: Settings) -> Measure
 
     def make(networks: RdmNetworks, device: str) -> tuple[Callable[[], Tensor], ...]:
         context = _context(architecture, settings, device)
-        noise = _normal((settings.batch, *architecture.latent_shape), device)
+        noise = normal((settings.batch, *architecture.latent_shape), device)
         return (
             lambda: published.sample_latents(
                 networks.unet, solver, settings.guidance_scale, context, noise, lambda step: noise
@@ -111,22 +120,22 @@ def _published_rdm(architecture: RdmArchitecture, settings: Settings) -> Measure
     return _measure_rdm("published", "float32", make, architecture, settings)
 
 
-def _own_rdm(architecture: RdmArchitecture, settings: Settings) -> Measurement:
+def _own_rdm(
+    architecture: RdmArchitecture, settings: Settings, precision: Precision
+) -> Measurement:
     solver = _solver(architecture, settings)
 
     def make(networks: RdmNetworks, device: str) -> tuple[Callable[[], Tensor], ...]:
         compile = settings.compile and device != "meta"
-        head = RdmHead(
-            networks, solver, settings.guidance_scale, device, settings.precision, compile
-        )
+        head = RdmHead(networks, solver, settings.guidance_scale, device, precision, compile)
         context = _context(architecture, settings, device)
-        noise = _normal((settings.batch, *architecture.latent_shape), device)
+        noise = normal((settings.batch, *architecture.latent_shape), device)
         return (
             lambda: head.sample_latents(context, noise, lambda step: noise),
             lambda: head.decode(noise),
         )
 
-    return _measure_rdm("this package", settings.precision, make, architecture, settings)
+    return _measure_rdm("this package", precision, make, architecture, settings)
 
 
 def _measure_rdm(
@@ -136,12 +145,12 @@ def _measure_rdm(
     architecture: RdmArchitecture,
     settings: Settings,
 ) -> Measurement:
-    counted = _rdm_networks(architecture, "meta")
+    counted = rdm_networks(architecture, "meta")
     sample, decode = make(counted, "meta")
     steps = settings.num_steps / settings.timed_steps
     work = count_work(sample, counted.unet, settings.timed_steps) * steps
     work = (work + count_work(decode, counted.autoencoder.decoder)) * (1 / settings.batch)
-    networks = _rdm_networks(architecture, settings.device)
+    networks = rdm_networks(architecture, settings.device)
     sample, decode = make(networks, settings.device)
     reset_peak_memory(settings.device)
     return Measurement(
@@ -159,48 +168,81 @@ def _token_sampler(architecture: RarmArchitecture) -> TokenSampler:
     return TokenSampler(top_k=min(256, architecture.transformer.vocabulary_out))
 
 
+def _next_token(
+    architecture: RarmArchitecture,
+    networks: RarmNetworks,
+    settings: Settings,
+    device: str,
+    batch: int,
+    length: int,
+) -> Callable[[], Tensor]:
+    """Draw the token after a prefix as published."""
+    sampler = _token_sampler(architecture)
+    context = normal((batch, settings.k_nn, architecture.context_dim), device)
+    tokens = torch.ones(batch, length, dtype=torch.int64, device=device)
+
+    def run() -> Tensor:
+        logits = published.guided_logits(
+            networks.transformer, settings.guidance_scale, tokens, context
+        )
+        return sampler.probabilities(logits).multinomial(1)
+
+    return run
+
+
+def _lengths(architecture: RarmArchitecture) -> list[int]:
+    num_tokens = architecture.transformer.num_positions
+    return sorted({1, *(num_tokens * quarter // 4 for quarter in range(1, 5))})
+
+
+def integrate_published_tokens(
+    architecture: RarmArchitecture, networks: RarmNetworks, settings: Settings, batch: int
+) -> float:
+    """Estimate the seconds the published procedure draws an image's tokens in.
+
+    Its cost grows smoothly with the length of the prefix: five lengths are timed.
+    """
+    lengths = _lengths(architecture)
+    times = [
+        best_time(
+            _next_token(architecture, networks, settings, settings.device, batch, length),
+            settings.device,
+            1,
+        )
+        for length in lengths
+    ]
+    return _sum_over_lengths(times, lengths)
+
+
 def _published_rarm(architecture: RarmArchitecture, settings: Settings) -> Measurement:
     num_tokens = architecture.transformer.num_positions
-    sampler = _token_sampler(architecture)
-    lengths = sorted({1, *(num_tokens * quarter // 4 for quarter in range(1, 5))})
-
-    def next_token(networks: RarmNetworks, length: int, device: str) -> Callable[[], Tensor]:
-        context = _context(architecture, settings, device)
-        tokens = torch.ones(settings.batch, length, dtype=torch.int64, device=device)
-
-        def run() -> Tensor:
-            logits = published.guided_logits(
-                networks.transformer, settings.guidance_scale, tokens, context
-            )
-            return sampler.probabilities(logits).multinomial(1)
-
-        return run
+    lengths = _lengths(architecture)
 
     def decoder(networks: RarmNetworks, device: str) -> Callable[[], Tensor]:
         ids = _grid(architecture, settings, device)
         autoencoder = networks.autoencoder
         return lambda: published.decode_quantized(autoencoder, autoencoder.quantize.lookup(ids))
 
-    counted = _rarm_networks(architecture, "meta")
+    counted = rarm_networks(architecture, "meta")
     works = [
-        count_work(next_token(counted, length, "meta"), counted.transformer) for length in lengths
+        count_work(
+            _next_token(architecture, counted, settings, "meta", settings.batch, length),
+            counted.transformer,
+        )
+        for length in lengths
     ]
     work = Work(
         _sum_over_lengths([work.flops for work in works], lengths),
         _sum_over_lengths([work.num_bytes for work in works], lengths),
         works[0].weight_bytes * num_tokens,
     ) + count_work(decoder(counted, "meta"), counted.autoencoder.decoder)
-    networks = _rarm_networks(architecture, settings.device)
+    networks = rarm_networks(architecture, settings.device)
     reset_peak_memory(settings.device)
-    times = [
-        best_time(next_token(networks, length, settings.device), settings.device, 1)
-        for length in lengths
-    ]
     return Measurement(
         "published",
         "float32",
         num_tokens,
-        _sum_over_lengths(times, lengths),
+        integrate_published_tokens(architecture, networks, settings, settings.batch),
         best_time(decoder(networks, settings.device), settings.device, settings.repeats),
         work * (1 / settings.batch),
         peak_memory_bytes(settings.device),
@@ -212,7 +254,9 @@ def _sum_over_lengths(values: list[float], lengths: list[int]) -> float:
     return float(np.trapezoid(values, lengths)) + (values[0] + values[-1]) / 2
 
 
-def _own_rarm(architecture: RarmArchitecture, settings: Settings) -> Measurement:
+def _own_rarm(
+    architecture: RarmArchitecture, settings: Settings, precision: Precision
+) -> Measurement:
     num_tokens = architecture.transformer.num_positions
 
     def make(networks: RarmNetworks, device: str) -> tuple[Callable[[], object], ...]:
@@ -221,7 +265,7 @@ def _own_rarm(architecture: RarmArchitecture, settings: Settings) -> Measurement
             _token_sampler(architecture),
             settings.guidance_scale,
             device,
-            settings.precision,
+            precision,
             settings.compile and device != "meta",
         )
         context = _context(architecture, settings, device)
@@ -232,16 +276,16 @@ def _own_rarm(architecture: RarmArchitecture, settings: Settings) -> Measurement
             lambda: head.decode(tokens),
         )
 
-    counted = _rarm_networks(architecture, "meta")
+    counted = rarm_networks(architecture, "meta")
     sample, decode = make(counted, "meta")
     work = count_work(sample, counted.transformer, num_tokens)
     work = work + count_work(decode, counted.autoencoder.decoder)
-    networks = _rarm_networks(architecture, settings.device)
+    networks = rarm_networks(architecture, settings.device)
     sample, decode = make(networks, settings.device)
     reset_peak_memory(settings.device)
     return Measurement(
         "this package",
-        settings.precision,
+        precision,
         num_tokens,
         best_time(sample, settings.device, 1),
         best_time(decode, settings.device, settings.repeats),
@@ -266,7 +310,7 @@ def decoder_errors(architecture: Architecture, device: str) -> dict[str, float]:
         )
     decoder = networks.autoencoder.decoder.eval()
     size = architecture.latent_size
-    features = _normal((1, architecture.autoencoder.latent_channels, size, size), device)
+    features = normal((1, architecture.autoencoder.latent_channels, size, size), device)
     with torch.inference_mode():
         exact = decoder(features)
         reordered = decoder.to(memory_format=torch.channels_last)(features)

@@ -114,7 +114,8 @@ def next_logits(transformer: CausalTransformer, tokens: Tensor, context: Tensor)
     x = transformer.embed(tokens)
     for block in transformer.blocks:
         x = _transform(block, x, context, is_causal=True)
-    return transformer.proj_out(x.permute(0, 2, 1)).permute(0, 2, 1)[:, -1]
+    weight, bias = transformer.proj_out.weight, transformer.proj_out.bias
+    return F.conv1d(x.permute(0, 2, 1), weight, bias).permute(0, 2, 1)[:, -1]
 
 
 def guided_logits(

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.precision import measure_errors
 from rdm_batch.engine.extractors import load_extractor
 from rdm_batch.heads.build import build_head
 from rdm_batch.heads.precision import Precision
@@ -149,8 +150,15 @@ def main(argv: list[str] | None = None, cases: tuple[Case, ...] = CASES) -> list
             f"{difference:>10.2f}",
             flush=True,
         )
+    errors = measure_errors(draw_context(min(_BATCH, args.samples), 0), args.guidance_scale)
+    print("bfloat16 and channels_last against float32:", json.dumps(errors))
     if args.json:
-        record = {"samples": args.samples, "guidance_scale": args.guidance_scale, "rows": rows}
+        record = {
+            "samples": args.samples,
+            "guidance_scale": args.guidance_scale,
+            "rows": rows,
+            "errors": errors,
+        }
         args.json.write_text(json.dumps(record, indent=2) + "\n")
     return rows
 

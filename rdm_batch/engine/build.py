@@ -6,10 +6,11 @@ import torch
 
 from rdm_batch.engine.check_model import named_architecture
 from rdm_batch.errors import CheckpointError
-from rdm_batch.heads.build import build_head
+from rdm_batch.heads.build import build_head_around
 from rdm_batch.heads.head import Head
 from rdm_batch.heads.null import NullHead
 from rdm_batch.models.checkpoint import load_checkpoint
+from rdm_batch.models.networks import load_networks
 from rdm_batch.specs.model import ModelSpec, NullModel
 from rdm_batch.specs.sampling import SamplingSpec
 from rdm_batch.storage.object_store import local_path
@@ -39,11 +40,7 @@ def build_job_head(model: ModelSpec, sampling: SamplingSpec, context_dim: int, d
         named_architecture(model),
         model.weights,
     )
-    return build_head(
-        checkpoint.architecture,
-        checkpoint.state_dict,
-        sampling,
-        device,
-        model.precision,
-        model.compile,
-    )
+    networks = load_networks(checkpoint.architecture, checkpoint.state_dict)
+    # Only the networks hold the weights now: converting or moving them leaves no second copy.
+    del checkpoint
+    return build_head_around(networks, sampling, device, model.precision, model.compile)

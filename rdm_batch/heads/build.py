@@ -12,7 +12,7 @@ from rdm_batch.heads.head import Head
 from rdm_batch.heads.precision import Precision
 from rdm_batch.heads.rarm import RarmHead
 from rdm_batch.heads.rdm import RdmHead
-from rdm_batch.models.networks import RdmNetworks, load_networks
+from rdm_batch.models.networks import RarmNetworks, RdmNetworks, load_networks
 from rdm_batch.sampling.autoregressive import TokenSampler
 from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.dpm_solver import DpmSolver
@@ -51,17 +51,26 @@ def build_head(
         SpecError: The sampler does not drive this kind of head, or a setting is out of range.
     """
     networks = load_networks(architecture, state_dict)
+    return build_head_around(networks, sampling, device, precision, compile)
+
+
+def build_head_around(
+    networks: RdmNetworks | RarmNetworks,
+    sampling: SamplingSpec,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+    compile: bool = False,
+) -> Head:
+    """Build a head around networks, which it takes over; see ``build_head``.
+
+    Where nobody else holds the networks' tensors, converting them to another precision or
+    moving them frees them one by one.
+    """
     if isinstance(networks, RdmNetworks):
         solver = build_solver(networks.architecture.noise_schedule, sampling)
         return RdmHead(networks, solver, sampling.guidance_scale, device, precision, compile)
-    return RarmHead(
-        networks,
-        build_token_sampler(sampling),
-        sampling.guidance_scale,
-        device,
-        precision,
-        compile,
-    )
+    sampler = build_token_sampler(sampling)
+    return RarmHead(networks, sampler, sampling.guidance_scale, device, precision, compile)
 
 
 def build_solver(config: NoiseScheduleConfig, sampling: SamplingSpec) -> Solver:

@@ -8,9 +8,10 @@ from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
 from rdm_batch.heads.compiled import compiled
-from rdm_batch.heads.decode import decode_in_parts, finite_bytes, not_finite
+from rdm_batch.heads.decode import decode_in_parts, not_finite
 from rdm_batch.heads.head import check_context, no_context
-from rdm_batch.heads.precision import Precision, torch_dtype
+from rdm_batch.heads.network_head import NetworkHead
+from rdm_batch.heads.precision import Precision
 from rdm_batch.models.networks import RarmNetworks
 from rdm_batch.models.transformer import Generation, Past
 from rdm_batch.sampling import noise as streams
@@ -22,11 +23,10 @@ from rdm_batch.sampling.autoregressive import (
     draw,
     sample_tokens,
 )
-from rdm_batch.sampling.guidance import check_guidance_scale, guide
 from rdm_batch.sampling.noise import SampleNoise
 
 
-class RarmHead:
+class RarmHead(NetworkHead):
     """Draw the codes of an image one by one given neighbors, and decode them.
 
     The networks are taken over: moved, converted and set to evaluation.
@@ -52,17 +52,11 @@ class RarmHead:
         precision: Precision = "float32",
         compile: bool = False,
     ) -> None:
-        self.image_size = networks.architecture.image_size
-        self.context_dim = networks.architecture.context_dim
+        super().__init__(networks.architecture, guidance_scale, device, precision, compile)
         self.architecture = networks.architecture
         self._sampler = sampler
-        self._guidance_scale = guidance_scale
-        self._guided = check_guidance_scale(guidance_scale)
-        self._device = torch.device(device)
-        self._precision = precision
-        self._dtype = torch_dtype(precision)
         networks = networks.to(self._device).eval().requires_grad_(False)
-        networks = networks.to(self._dtype).to(memory_format=torch.channels_last)
+        self._convert(networks)
         self._transformer = networks.transformer
         self._autoencoder = networks.autoencoder
         num_tokens = self.architecture.transformer.num_positions
@@ -100,7 +94,7 @@ class RarmHead:
             token = int(drawn.failed_at[failed][0]) + 1
             what = f"logits are not finite at token {token} of {num_tokens}"
             raise not_finite(failed, what, noise, self._precision)
-        return finite_bytes(self.decode(drawn.tokens), noise, self._precision)
+        return self._finish(self.decode(drawn.tokens), noise)
 
     @torch.inference_mode()
     def sample_tokens(
@@ -119,8 +113,7 @@ class RarmHead:
         generation = self._start(context.to(self._device, self._dtype))
 
         def next_logits(tokens: Tensor, position: int) -> Tensor:
-            logits = self._next_logits(tokens, self._positions[position], generation).float()
-            return guide(logits, self._guidance_scale) if self._guided else logits
+            return self._guide(self._next_logits(tokens, self._positions[position], generation))
 
         start = torch.full(
             (len(context),), self.architecture.start_token, dtype=torch.int64, device=self._device

@@ -10,18 +10,18 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from rdm_batch.heads.compiled import compiled
-from rdm_batch.heads.decode import decode_in_parts, finite_bytes, not_finite
+from rdm_batch.heads.decode import decode_in_parts, not_finite
 from rdm_batch.heads.head import check_context, no_context
-from rdm_batch.heads.precision import Precision, torch_dtype
+from rdm_batch.heads.network_head import NetworkHead
+from rdm_batch.heads.precision import Precision
 from rdm_batch.models.autoencoder import VqAutoencoder
 from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.sampling import noise as streams
-from rdm_batch.sampling.guidance import check_guidance_scale, guide
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sampling.solver import Observe, Solver
 
 
-class RdmHead:
+class RdmHead(NetworkHead):
     """Draw latents given neighbors, and decode them.
 
     The networks are taken over: moved, converted and set to evaluation.
@@ -48,15 +48,9 @@ class RdmHead:
         precision: Precision = "float32",
         compile: bool = False,
     ) -> None:
-        self.image_size = networks.architecture.image_size
-        self.context_dim = networks.architecture.context_dim
+        super().__init__(networks.architecture, guidance_scale, device, precision, compile)
         self.architecture = networks.architecture
         self._solver = solver
-        self._guidance_scale = guidance_scale
-        self._guided = check_guidance_scale(guidance_scale)
-        self._device = torch.device(device)
-        self._precision = precision
-        self._dtype = torch_dtype(precision)
         networks = networks.to(self._device, torch.float32).eval().requires_grad_(False)
         # The times of a solver are known: what they contribute is computed here, once, and in
         # float32 whatever the precision is.
@@ -66,11 +60,9 @@ class RdmHead:
         self._time_biases = [
             tuple(bias[step : step + 1] for bias in biases) for step in range(len(times))
         ]
-        networks = networks.to(self._dtype).to(memory_format=torch.channels_last)
+        self._convert(networks)
         self._unet = networks.unet
         self._autoencoder = networks.autoencoder
-        if isinstance(self._autoencoder, VqAutoencoder):
-            self._autoencoder.quantize.float()
         self._predict = self._unet.predict
         if compile:
             self._predict = compiled(self._unet.predict, self._device)
@@ -107,7 +99,7 @@ class RdmHead:
             # Looking at every step would cost the good runs; what is not finite stays so,
             # and the same noise leads there again.
             sample(self._find_failure(noise))
-        return finite_bytes(self.decode(latents), noise, self._precision)
+        return self._finish(self.decode(latents), noise)
 
     @torch.inference_mode()
     def sample_latents(
@@ -128,8 +120,7 @@ class RdmHead:
         features = self._unet.context_features(context.to(self._device, self._dtype), self._guided)
 
         def predict(x: Tensor, step: int) -> Tensor:
-            eps = self._predict(x.to(self._dtype), self._time_biases[step], features).float()
-            return guide(eps, self._guidance_scale) if self._guided else eps
+            return self._guide(self._predict(x.to(self._dtype), self._time_biases[step], features))
 
         start = start.to(self._device).contiguous(memory_format=torch.channels_last)
         return self._solver.sample(predict, start, step_noise, observe)

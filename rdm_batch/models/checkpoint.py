@@ -121,7 +121,8 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: The file cannot be opened, does not fit (every missing, unexpected
-            and misshapen tensor is listed), or holds numbers that are not finite.
+            and misshapen tensor is listed), or holds numbers that are not finite (every
+            such tensor is listed).
     """
     file = open_weights(path)
     architecture, problems = _decide_architecture(file, architecture)

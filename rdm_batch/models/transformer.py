@@ -12,10 +12,10 @@ from typing import cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rdm_batch.errors import SpecError
 from rdm_batch.models.layers import KeysValues, TransformerBlock
+from rdm_batch.models.packed import PositionwiseLinear
 from rdm_batch.specs.architecture import TransformerConfig
 
 _Room = Float[Tensor, "_ head position head_channel"]
@@ -61,7 +61,7 @@ class CausalTransformer(nn.Module):
             TransformerBlock(width, config.context_dim, config.num_heads, config.head_channels)
             for _ in range(config.depth)
         )
-        self.proj_out = nn.Conv1d(width, config.vocabulary_out, 1)
+        self.proj_out = PositionwiseLinear(width, config.vocabulary_out)
         for table in (self.proj_in.weight, self.positional_encoding):
             nn.init.uniform_(table, -(width**-0.5), width**-0.5)
 
@@ -146,7 +146,8 @@ class CausalTransformer(nn.Module):
             x = x + block.attn1(normed, so_far, seen=seen)
             x = block.cross_attend(x, neighbors, generation.guided)
             x = x + block.ff(block.norm3(x))
-        return F.linear(x[:, 0], self.proj_out.weight[:, :, 0], self.proj_out.bias)
+        logits: Tensor = self.proj_out(x[:, 0])
+        return logits
 
     def forward(
         self, tokens: Int[Tensor, "batch token"], context: Float[Tensor, "batch k_nn dim"]
@@ -160,7 +161,7 @@ class CausalTransformer(nn.Module):
         x = self.embed(tokens)
         for block in self.blocks:
             x = block(x, block.attn2.keys_values(context), is_causal=True)
-        logits: Tensor = self.proj_out(x.transpose(1, 2)).transpose(1, 2)
+        logits: Tensor = self.proj_out(x)
         return logits
 
 

@@ -41,7 +41,8 @@ class ContextFeatures:
 
 def _match_rows(x: Float[Tensor, " batch *rest"], rows: int) -> Float[Tensor, " rows *rest"]:
     """Repeat what both guidance branches share once the branches have parted."""
-    return x if x.shape[0] == rows else x.repeat(rows // x.shape[0], *([1] * (x.ndim - 1)))
+    # torch.cat keeps the memory layout, repeat() would not.
+    return x if x.shape[0] == rows else torch.cat([x] * (rows // x.shape[0]))
 
 
 def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
@@ -266,7 +267,7 @@ class UNet(nn.Module):
             timesteps: One time per sample of a batch, or the times of a solver, of whose
                 results single rows are then given to ``predict``.
         """
-        dtype = cast(nn.Linear, self.time_embed[0]).weight.dtype
+        dtype = next(self.time_embed.parameters()).dtype
         embedding = timestep_embedding(timesteps, self.config.model_channels).to(dtype)
         embedding = self.time_embed(embedding)
         return tuple(block.time_bias(embedding) for block in self._residual_blocks)

@@ -10,6 +10,8 @@ from torch import nn
 from benchmarks.counting import Machine, Work, count_work
 from benchmarks.heads import main
 
+SMALL = ("--small", "--batch", "1", "--timed-steps", "1", "--repeats", "1")
+
 
 def test_flops_and_bytes_of_a_layer_are_counted() -> None:
     layer = nn.Linear(10, 20, bias=False, device="meta")
@@ -29,32 +31,33 @@ def test_small_run_prints_a_table_and_writes_every_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "heads.json"
+    earlier = {"rows": []}
+    path.write_text(json.dumps({"presets": {"rdm-768": earlier}}))
     presets = ["rdm-imagenet-256", "rarm-imagenet-256"]
     main(
-        [
-            "--small",
-            "--batch",
-            "1",
-            "--timed-steps",
-            "1",
-            "--json",
-            str(path),
-            "--presets",
-            *presets,
-        ]
+        [*SMALL, "--precisions", "float32", "bfloat16", "--json", str(path), "--presets", *presets]
     )
     printed = capsys.readouterr().out
-    record = json.loads(path.read_text())
-    assert record["small"]
-    assert [(row["preset"], row["procedure"]) for row in record["rows"]] == [
-        (preset, procedure) for preset in presets for procedure in ("published", "this package")
-    ]
-    for row in record["rows"]:
-        assert row["images_per_s"] > 0
-        assert row["floor_s"] > 0
-        assert 0 < row["decode_share"] < 1
-        assert row["preset"] in printed
-    # What this package leaves out is work of the published procedure, never the reverse.
-    for plain, own in zip(record["rows"][::2], record["rows"][1::2], strict=True):
+    found = json.loads(path.read_text())["presets"]
+    assert found.pop("rdm-768") == earlier, "what was not measured now should stay"
+    assert list(found) == presets
+    for record in found.values():
+        assert record["small"]
+        plain, own, rounded = record["rows"]
+        assert [row["procedure"] for row in record["rows"]] == [
+            "published",
+            "this package",
+            "this package",
+        ]
+        assert rounded["precision"] == "bfloat16"
+        for row in record["rows"]:
+            assert row["images_per_s"] > 0
+            assert row["floor_s"] > 0
+            assert 0 < row["decode_share"] < 1
+        # What this package leaves out is work of the published procedure, never the reverse.
         assert own["gflop"] < plain["gflop"]
-    assert record["decoder_errors"]["rdm-imagenet-256"]["channels_last_max"] < 1e-4
+        assert record["decoder_errors"]["channels_last_max"] < 1e-4
+        changes = record["changes"]
+        assert changes[0]["gflop"] > changes[-1]["gflop"]
+        assert all(change["ms"] > 0 and change["change"] in printed for change in changes)
+    assert found["rarm-imagenet-256"]["integration"].keys() == {"complete_s", "estimated_s"}

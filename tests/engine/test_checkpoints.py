@@ -117,28 +117,35 @@ import resource, sys
 from pathlib import Path
 import torch
 from rdm_batch.models.checkpoint import load_checkpoint
-from rdm_batch.heads.build import build_head
+from rdm_batch.heads.build import build_head_around
+from rdm_batch.models.networks import load_networks
 from rdm_batch.specs.published import load_architecture
 from rdm_batch.specs.sampling import DdimSampling
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-def build(weights, architecture):
+def build(weights, architecture, precision):
     loaded = load_checkpoint(Path(weights), load_architecture(Path(architecture)))
     size = sum(value.nbytes for value in loaded.state_dict.values())
     sampling = DdimSampling(sampler="ddim", num_samples=1, num_steps=2)
-    build_head(loaded.architecture, loaded.state_dict, sampling)
+    networks = load_networks(loaded.architecture, loaded.state_dict)
+    del loaded
+    build_head_around(networks, sampling, precision=precision)
     return size
 
-build(*sys.argv[1:3])  # what libraries allocate once is not the weights'
+precision = sys.argv[5]
+build(*sys.argv[1:3], precision)  # what libraries allocate once is not the weights'
 before = peak()
-size = build(*sys.argv[3:5])
+size = build(*sys.argv[3:5], precision)
 print((peak() - before) / size)
 """
 
 
-def test_loading_takes_little_more_memory_than_the_weights_that_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_loading_takes_little_more_memory_than_the_weights_that_are_kept(
+    tmp_path: Path, precision: str
+) -> None:
     wide = TINY_RDM.unet.model_copy(
         update={"model_channels": 192, "num_res_blocks": 2, "channel_mult": (1, 3)}
     )
@@ -154,7 +161,7 @@ def test_loading_takes_little_more_memory_than_the_weights_that_are_kept(tmp_pat
     content = {"state_dict": weights | average, "optimizer_states": [{"state": {0: moments}}]}
     torch.save(content, tmp_path / "large.ckpt")
     arguments = [_write_weights(tmp_path), _write_architecture(tmp_path)]
-    arguments += [str(tmp_path / "large.ckpt"), str(tmp_path / "large.yaml")]
+    arguments += [str(tmp_path / "large.ckpt"), str(tmp_path / "large.yaml"), precision]
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE, *arguments], capture_output=True, text=True, check=True
     )

@@ -266,6 +266,18 @@ def test_numbers_that_are_not_finite_are_refused_by_name(
         load_checkpoint(tmp_path / "a")
 
 
+def test_every_tensor_that_is_not_finite_is_listed(
+    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
+) -> None:
+    nothing = {name: torch.full_like(value, float("nan")) for name, value in weights.items()}
+    save_checkpoint(tmp_path / "a", tiny_rdm, nothing)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path / "a")
+    listed = [line for line in str(caught.value).splitlines() if "not finite: " in line]
+    assert len(listed) == len(weights)
+    assert all(any(f" {name} (" in line for line in listed) for name in weights)
+
+
 def test_integers_in_place_of_weights_are_refused(
     tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
 ) -> None:
