@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 DIM = 2048
-# Images the extraction of ours takes at a time.
-BATCH = 128
+# Images torch-fidelity and the floor take at a time.
+BATCH = 32
 
 
 def features(count: int, seed: int, dim: int = DIM) -> np.ndarray:
@@ -96,7 +96,7 @@ def features_torch_fidelity(folder: str, weights: str) -> dict[str, Any]:
     )
     with torch.no_grad():
         extractor(torch.zeros(8, 3, 64, 64, dtype=torch.uint8))
-    settings = {"input1": folder, "cuda": False, "verbose": False, "batch_size": 32}
+    settings = {"input1": folder, "cuda": False, "verbose": False, "batch_size": BATCH}
     seconds, found = timed(lambda: extract_featuresdict_from_input_id(1, extractor, **settings))
     return {"seconds": seconds, "mean": float(found["2048"].mean())}
 
