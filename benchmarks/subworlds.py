@@ -11,11 +11,10 @@ of neighbors. A part that is already in the folder is not done again.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +22,14 @@ import yaml
 
 from benchmarks.world import generate, shipped_head
 from benchmarks.world_cases import K_NN, World
-from benchmarks.world_judge import accuracy, train_judge
+from benchmarks.world_judge import Judge, accuracy, train_judge
+from benchmarks.world_rows import Row, write_rows
 from benchmarks.world_scores import Scorer
 from rdm_batch.datasets.shapes import SHAPES
 from rdm_batch.engine.conditioner import UnconditionalConditioner
 from rdm_batch.engine.image_sources import open_images
 from rdm_batch.pipelines.train import train
+from rdm_batch.retrieval.conditioning import ContextVariant
 from rdm_batch.retrieval.database import read_manifest
 from rdm_batch.retrieval.local import open_database, read_proposal
 from rdm_batch.sampling.noise import SampleNoise
@@ -44,7 +45,6 @@ SUBWORLDS = {
 PAIRS: tuple[tuple[Kind, Kind], ...] = (("rdm", "ldm"), ("rarm", "ar"))
 K_TRAIN = (1, 2, 4, 8)
 NUM_TRAINING, NUM_DATABASE, NUM_REFERENCE = 20_000, 4_096, 4_096
-Row = dict[str, Any]
 
 
 class Subworlds:
@@ -55,6 +55,11 @@ class Subworlds:
         self.num_steps = num_steps
         self.samples = samples
         self.world = World()
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge of what a picture shows."""
+        return train_judge()
 
     def compare(self, name: str, kind: Kind) -> Row:
         """Train a head on a part of the world; score its unconditional samples."""
@@ -75,7 +80,8 @@ class Subworlds:
         pictures, _ = open_images(f"shapes:reference:{NUM_REFERENCE}:{part}")
         real = [pictures[index].image for index in range(len(pictures))]
         scorer = Scorer(self.world.encoder, self.world.encoder.encode_images(real))
-        return {"part": name, "head": kind, **scorer(images)}
+        row = {"part": "complexity", "world": name, "head": kind, "steps": self.num_steps}
+        return row | scorer(images)
 
     def follow_texts(self, k_train: int) -> Row:
         """Train RDM with some number of neighbors; judge how it follows texts."""
@@ -87,13 +93,15 @@ class Subworlds:
             "database": str(database),
             "k_train": k_train,
         }
-        weights = self._train("rdm", self.out / f"k-train-{k_train}", changes)
-        judge = train_judge()
-        row: Row = {"k_train": k_train}
-        for variant in ("query", "neighbors"):
-            case = self.world.texts(self.samples, variant, k_nn=k_train)  # type: ignore[arg-type]
+        # The settings that ship have k_train 4, so that one was trained as a part.
+        folder = database.with_name("rdm") if k_train == K_NN else self.out / f"k-train-{k_train}"
+        weights = self._train("rdm", folder, changes)
+        row: Row = {"part": "k_train", "k_train": k_train, "steps": self.num_steps}
+        variants: tuple[ContextVariant, ...] = ("query", "neighbors")
+        for variant in variants:
+            case = self.world.texts(self.samples, variant, k_nn=k_train)
             images = generate(shipped_head("rdm", 2.0, weights), case.context)
-            row[variant] = accuracy(judge, images, case.wanted)["shape and color"]
+            row[variant] = accuracy(self.judge, images, case.wanted)["shape and color"]
         return row
 
     def _database(self, root: Path, part: str) -> Path:
@@ -133,17 +141,17 @@ def main() -> None:
 
     torch.set_num_threads(1)
     bench = Subworlds(args.out, args.steps, args.samples)
-    rows: list[Row] = []
+
+    def add(row: Row) -> None:
+        print(row, flush=True)
+        if args.json is not None:
+            write_rows(args.json, {"samples": args.samples}, [row])
+
     for name in SUBWORLDS:
         for kind in (kind for pair in PAIRS for kind in pair if kind in args.heads):
-            rows.append(bench.compare(name, kind))
-            print(rows[-1], flush=True)
+            add(bench.compare(name, kind))
     for k_train in args.k_train:
-        rows.append(bench.follow_texts(k_train))
-        print(rows[-1], flush=True)
-    if args.json is not None:
-        record = {"steps": args.steps, "samples": args.samples, "rows": rows}
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
+        add(bench.follow_texts(k_train))
 
 
 if __name__ == "__main__":

@@ -4,16 +4,15 @@
 
 Every way of conditioning is judged by a classifier of rendered pixels (see
 ``benchmarks.world_judge``); its own accuracy on unseen renderings is the first line. Then
-follow the trade of quality against diversity by top-m and guidance, and how near samples
-come to what they were made from.
+follow the trade of quality against diversity by top-m and guidance, how near samples come to
+what they were made from, and the same head without neighbors. ``benchmarks.world_page`` makes
+tables and curves of the file.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ import torch
 from benchmarks.world_cases import Case, World, claims
 from benchmarks.world_copying import measure_copying
 from benchmarks.world_judge import accuracy, judge_accuracy, train_judge
+from benchmarks.world_rows import Row, write_rows
 from benchmarks.world_scores import Scorer
 from rdm_batch.heads.build import build_head
 from rdm_batch.heads.head import Head
@@ -34,9 +34,9 @@ NUM_STEPS = 20
 GUIDANCE = 2.0
 TOP_M = (1.0, 0.1, 0.01)
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)
+PARAMETRIC = {"rdm": "ldm", "rarm": "ar"}
 _BATCH = 64
 _PICTURED = 48
-Row = dict[str, Any]
 
 
 def shipped_head(kind: str, guidance_scale: float, checkpoint: str | Path | None = None) -> Head:
@@ -96,6 +96,12 @@ class Bench:
                 for row in measure_copying(self.world, images, case.neighbor_ids):
                     self.add({"part": "copying", "head": kind, **row})
 
+    def parametric(self, kind: str) -> None:
+        """Score a head and its twin without neighbors, without guidance."""
+        for name in (kind, PARAMETRIC[kind]):
+            images = generate(shipped_head(name, 1.0), self.cases["unconditional"].context)
+            self.add({"part": "parametric", "head": name, **self.scorer(images)})
+
     def sweeps(self, kind: str) -> None:
         """Vary top-m, then guidance, of unconditional samples."""
         for top_m in TOP_M:
@@ -122,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=1_024, help="pictures of every case")
     parser.add_argument("--heads", nargs="+", default=["rdm", "rarm"], choices=["rdm", "rarm"])
-    parser.add_argument("--parts", nargs="+", default=["claims", "sweeps"])
+    parser.add_argument("--parts", nargs="+", default=["claims", "sweeps", "parametric"])
     parser.add_argument("--pictures", type=Path, help="folder for grids of samples")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--checkpoint", help="another head of the kind named, for the claims")
@@ -135,14 +141,11 @@ def main() -> None:
             bench.claims(kind, shipped_head(kind, GUIDANCE, args.checkpoint))
         if "sweeps" in args.parts:
             bench.sweeps(kind)
+        if "parametric" in args.parts:
+            bench.parametric(kind)
     if args.json is not None:
-        record = {
-            "samples": args.samples,
-            "guidance": GUIDANCE,
-            "num_steps": NUM_STEPS,
-            "rows": bench.rows,
-        }
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
+        settings = {"samples": args.samples, "guidance": GUIDANCE, "num_steps": NUM_STEPS}
+        write_rows(args.json, settings, bench.rows)
 
 
 def _shown(name: str, value: object) -> str:

@@ -44,8 +44,8 @@ def _add_report(commands: Commands) -> None:
         "report",
         help="show a finished job again, or two side by side",
         description="Print the summary of a finished job and write its page again, from saved "
-        "results alone. With two jobs, print them side by side and say what keeps them from "
-        "being compared.",
+        "results alone. With two jobs, or two files of `rdm-batch evaluate --json`, print them "
+        "side by side and say what keeps them from being compared.",
     )
     parser.add_argument("uri", metavar="URI", help="output location of a job, or a report.json")
     parser.add_argument("other", metavar="OTHER", nargs="?", help="the run to compare with URI")
@@ -181,8 +181,8 @@ def _add_evaluate(commands: Commands) -> None:
         "evaluate",
         help="score images against a reference",
         description="Compute scores of images. SAMPLES and REF are each a sample set, a folder or "
-        "parquet of images, an ADM .npz, or shapes:SUBSET[:COUNT]; REF also what `rdm-batch "
-        "reference build` made. Features are computed once and kept.",
+        "parquet of images, an ADM .npz, shapes:SUBSET[:COUNT], or what `rdm-batch reference "
+        "build` made. Features are computed once and kept.",
     )
     parser.add_argument("samples", metavar="SAMPLES", help="images to score, path or s3://")
     parser.add_argument("--reference", required=True, metavar="REF", help="what to score against")
@@ -191,17 +191,31 @@ def _add_evaluate(commands: Commands) -> None:
         nargs="+",
         default=["fid", "precision", "recall"],
         metavar="SCORE",
-        help="fid, sfid, kid, is, precision, recall, density, coverage, clip_score, "
+        help="fid, sfid, kid, is, precision, recall, density, coverage, clip_fid, clip_score, "
         "novelty_neighbors, novelty_database, novelty_held_out (default: fid precision recall)",
     )
     _add_extractor(parser)
     parser.add_argument("--database", metavar="URI", help="for novelty: where neighbors came from")
+    parser.add_argument(
+        "--held-out",
+        metavar="REF",
+        help="images for novelty_held_out that the database does not hold (default: --reference)",
+    )
+    parser.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="image-text encoder of clip_fid, clip_score and novelty (default: the extractor)",
+    )
+    parser.add_argument("--encoder-weights", metavar="URI", help="not for shapes-clip")
     parser.add_argument("--k", type=int, default=3, help="neighborhood of precision and recall")
     parser.add_argument("--seed", type=int, default=2020, help="of splits, subsets and groups")
     parser.add_argument(
         "--allow-partial", action="store_true", help="score an incomplete set; the scores say so"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here as well")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="write an HTML page: scores, maps, pictures"
+    )
     parser.set_defaults(run=_run_evaluate)
 
 
@@ -212,39 +226,36 @@ def _run_evaluate(args: argparse.Namespace) -> int:
 
     from rdm_batch.engine.evaluation import EvaluationRequest
     from rdm_batch.metrics.evaluation import ScoreSettings
-    from rdm_batch.pipelines.evaluation_commands import evaluate_images
-    from rdm_batch.reports.result import Score
+    from rdm_batch.pipelines.evaluation_commands import evaluate_images, save_page
+    from rdm_batch.pipelines.score_report import reported
     from rdm_batch.reports.table import score_table
-    from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec
+    from rdm_batch.specs.job import DatabaseSpec, EncoderSpec, EvaluationSpec
 
-    extractor = _extractor(args)
+    extractor, encoder = _extractor(args), None
+    if args.encoder is not None:
+        encoder = _checked(lambda: EncoderSpec(name=args.encoder, weights=args.encoder_weights))
     evaluation = _checked(
         lambda: EvaluationSpec(
-            reference=args.reference, scores=tuple(args.scores), extractor=extractor
+            reference=args.reference,
+            scores=tuple(args.scores),
+            extractor=extractor,
+            encoder=encoder,
+            held_out=args.held_out,
         )
     )
     database = None
     if args.database is not None:
-        database = _checked(lambda: DatabaseSpec(uri=args.database))
+        database = _checked(lambda: DatabaseSpec(uri=args.database, encoder=encoder))
     settings = ScoreSettings(k=args.k, seed=args.seed)
     request = EvaluationRequest(args.samples, evaluation, database, args.allow_partial, settings)
-    scores = evaluate_images(request, args.address)
+    evaluated = evaluate_images(request, args.address)
+    scores = evaluated.scores
     if args.json is not None:
         args.json.write_text(json.dumps([score.model_dump() for score in scores], indent=2) + "\n")
-    Console().print(
-        score_table(
-            tuple(
-                Score.named(
-                    score.name,
-                    score.value,
-                    score.uncertainty,
-                    score.uncertainty_method,
-                    score.description.model_dump(exclude={"name"}),
-                )
-                for score in scores
-            )
-        )
-    )
+    Console().print(score_table(reported(scores)))
+    if args.page is not None:
+        save_page(request, evaluated, args.page)
+        print(f"page: {args.page}")
     return 0
 
 

@@ -35,3 +35,6 @@ COSINE_REL = 2**-23
 # Antialiased bicubic by torch and by Pillow, on the scale of bytes: both sum float32 products of
 # weights that they compute in different precision.
 RESIZE_ABS = 1e-2
+
+# Part of a figure's width by which a point of the map may be misplaced: a pixel of a large screen.
+MAP_REL = 1e-3

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from rdm_batch.errors import ImageError
 
@@ -16,6 +16,8 @@ MAX_PIXELS = 89_478_485
 
 # Only these decoders ever see a file: some of Pillow's others start programs.
 _FORMATS = ("PNG", "JPEG", "WEBP")
+# EXIF orientations that exchange height and width.
+_TURNED = (5, 6, 7, 8)
 
 
 def decode_image(
@@ -60,6 +62,21 @@ def decode_image(
         raise ImageError(
             where, f"not a readable image ({reason})", "PNG, JPEG or WebP"
         ) from problem
+
+
+def read_size(data: bytes, where: str) -> tuple[int, int]:
+    """Read height and width of an image as ``decode_image`` would give it, from its header alone.
+
+    Raises:
+        ImageError: It is no image.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+    except (UnidentifiedImageError, OSError) as problem:
+        raise ImageError(where, "not a readable image", "PNG, JPEG or WebP") from problem
+    return (width, height) if turned else (height, width)
 
 
 def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rdm_batch.datasets.decode import MAX_PIXELS, decode_image
+from rdm_batch.datasets.decode import MAX_PIXELS, decode_image, read_size
 from rdm_batch.datasets.source import ImageItem
 from rdm_batch.errors import ImageError
 
@@ -49,16 +49,24 @@ class ImageFolder:
         if not 0 <= index < len(self.names):
             raise IndexError(index)
         path = self.root / self.names[index]
-        try:
-            data = path.read_bytes()
-        except OSError as problem:
-            raise ImageError(str(path), f"unreadable ({problem.strerror})") from problem
+        data = self._read(path)
         folder = os.path.dirname(self.names[index])  # noqa: PTH120 (a name, not a path)
         return ImageItem(
             image=decode_image(data, str(path), self.max_pixels),
             item_id=self.names[index],
             attributes={"folder": folder} if folder else {},
         )
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Read height and width of one image without decoding it."""
+        path = self.root / self.names[index]
+        return read_size(self._read(path), str(path))
+
+    def _read(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as problem:
+            raise ImageError(str(path), f"unreadable ({problem.strerror})") from problem
 
 
 def _list_names(root: Path) -> list[str]:

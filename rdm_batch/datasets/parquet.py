@@ -6,11 +6,12 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rdm_batch.datasets.decode import MAX_PIXELS, decode_image
+from rdm_batch.datasets.decode import MAX_PIXELS, decode_image, read_size
 from rdm_batch.datasets.source import ImageItem
 from rdm_batch.errors import ImageError
 
@@ -87,6 +88,20 @@ class ImageParquet:
 
     def __getitem__(self, index: int) -> ImageItem:
         """Decode the image of one row."""
+        data, item_id, row = self._row(index)
+        return ImageItem(
+            image=decode_image(data, f"{self._root}: {item_id}", self._max_pixels),
+            item_id=item_id,
+            caption=next((text for text in row.values() if text), None),
+        )
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Read height and width of one image without decoding it."""
+        data, item_id, _ = self._row(index)
+        return read_size(data, f"{self._root}: {item_id}")
+
+    def _row(self, index: int) -> tuple[bytes, str, dict[str, Any]]:
+        """Give the image file of a row, the row's name, and its other columns."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = bisect_right(self._starts, index) - 1
@@ -103,11 +118,7 @@ class ImageParquet:
         data = value["bytes"] if isinstance(value, dict) else value
         if data is None:
             raise ImageError(f"{self._root}: {item_id}", "no image bytes", "an embedded image")
-        return ImageItem(
-            image=decode_image(data, f"{self._root}: {item_id}", self._max_pixels),
-            item_id=item_id,
-            caption=next((text for text in row.values() if text), None),
-        )
+        return data, item_id, row
 
     def _read(self, group: _RowGroup) -> pa.Table:
         try:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rdm_batch.engine.extractors import extractor_digest, resize_of
 from rdm_batch.engine.references import open_reference
-from rdm_batch.errors import MetricError, SpecError
+from rdm_batch.engine.score_extractors import OF_ENCODERS, extractor_of, scores_by_extractor
+from rdm_batch.errors import MetricError, RdmBatchError, SpecError
 from rdm_batch.metrics.compute import SCORE_NAMES
 from rdm_batch.metrics.evaluation import LOGITS_LAYER, SPATIAL_LAYER, ScoreSettings
-from rdm_batch.specs.job import EvaluationSpec, JobSpec
+from rdm_batch.metrics.networks import NETWORK_NAMES
+from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec, JobSpec
 
 _DEFAULTS = ScoreSettings()
 _LEAST_SAMPLES = {
@@ -20,7 +22,8 @@ _LEAST_SAMPLES = {
     "coverage": _DEFAULTS.density_k + 1,
     "is": _DEFAULTS.splits,
 }
-_NEED_FEATURES = ("precision", "recall", "density", "coverage", "kid")
+NEED_NO_REFERENCE = ("is", "clip_score", "novelty_neighbors", "novelty_database")
+_NEED_FEATURES = ("precision", "recall", "density", "coverage", "kid", "novelty_held_out")
 """Scores that compare single samples with single reference images, not moments."""
 _NEED_LAYER = {"is": LOGITS_LAYER, "sfid": SPATIAL_LAYER}
 
@@ -38,8 +41,12 @@ def unknown_scores(evaluation: EvaluationSpec) -> Iterator[SpecError]:
             )
 
 
-def check_scores(evaluation: EvaluationSpec) -> None:
+def check_scores(evaluation: EvaluationSpec, database: DatabaseSpec | None) -> None:
     """Refuse the first score that does not exist or needs another extractor.
+
+    Args:
+        evaluation: What is asked for.
+        database: Where the samples' neighbors came from. None where it is not known.
 
     Raises:
         SpecError: There is no such score.
@@ -47,16 +54,25 @@ def check_scores(evaluation: EvaluationSpec) -> None:
     """
     for problem in unknown_scores(evaluation):
         raise problem
-    check_layers(evaluation)
+    check_layers(evaluation, database)
 
 
-def check_layers(evaluation: EvaluationSpec) -> None:
-    """Refuse scores of layers that the extractor does not have.
+def check_layers(evaluation: EvaluationSpec, database: DatabaseSpec | None) -> None:
+    """Refuse scores of layers that the extractor does not have; arguments as ``check_scores``.
 
     Raises:
-        MetricError: A score needs Inception and another extractor is named.
+        MetricError: A score needs Inception, or an image-text encoder, and another extractor is
+            named.
     """
     for name in evaluation.scores:
+        chosen = extractor_of(name, evaluation, database)
+        if name in OF_ENCODERS and chosen.name in NETWORK_NAMES:
+            raise MetricError(
+                "evaluation.scores",
+                f"{name!r} is made with an image-text encoder, but {chosen.name} is none",
+                "evaluation.encoder, or a database that names its encoder",
+                f"name one, or leave out {name}",
+            )
         layer = _NEED_LAYER.get(name)
         if layer is not None and evaluation.extractor.name != "inception-v3-compat":
             raise MetricError(
@@ -91,21 +107,22 @@ def score_problems(spec: JobSpec) -> Iterator[SpecError]:
             )
 
 
-def check_extractor(spec: JobSpec) -> str | None:
-    """Give the digest of a job's feature extractor; None where the job computes no scores.
+def check_extractors(spec: JobSpec) -> None:
+    """Check that the weights of every feature extractor of a job are there.
 
     Raises:
-        RdmBatchError: Its weights are not named or not there.
+        RdmBatchError: Weights are not named or not there.
     """
-    return None if spec.evaluation is None else extractor_digest(spec.evaluation.extractor)
+    if spec.evaluation is not None:
+        for extractor in scores_by_extractor(spec.evaluation, spec.database):
+            extractor_digest(extractor)
 
 
-def check_reference(spec: JobSpec, extractor: str | None) -> None:
+def check_reference(spec: JobSpec) -> None:
     """Check that the features of a finished set can be compared with the reference.
 
     Args:
         spec: The job.
-        extractor: Digest of its feature extractor; None where that has not been found.
 
     Raises:
         RdmBatchError: The reference is missing or damaged, belongs to another extractor, or
@@ -114,25 +131,46 @@ def check_reference(spec: JobSpec, extractor: str | None) -> None:
     evaluation = spec.evaluation
     if evaluation is None:
         return
-    check_layers(evaluation)
-    reference = open_reference(evaluation.reference)
-    saved = reference.statistics
-    if saved is not None and extractor is not None and saved.extractor.digest != extractor:
+    check_layers(evaluation, spec.database)
+    for extractor, names in scores_by_extractor(evaluation, spec.database).items():
+        compared = [name for name in names if name not in NEED_NO_REFERENCE]
+        if "novelty_held_out" in compared and evaluation.held_out is not None:
+            compared.remove("novelty_held_out")
+            _check_side("evaluation.held_out", evaluation.held_out, extractor, ["novelty_held_out"])
+        if compared:
+            _check_side("evaluation.reference", evaluation.reference, extractor, compared)
+
+
+def _check_side(field: str, uri: str, extractor: ExtractorSpec, names: Sequence[str]) -> None:
+    """Check that a reference serves some scores of one extractor."""
+    reference = open_reference(uri)
+    saved, digest = reference.statistics, _known_digest(extractor)
+    if saved is not None and digest is not None and saved.extractor.digest != digest:
+        of_encoder = any(name in OF_ENCODERS or name.startswith("novelty") for name in names)
+        wanted = f"the encoder of {names[0]!r}" if of_encoder else "evaluation.extractor"
         raise MetricError(
-            f"evaluation.reference {evaluation.reference}",
+            f"{field} {uri}",
             f"holds features of {saved.extractor.name} "
-            f"(digest {saved.extractor.digest[:12]}), but evaluation.extractor is "
-            f"{evaluation.extractor.name} (digest {extractor[:12]})",
+            f"(digest {saved.extractor.digest[:12]}), but {wanted} is "
+            f"{extractor.name} (digest {digest[:12]})",
             "one extractor on both sides",
-            "build the reference again, or name its extractor",
+            "build the reference again, name its extractor, or name the images themselves",
         )
-    needy = [name for name in evaluation.scores if name in _NEED_FEATURES]
+    needy = [name for name in names if name in _NEED_FEATURES]
     if needy and not (reference.images or (saved and saved.features)):
         raise MetricError(
-            f"evaluation.reference {evaluation.reference}",
+            f"{field} {uri}",
             f"holds moments but no features, which the score {needy[0]!r} needs",
             "the features of the reference images",
             f"build it again with its features kept, or leave out {', '.join(needy)}",
         )
     if saved is None and not reference.images:
-        reference.require_moments(evaluation.extractor.name, resize_of(evaluation.extractor))
+        reference.require_moments(extractor.name, resize_of(extractor))
+
+
+def _known_digest(extractor: ExtractorSpec) -> str | None:
+    """Identify an extractor; None where its weights are missing, which is reported elsewhere."""
+    try:
+        return extractor_digest(extractor)
+    except RdmBatchError:
+        return None

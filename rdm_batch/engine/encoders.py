@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rdm_batch.engine.published_encoders import published_weights
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.models.clip import (
     ImageTextEncoder,
@@ -34,10 +35,18 @@ def encoder_files(name: str, weights: str | None) -> tuple[str | Path, Path | No
         raise CheckpointError(
             f"encoder {name}",
             "no weights file is named",
-            "a local or s3:// file; nothing is downloaded from a hub",
+            published_weights(name) or "a local or s3:// file; nothing is downloaded from a hub",
             f"only {', '.join(SHIPPED_ENCODERS)} ships with this package",
         )
-    path = local_path(weights or str(shipped), error=CheckpointError)
+    try:
+        path = local_path(weights or str(shipped), error=CheckpointError)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"encoder {name}",
+            f"{error.where} {error.found}",
+            published_weights(name) or error.needed,
+            error.action,
+        ) from error
     carries_architecture = shipped is not None or _is_small(path, name)
     return (path, None) if carries_architecture else (name, path)
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
-from rdm_batch.engine.check_evaluation import check_scores
+from rdm_batch.engine.check_evaluation import NEED_NO_REFERENCE, check_scores
 from rdm_batch.engine.encoders import load_named_encoder
-from rdm_batch.engine.extractors import extractor_digest
+from rdm_batch.engine.extractors import describe_extractor, extractor_digest, resize_of
 from rdm_batch.engine.features import load_features
-from rdm_batch.engine.image_sets import ImageSet, SampleImages, open_image_set
-from rdm_batch.engine.novelty import measure_novelty, read_neighbor_ids
+from rdm_batch.engine.image_sets import ImageSet, SampleImages
+from rdm_batch.engine.novelty import measure_novelty, read_neighbor_ids, require_database
 from rdm_batch.engine.references import Reference, open_reference
+from rdm_batch.engine.score_extractors import scores_by_extractor
 from rdm_batch.errors import MetricError
-from rdm_batch.metrics.compute import ScoreSettings, SideData, compute_scores
+from rdm_batch.metrics.compute import Findings, ScoreSettings, SideData, compute_scores
 from rdm_batch.metrics.evaluation import LOGITS_LAYER, SPATIAL_LAYER
 from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.metrics.networks import NETWORK_NAMES
@@ -26,12 +26,13 @@ from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.metrics.score import Score
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec
+from rdm_batch.storage.sample_set import SampleSet
 
 _SPECIAL_LAYERS = {"is": LOGITS_LAYER, "sfid": SPATIAL_LAYER}
-_NEED_NO_REFERENCE = ("is", "clip_score", "novelty_neighbors", "novelty_database")
 
 Extract = Callable[[ImageSet, ExtractorSpec], None]
 """Make sure that the features of every part of a set are stored."""
+Side = FeatureSet | ReferenceStatistics
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class EvaluationRequest:
     """Say what is to be judged, against what, and how.
 
     Args:
-        samples: Images, as ``open_image_set`` takes them.
+        samples: Images or saved statistics, as ``open_reference`` takes them.
         evaluation: Reference, scores and extractor.
         database: Where the samples' neighbors came from. None where novelty is not asked for.
         allow_partial: Accept a sample set with missing shards; scores say so.
@@ -53,9 +54,43 @@ class EvaluationRequest:
     settings: ScoreSettings = field(default_factory=ScoreSettings)
 
 
-def evaluate(
-    request: EvaluationRequest, extract: Extract, runner: TaskRunner = HERE
-) -> list[Score]:
+@dataclass(frozen=True)
+class Judged:
+    """Hold the scores of one extractor and what they were made from.
+
+    Args:
+        scores: One per name.
+        samples: Features of the samples.
+        reference: What they were compared with. None where no score needed one.
+        findings: What the scores have found out on their way.
+        novelty: Distances to neighbors and database, where asked for.
+    """
+
+    scores: tuple[Score, ...]
+    samples: Side
+    reference: ReferenceStatistics | None
+    findings: Findings
+    novelty: NoveltyDistances | None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Hold a finished evaluation.
+
+    Args:
+        scores: One per name, in the order asked for.
+        samples: What was judged.
+        reference: What it was judged against.
+        judged: The parts of the evaluation, one per extractor.
+    """
+
+    scores: tuple[Score, ...]
+    samples: Reference
+    reference: Reference
+    judged: tuple[Judged, ...]
+
+
+def evaluate(request: EvaluationRequest, extract: Extract, runner: TaskRunner = HERE) -> Evaluated:
     """Compute scores of images; features that are stored are not computed again.
 
     Args:
@@ -63,36 +98,22 @@ def evaluate(
         extract: Computes missing features.
         runner: Where parts of large scores are computed.
 
-    Returns:
-        One score per name, in the order of the names.
-
     Raises:
         RdmBatchError: The images or the reference cannot be used, or a score does not exist or
             cannot be made from them.
     """
-    check_scores(request.evaluation)
-    samples = open_image_set(request.samples, request.allow_partial)
-    reference = open_reference(request.evaluation.reference)
-    found: dict[str, Score] = {}
-    for extractor, names in _by_extractor(request):
-        group = _Group(request, samples, reference, extractor, tuple(names), extract, runner)
-        found |= {score.name: score for score in group.scores()}
-    return [found[name] for name in request.evaluation.scores]
-
-
-def _by_extractor(request: EvaluationRequest) -> Iterator[tuple[ExtractorSpec, list[str]]]:
-    """Group scores by the network they need: novelty is measured where the database is searched."""
-    own = request.evaluation.extractor
-    encoder = None if request.database is None else request.database.encoder
-    # A job without prompts need not name the database's encoder; its own may be the same.
-    searched = own if encoder is None else ExtractorSpec(name=encoder.name, weights=encoder.weights)
-    groups: dict[ExtractorSpec, list[str]] = {}
-    for name in request.evaluation.scores:
-        if name.startswith("novelty") or (name == "clip_score" and own.name in NETWORK_NAMES):
-            groups.setdefault(searched, []).append(name)
-        else:
-            groups.setdefault(own, []).append(name)
-    yield from groups.items()
+    evaluation = request.evaluation
+    check_scores(evaluation, request.database)
+    samples = open_reference(request.samples, request.allow_partial)
+    reference = open_reference(evaluation.reference)
+    groups = scores_by_extractor(evaluation, request.database)
+    judged = tuple(
+        _Group(request, samples, reference, extractor, tuple(names), extract, runner).judge()
+        for extractor, names in groups.items()
+    )
+    found = {score.name: score for part in judged for score in part.scores}
+    scores = tuple(found[name] for name in evaluation.scores)
+    return Evaluated(scores, samples, reference, judged)
 
 
 @dataclass(frozen=True)
@@ -100,40 +121,57 @@ class _Group:
     """Scores of one evaluation that are made from features of one extractor."""
 
     request: EvaluationRequest
-    samples: ImageSet
+    samples: Reference
     reference: Reference
     extractor: ExtractorSpec
     names: tuple[str, ...]
     extract: Extract
     runner: TaskRunner
 
-    def scores(self) -> list[Score]:
-        digest = extractor_digest(self.extractor)
-        unused = {layer for name, layer in _SPECIAL_LAYERS.items() if name not in self.names}
-        generated = self._features(self.samples, digest, unused)
-        statistics = self._statistics(generated, digest, unused)
-        return compute_scores(
+    def judge(self) -> Judged:
+        generated = self._side(self.samples)
+        statistics = self._statistics(generated)
+        novelty = self._novelty(generated, statistics)
+        findings = Findings()
+        scores = compute_scores(
             generated,
             statistics,
             self.names,
             self.request.settings,
-            SideData(texts=self._texts(), novelty=self._novelty(generated, statistics)),
+            SideData(texts=self._texts(), novelty=novelty),
             self.samples.partial,
             self.runner,
+            findings,
         )
+        return Judged(tuple(scores), generated, statistics, findings, novelty)
 
-    def _features(self, images: ImageSet, digest: str, unused: set[str]) -> FeatureSet:
-        self.extract(images, self.extractor)
-        return load_features(images, digest, unused)
+    def _side(self, source: Reference) -> Side:
+        """Give the features of images, extracting what is missing, or what is saved of them."""
+        digest = extractor_digest(self.extractor)
+        if source.statistics is not None:
+            source.statistics.require_extractor(self.extractor.name, digest)
+            return source.statistics.as_features() or source.statistics
+        if source.images is None:
+            source.require_moments(self.extractor.name, resize_of(self.extractor))
+            return source.finish(describe_extractor(self.extractor), None)
+        self.extract(source.images, self.extractor)
+        unused = {layer for name, layer in _SPECIAL_LAYERS.items() if name not in self.names}
+        return load_features(source.images, digest, unused)
 
-    def _statistics(
-        self, generated: FeatureSet, digest: str, unused: set[str]
-    ) -> ReferenceStatistics | None:
-        if all(name in _NEED_NO_REFERENCE for name in self.names):
+    def _statistics(self, generated: Side) -> ReferenceStatistics | None:
+        alone = {*NEED_NO_REFERENCE}
+        if self.request.evaluation.held_out is not None:
+            alone.add("novelty_held_out")
+        if alone.issuperset(self.names):
             return None
-        images = self.reference.images
-        features = None if images is None else self._features(images, digest, unused)
-        return self.reference.finish(generated.extractor, features)
+        return self._as_reference(self.reference, generated)
+
+    def _as_reference(self, source: Reference, generated: Side) -> ReferenceStatistics:
+        if source.statistics is not None:
+            return source.statistics
+        features = None if source.images is None else self._side(source)
+        assert features is None or isinstance(features, FeatureSet)
+        return source.finish(generated.extractor, features)
 
     def _texts(self) -> Float32[np.ndarray, "n d"] | None:
         if "clip_score" not in self.names:
@@ -142,9 +180,10 @@ class _Group:
             raise MetricError(
                 "clip_score",
                 f"{self.extractor.name} reads no texts",
-                "an image-text encoder, as extractor or as the database's encoder",
+                "an image-text encoder, as extractor, as encoder or as the database's encoder",
             )
-        prompts = [row["prompt"] for row in _rows(self.samples, "prompt", "clip_score")]
+        batches = sample_set_of(self.samples, "clip_score").iter_batches(["prompt"])
+        prompts = [prompt for batch in batches for prompt in batch.column("prompt").to_pylist()]
         if any(prompt is None for prompt in prompts):
             raise MetricError(
                 f"clip_score of {self.samples.uri}",
@@ -159,34 +198,54 @@ class _Group:
         return texts
 
     def _novelty(
-        self, generated: FeatureSet, statistics: ReferenceStatistics | None
+        self, generated: Side, statistics: ReferenceStatistics | None
     ) -> NoveltyDistances | None:
         if not any(name.startswith("novelty") for name in self.names):
             return None
-        if self.request.database is None or not isinstance(self.samples, SampleImages):
+        if self.request.database is None or not isinstance(generated, FeatureSet):
             raise MetricError(
                 f"novelty of {self.samples.uri}",
-                "it is not known which database the samples were made from",
-                "a sample set and its database",
+                "it is not known which database the samples were made from"
+                if self.request.database is None
+                else "its features are not saved",
+                "samples and their database",
                 "name the database, or leave the novelty scores out",
             )
         held_out = None
-        if "novelty_held_out" in self.names and statistics is not None:
-            held_out = statistics.rows(next(iter(generated.layers)))
+        if "novelty_held_out" in self.names:
+            held_out = self._held_out(generated, statistics)
+        neighbor_ids = None
+        if "novelty_neighbors" in self.names:
+            made = sample_set_of(self.samples, "novelty_neighbors")
+            require_database(made, self.request.database.uri)
+            neighbor_ids = read_neighbor_ids(made)
         return measure_novelty(
             self.request.database.uri,
             generated.extractor.digest,
-            next(iter(generated.layers.values())),
-            read_neighbor_ids(self.samples.sample_set),
+            generated.layer(next(iter(generated.layers))),
+            neighbor_ids,
             held_out,
             self.runner,
         )
 
+    def _held_out(
+        self, generated: Side, statistics: ReferenceStatistics | None
+    ) -> Float32[np.ndarray, "m d"]:
+        uri = self.request.evaluation.held_out
+        if uri is not None:
+            statistics = self._as_reference(open_reference(uri), generated)
+        assert statistics is not None
+        return statistics.rows(next(iter(generated.extractor.layers)))
 
-def _rows(images: ImageSet, column: str, score: str) -> list[dict[str, Any]]:
-    if not isinstance(images, SampleImages):
-        raise MetricError(
-            f"{score} of {images.uri}", "images alone", "a sample set, which knows its prompts"
-        )
-    batches = images.sample_set.iter_batches([column])
-    return [row for batch in batches for row in batch.to_pylist()]
+
+def sample_set_of(samples: Reference, score: str) -> SampleSet:
+    """Give the sample set that was judged.
+
+    Raises:
+        MetricError: The samples are images alone.
+    """
+    if isinstance(samples.images, SampleImages):
+        return samples.images.sample_set
+    raise MetricError(
+        f"{score} of {samples.uri}", "images alone", "a sample set, which knows its rows"
+    )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rdm_batch.engine.encoders import load_named_encoder, named_encoder_digest
 from rdm_batch.errors import MetricError
-from rdm_batch.metrics.features import EncoderFeatures, FeatureExtractor
+from rdm_batch.metrics.features import EncoderFeatures, ExtractorDescription, FeatureExtractor
+from rdm_batch.metrics.network_weights import missing_weights
 from rdm_batch.metrics.networks import NETWORK_NAMES, describe_network, load_network_extractor
 from rdm_batch.metrics.resize import TENSORFLOW_BILINEAR
 from rdm_batch.specs.job import ExtractorSpec
@@ -35,15 +36,23 @@ def load_extractor(spec: ExtractorSpec, device: str = "cpu") -> FeatureExtractor
 def extractor_digest(spec: ExtractorSpec) -> str:
     """Identify an extractor without loading it; arguments as ``load_extractor``."""
     if spec.name in NETWORK_NAMES:
-        return describe_network(
-            spec.name, _weights(spec), spec.resize or TENSORFLOW_BILINEAR
-        ).digest
+        return describe_extractor(spec).digest
     _refuse_resize(spec)
     return named_encoder_digest(spec.name, spec.weights)
 
 
+def describe_extractor(spec: ExtractorSpec) -> ExtractorDescription:
+    """Describe Inception, VGG16 or DINOv2 without loading it; arguments as ``load_extractor``."""
+    return describe_network(spec.name, _weights(spec), spec.resize or TENSORFLOW_BILINEAR)
+
+
 def _weights(spec: ExtractorSpec) -> Path | None:
-    return None if spec.weights is None else local_path(spec.weights, error=MetricError)
+    if spec.weights is None:
+        return None
+    try:
+        return local_path(spec.weights, error=MetricError)
+    except MetricError as error:
+        raise missing_weights(spec.name, f"{error.where} {error.found}") from error
 
 
 def resize_of(spec: ExtractorSpec) -> str | None:

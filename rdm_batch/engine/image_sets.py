@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from rdm_batch.datasets.folder import ImageFolder
+from rdm_batch.datasets.parquet import ImageParquet
 from rdm_batch.datasets.source import ImageItem, ImageSource
 from rdm_batch.engine.image_sources import open_images
 from rdm_batch.errors import MetricError, SampleSetError
@@ -132,22 +134,35 @@ class SourceImages(ImageSet):
         """Decode a part.
 
         Raises:
-            MetricError: Images differ in size; counts those of the part that do.
+            MetricError: Images differ in size; counts those of the whole set that do.
         """
         for ids, items in self._decoded(part):
-            other = [item for item in items if item.image.shape != self._shape]
-            if other:
-                height, width, _ = self._shape
-                first = other[0]
-                raise MetricError(
-                    self.uri,
-                    f"images of several sizes: in {ids[0]:,} to {ids[-1]:,}, {len(other)} of "
-                    f"{len(ids)} are not {width} x {height}; {first.item_id} is "
-                    f"{first.image.shape[1]} x {first.image.shape[0]}",
-                    "images of one size",
-                    "crop and resize them alike first",
-                )
+            other = next((item for item in items if item.image.shape != self._shape), None)
+            if other is not None:
+                raise self._mixed_sizes(other)
             yield np.array(ids, dtype=np.int64), np.stack([item.image for item in items])
+
+    def _mixed_sizes(self, example: ImageItem) -> MetricError:
+        expected, sizes = self._shape[:2], Counter(self._sizes())
+        other = ", ".join(
+            f"{count:,} of {width} x {height}"
+            for (height, width), count in sizes.most_common()
+            if (height, width) != expected
+        )
+        return MetricError(
+            self.uri,
+            f"images of several sizes: {sizes[expected]:,} of {expected[1]} x {expected[0]}, "
+            f"{other}; {example.item_id} is {example.image.shape[1]} x {example.image.shape[0]}",
+            "images of one size",
+            "crop and resize them alike first",
+        )
+
+    def _sizes(self) -> Iterator[tuple[int, int]]:
+        for index in range(len(self._source)):
+            if isinstance(self._source, ImageFolder | ImageParquet):
+                yield self._source.size(index)
+            else:
+                yield self._source[index].image.shape[:2]
 
     def _decoded(self, part: ImagePart) -> Iterator[tuple[range, list[ImageItem]]]:
         # Other sources keep a place between calls and are asked by one thread.

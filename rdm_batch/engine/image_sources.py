@@ -12,7 +12,7 @@ from rdm_batch.errors import ImageError
 from rdm_batch.retrieval.database import canonical_digest
 from rdm_batch.storage.object_store import local_path
 
-_SHAPES_PREFIX = "shapes:"
+SHAPES_PREFIX = "shapes:"
 _SHAPES_COUNT = 8192
 
 
@@ -33,7 +33,7 @@ def open_images(location: str) -> tuple[ImageSource, str]:
         ImageError: Nothing usable is there.
         SpecError: The shapes are not described correctly.
     """
-    if location.startswith(_SHAPES_PREFIX):
+    if location.startswith(SHAPES_PREFIX):
         return _open_shapes(location), location
     path = local_path(location, error=ImageError)
     if path.is_file():
@@ -52,7 +52,7 @@ def open_images(location: str) -> tuple[ImageSource, str]:
 
 
 def _open_shapes(location: str) -> ShapesSource:
-    parts = location.removeprefix(_SHAPES_PREFIX).split(":")
+    parts = location.removeprefix(SHAPES_PREFIX).split(":")
     if len(parts) > 4 or (len(parts) > 1 and not parts[1].isdecimal()):
         needed = "shapes:SUBSET[:COUNT[:STYLE,STYLE...[:SHAPE,SHAPE...]]]"
         raise ImageError(location, "not a shapes source", needed)

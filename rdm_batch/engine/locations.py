@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rdm_batch.engine.image_sources import SHAPES_PREFIX
 from rdm_batch.errors import SpecError
 from rdm_batch.specs.job import JobSpec
 
@@ -16,6 +17,8 @@ _INPUTS = (
     ("conditioning", "prompts_file"),
     ("evaluation", "reference"),
     ("evaluation", "extractor", "weights"),
+    ("evaluation", "encoder", "weights"),
+    ("evaluation", "held_out"),
 )
 _OUTPUT = ("output", "uri")
 
@@ -45,7 +48,7 @@ def _replace(document: dict[str, Any], keys: tuple[str, ...], base: Path) -> Non
         if node is None:
             return
     uri = node.get(keys[-1])
-    if isinstance(uri, str) and "://" not in uri:
+    if isinstance(uri, str) and "://" not in uri and not uri.startswith(SHAPES_PREFIX):
         node[keys[-1]] = str((base / _expanded(uri, ".".join(keys))).absolute())
 
 

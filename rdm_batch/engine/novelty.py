@@ -21,12 +21,15 @@ from rdm_batch.storage.sample_set import SampleSet
 _NONE = -1
 _PAIRS = 8192
 
+Found = tuple[Float64[np.ndarray, " _"], Int64[np.ndarray, " _"]]
+"""Best cosine of each query, and the row it belongs to."""
+
 
 def measure_novelty(
     database_uri: str,
     encoder_digest: str,
     samples: Float32[np.ndarray, "n d"],
-    neighbor_ids: Int64[np.ndarray, "n k"],
+    neighbor_ids: Int64[np.ndarray, "n k"] | None,
     held_out: Float32[np.ndarray, "m d"] | None,
     runner: TaskRunner,
 ) -> NoveltyDistances:
@@ -37,11 +40,13 @@ def measure_novelty(
         encoder_digest: Digest of the encoder behind the embeddings; must be the database's.
         samples: Embeddings of the samples.
         neighbor_ids: Database rows each sample was conditioned on, -1 where there are fewer.
+            None when distances to them are not wanted.
         held_out: Embeddings of independent images. None when there are none.
         runner: Where shards are compared.
 
     Raises:
-        MetricError: The database was built with another encoder.
+        MetricError: The database was built with another encoder, or a sample was conditioned on
+            no row of it.
         DatabaseError: It is missing or damaged.
     """
     manifest = fetch_manifest(database_uri)
@@ -55,23 +60,62 @@ def measure_novelty(
             "name the database's own encoder",
         )
     queries = samples if held_out is None else np.concatenate([samples, held_out])
-    nearest, ids = np.full(len(queries), -np.inf), np.full(len(queries), _NONE)
-    own = np.full(len(samples), -np.inf)
+    whole, own = _Nearest(len(queries)), _Nearest(len(samples))
+    wanted = np.empty((len(samples), 0), np.int64) if neighbor_ids is None else neighbor_ids
     task = partial(_compare_shard, uri=database_uri, manifest=manifest)
-    for found in runner(task, (queries, neighbor_ids), range(len(manifest.shards))):
-        scores, rows, neighbors = found
-        # Of equal scores the smaller row id, whatever the order shards come in.
-        better = (scores > nearest) | ((scores == nearest) & (rows < ids))
-        nearest[better], ids[better] = scores[better], rows[better]
-        own = np.maximum(own, neighbors)
+    for nearest, neighbors in runner(task, (queries, wanted), range(len(manifest.shards))):
+        whole.update(*nearest)
+        own.update(*neighbors)
+    if neighbor_ids is not None and (own.ids == _NONE).any():
+        alone = np.flatnonzero(own.ids == _NONE)
+        raise MetricError(
+            "novelty_neighbors",
+            f"{len(alone):,} of {len(samples):,} samples were conditioned on no row of "
+            f"{database_uri}, the {alone[0] + 1:,}. sample first",
+            "samples that were made from neighbors",
+            "leave novelty_neighbors out",
+        )
     count = len(samples)
     return NoveltyDistances(
         database=manifest.digest,
-        neighbors=1 - own if np.isfinite(own).all() else None,
-        nearest=1 - nearest[:count],
-        nearest_ids=ids[:count],
-        held_out=None if held_out is None else 1 - nearest[count:],
+        neighbors=None if neighbor_ids is None else 1 - own.scores,
+        neighbor_ids=None if neighbor_ids is None else own.ids,
+        nearest=1 - whole.scores[:count],
+        nearest_ids=whole.ids[:count],
+        held_out=None if held_out is None else 1 - whole.scores[count:],
     )
+
+
+class _Nearest:
+    """Keep the best score of each query and the row it came from."""
+
+    def __init__(self, count: int) -> None:
+        self.scores = np.full(count, -np.inf)
+        self.ids = np.full(count, _NONE)
+
+    def update(self, scores: Float64[np.ndarray, " n"], ids: Int64[np.ndarray, " n"]) -> None:
+        # Of equal scores the smaller row id, whatever the order shards come in.
+        tied = (scores == self.scores) & (ids < self.ids) & (ids != _NONE)
+        better = (scores > self.scores) | tied
+        self.scores[better], self.ids[better] = scores[better], ids[better]
+
+
+def require_database(sample_set: SampleSet, uri: str) -> None:
+    """Refuse a database other than the one the samples' neighbors were taken from.
+
+    Raises:
+        MetricError: It is another.
+    """
+    made_from = sample_set.header.content_digests.get("database")
+    digest = fetch_manifest(uri).digest
+    if made_from not in (None, digest):
+        raise MetricError(
+            f"novelty_neighbors of {sample_set.uri}",
+            f"the samples were made from the database of digest {str(made_from)[:12]}, {uri} is "
+            f"of digest {digest[:12]}",
+            "the database they were made from",
+            "name that one, or leave novelty_neighbors out",
+        )
 
 
 def read_neighbor_ids(sample_set: SampleSet) -> Int64[np.ndarray, "n k"]:
@@ -92,7 +136,8 @@ def _compare_shard(
     *,
     uri: str,
     manifest: DatabaseManifest,
-) -> tuple[Float64[np.ndarray, " q"], Int64[np.ndarray, " q"], Float64[np.ndarray, " n"]]:
+) -> tuple[Found, Found]:
+    """Find the nearest row of a shard to each query, and to each sample among its neighbors."""
     record = manifest.shards[shard]
     path = database_root(uri, manifest, [shard]) / record.embeddings.path
     rows = read_embeddings(path, record.rows, manifest.dim, manifest.dtype)
@@ -100,11 +145,19 @@ def _compare_shard(
     here: Bool[np.ndarray, "n k"] = (neighbor_ids >= record.first_row) & (
         neighbor_ids < record.first_row + record.rows
     )
+    cosines = np.full(neighbor_ids.shape, -np.inf)
     sample, place = np.nonzero(here)
-    own = np.full(len(neighbor_ids), -np.inf)
     for start in range(0, len(sample), _PAIRS):
-        of = sample[start : start + _PAIRS]
-        ids = neighbor_ids[of, place[start : start + _PAIRS]]
-        neighbors = rows[ids - record.first_row].astype(np.float32)
-        np.maximum.at(own, of, row_cosines(queries[of], neighbors))
-    return scores[:, 0].astype(np.float64), positions[:, 0] + record.first_row, own
+        at = sample[start : start + _PAIRS], place[start : start + _PAIRS]
+        neighbors = rows[neighbor_ids[at] - record.first_row].astype(np.float32)
+        cosines[at] = row_cosines(queries[at[0]], neighbors)
+    nearest = scores[:, 0].astype(np.float64), positions[:, 0] + record.first_row
+    return nearest, _best(cosines, neighbor_ids)
+
+
+def _best(cosines: Float64[np.ndarray, "n k"], ids: Int64[np.ndarray, "n k"]) -> Found:
+    if not ids.shape[1]:
+        return np.full(len(ids), -np.inf), np.full(len(ids), _NONE)
+    best = cosines.max(axis=1)
+    chosen = np.where(cosines == best[:, None], ids, np.iinfo(np.int64).max).min(axis=1)
+    return best, np.where(np.isneginf(best), _NONE, chosen)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rdm_batch.engine.check_database import check_database, check_encoder, conditioning_problems
-from rdm_batch.engine.check_evaluation import check_extractor, check_reference, score_problems
+from rdm_batch.engine.check_evaluation import check_extractors, check_reference, score_problems
 from rdm_batch.engine.check_model import CheckedModel, check_model
 from rdm_batch.engine.encoders import check_texts
 from rdm_batch.engine.identity import ContentDigests, identity_digest, job_identity
@@ -77,7 +77,6 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
     model: CheckedModel | None = None
     prompts: Prompts | None = None
     encoder: str | None = None
-    extractor: str | None = None
     with problems.collect():
         prompts = read_prompts(spec.conditioning)
     with problems.collect():
@@ -92,9 +91,9 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
     with problems.collect():
         _check_context(spec, model, manifest)
     with problems.collect():
-        extractor = check_extractor(spec)
+        check_extractors(spec)
     with problems.collect():
-        check_reference(spec, extractor)
+        check_reference(spec)
     problems.found.extend(score_problems(spec))
     with problems.collect():
         check_writable(spec.output.uri)

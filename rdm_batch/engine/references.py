@@ -1,4 +1,4 @@
-"""What samples are judged against, from whatever the user names."""
+"""What is judged, or judged against, from whatever the user names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ADM_EXTRACTOR = "inception-v3-compat"
 
 @dataclass(frozen=True)
 class Reference:
-    """Hold a reference that may still need features.
+    """Hold one side of a comparison; it may still need features.
 
     Args:
         uri: What the user named.
@@ -30,6 +30,11 @@ class Reference:
     statistics: ReferenceStatistics | None = None
     images: ImageSet | None = None
     adm: AdmFile | None = None
+
+    @property
+    def partial(self) -> bool:
+        """Say whether images that were planned are missing."""
+        return self.images is not None and self.images.partial
 
     def has_moments(self, name: str, resize: str | None) -> bool:
         """Say whether the file's own moments are those of an extractor.

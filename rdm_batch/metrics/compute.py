@@ -5,37 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rdm_batch.errors import MetricError
-from rdm_batch.metrics.evaluation import Evaluation, ScoreSettings, SideData
+from rdm_batch.metrics.evaluation import Evaluation, Findings, ScoreSettings, SideData
 from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.metrics.score import Score
 from rdm_batch.metrics.scorers import SCORERS
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 
-__all__ = ["SCORE_NAMES", "ScoreSettings", "SideData", "compute_scores"]
+__all__ = ["SCORE_NAMES", "Findings", "ScoreSettings", "SideData", "compute_scores"]
 
 SCORE_NAMES = tuple(SCORERS)
 
 
 def compute_scores(
-    generated: FeatureSet,
+    generated: FeatureSet | ReferenceStatistics,
     reference: ReferenceStatistics | None,
     names: Sequence[str],
     settings: ScoreSettings | None = None,
     side_data: SideData | None = None,
     partial: bool = False,
     runner: TaskRunner = HERE,
+    findings: Findings | None = None,
 ) -> list[Score]:
     """Compute scores of generated features against a reference.
 
     Args:
-        generated: Features of the samples.
+        generated: Features of the samples, or what was saved of them.
         reference: Reference of the same extractor. None when no score wanted needs one.
         names: Scores wanted, each one of ``SCORE_NAMES``.
         settings: Neighborhood sizes, seeds, resampling. None means the defaults.
         side_data: What some scores need besides features. None means there is none.
         partial: Whether the samples are an incomplete set; recorded in every score.
         runner: Where parts of the larger scores are computed; never changes a value.
+        findings: Filled in with what the scores find out on their way. None drops it.
 
     Returns:
         One score per name, in the order of the names.
@@ -65,6 +67,7 @@ def compute_scores(
         side_data=side_data or SideData(),
         partial=partial,
         runner=runner,
+        findings=Findings() if findings is None else findings,
     )
     found: dict[str, Score] = {}
     for name in names:

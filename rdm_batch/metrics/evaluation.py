@@ -9,6 +9,8 @@ from jaxtyping import Float32
 
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.features import FeatureSet
+from rdm_batch.metrics.manifold_scores import PrecisionRecall
+from rdm_batch.metrics.moments import GaussianStatistics, gaussian_statistics
 from rdm_batch.metrics.novelty import NoveltyDistances
 from rdm_batch.metrics.pairwise import DEFAULT_BLOCK_SIZE
 from rdm_batch.metrics.reference import ReferenceStatistics
@@ -77,33 +79,77 @@ class SideData:
     novelty: NoveltyDistances | None = None
 
 
+@dataclass
+class Findings:
+    """Collect what scores find out on their way and pictures show.
+
+    Args:
+        precision_recall: Who lies in whose manifold. None where no score asked.
+    """
+
+    precision_recall: PrecisionRecall | None = None
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Hold everything the scores of one evaluation are computed from.
 
     Args:
-        generated: Features of the samples.
+        generated: Features of the samples, or what is saved of them.
         reference: Reference of the same extractor, if any.
         names: Every score wanted; scores of one pass are computed together.
         settings: Neighborhood sizes, seeds, resampling.
         side_data: What some scores need besides.
         partial: Whether the samples are an incomplete set.
         runner: Where parts are computed.
+        findings: Filled in by the scores.
     """
 
-    generated: FeatureSet
+    generated: FeatureSet | ReferenceStatistics
     reference: ReferenceStatistics | None
     names: tuple[str, ...]
     settings: ScoreSettings
     side_data: SideData = field(default_factory=SideData)
     partial: bool = False
     runner: TaskRunner = HERE
+    findings: Findings = field(default_factory=Findings)
 
     @property
     def main_layer(self) -> str:
         """Return the layer most scores are taken on: the first without a purpose of its own."""
         layers = self.generated.extractor.layers
         return next(name for name in layers if name not in (LOGITS_LAYER, SPATIAL_LAYER))
+
+    def rows(self, layer: str) -> Float32[np.ndarray, "n d"]:
+        """Return the samples' features of a layer.
+
+        Raises:
+            MetricError: There is no such layer, or only its moments are known.
+        """
+        if isinstance(self.generated, FeatureSet):
+            return self.generated.layer(layer)
+        return self.generated.rows(layer)
+
+    def gaussian(self, layer: str) -> GaussianStatistics:
+        """Return the moments of the samples' features of a layer.
+
+        Raises:
+            MetricError: There is no such layer, or fewer than two samples.
+        """
+        if isinstance(self.generated, FeatureSet):
+            return gaussian_statistics(self.generated.layer(layer), self.generated.source)
+        return self.generated.gaussian(layer)
+
+    @property
+    def knows_rows(self) -> bool:
+        """Say whether single samples are known, not their moments alone."""
+        return isinstance(self.generated, FeatureSet) or bool(self.generated.features)
+
+    def num_generated(self, layer: str) -> int | None:
+        """Count the samples; None when their file does not say."""
+        if isinstance(self.generated, FeatureSet):
+            return len(self.generated)
+        return self.generated.gaussian(layer).count
 
     def need_reference(self, name: str) -> ReferenceStatistics:
         """Return the reference.
@@ -136,7 +182,7 @@ class Evaluation:
             image_size=extractor.image_size,
             resize=extractor.resize,
             reference=self.need_reference(name).digest if known else None,
-            num_generated=len(self.generated),
+            num_generated=self.num_generated(layer),
             num_reference=num_reference,
             k=k,
             seed=seed,

@@ -66,11 +66,23 @@ def require_weights(name: str, path: Path | None) -> Path:
     """
     if path is not None and path.is_file():
         return path
+    raise missing_weights(
+        name, "no weights file is named" if path is None else f"{path} does not exist"
+    )
+
+
+def missing_weights(name: str, found: str) -> MetricError:
+    """Make the error for weights that are not there: which file, its digest, where people get it.
+
+    Args:
+        name: A network of ``PUBLISHED``.
+        found: What is there instead.
+    """
     published = PUBLISHED[name]
     digest = f" (SHA-256 begins {published.sha256_prefix})" if published.sha256_prefix else ""
-    raise MetricError(
+    return MetricError(
         f"extractor {name}",
-        "no weights file is named" if path is None else f"{path} does not exist",
+        found,
         f"{published.file_name}{digest}",
         f"people download it from {published.url}; name the local or s3:// copy as the "
         "extractor's weights",

@@ -20,6 +20,7 @@ class NoveltyDistances:
     Args:
         database: Digest of the database.
         neighbors: Of each sample to the nearest of its own conditioning neighbors.
+        neighbor_ids: That neighbor's row id.
         nearest: Of each sample to the nearest database entry.
         nearest_ids: That entry's row id.
         held_out: Of each held-out image to the nearest database entry.
@@ -27,6 +28,7 @@ class NoveltyDistances:
 
     database: str
     neighbors: Float64[np.ndarray, " n"] | None = None
+    neighbor_ids: Int64[np.ndarray, " n"] | None = None
     nearest: Float64[np.ndarray, " n"] | None = None
     nearest_ids: Int64[np.ndarray, " n"] | None = None
     held_out: Float64[np.ndarray, " m"] | None = None

@@ -66,7 +66,7 @@ class ReferenceStatistics:
         if layer not in self.moments:
             raise MetricError(
                 self.source,
-                f"reference statistics have no moments of layer {layer!r}",
+                f"has no moments of layer {layer!r}",
                 f"one of {sorted(self.moments)}",
             )
         return self.moments[layer]
@@ -80,11 +80,33 @@ class ReferenceStatistics:
         if layer not in self.features:
             raise MetricError(
                 self.source,
-                f"reference statistics hold no features of layer {layer!r}",
+                f"holds no features of layer {layer!r}",
                 "the features themselves for every score but fid and sfid",
-                "build the reference again with its features kept",
+                "name the images themselves, or statistics with their features kept",
             )
         return self.features[layer]
+
+    def require_extractor(self, name: str, digest: str) -> None:
+        """Refuse statistics of another extractor.
+
+        Raises:
+            MetricError: They are of another.
+        """
+        if self.extractor.digest != digest:
+            raise MetricError(
+                self.source,
+                f"saved features are those of {self.extractor.name} "
+                f"(digest {self.extractor.digest[:12]}), not of {name} (digest {digest[:12]})",
+                "the same extractor, weights and resize",
+                "name that extractor, or the images themselves",
+            )
+
+    def as_features(self) -> FeatureSet | None:
+        """Return the features as those of a set to be judged; None when there are moments alone."""
+        if not self.features:
+            return None
+        count = len(next(iter(self.features.values())))
+        return FeatureSet(self.extractor, np.arange(count), self.features, self.source)
 
     def save(self, path: Path) -> None:
         """Write one ``.npz`` without pickles."""

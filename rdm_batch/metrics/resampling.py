@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from rdm_batch.metrics.frechet import FrechetReference
-from rdm_batch.metrics.moments import GaussianStatistics, MomentAccumulator
+from rdm_batch.metrics.frechet import FrechetReference, frechet_distance
+from rdm_batch.metrics.moments import (
+    GaussianStatistics,
+    MomentAccumulator,
+    gaussian_statistics,
+)
 
 JACKKNIFE_GROUPS = 10
 
@@ -31,16 +36,25 @@ def random_groups(count: int, groups: int, seed: int) -> list[Int64[np.ndarray, 
     return [np.sort(part) for part in np.array_split(order, groups)]
 
 
-def frechet_error(
+@dataclass(frozen=True)
+class ResampledDistance:
+    """Hold a Frechet distance and its standard error over the generated samples."""
+
+    value: float
+    error: float
+
+
+def resampled_frechet(
     features: Float32[np.ndarray, "n d"],
     reference: GaussianStatistics,
     groups: int,
     seed: int,
-) -> float:
-    """Estimate the standard error of a Frechet distance over the generated samples.
+) -> ResampledDistance:
+    """Compute a Frechet distance and estimate its standard error over the generated samples.
 
-    Cost: moments twice more, and one symmetric eigenvalue problem per group. The reference
-    is held fixed, as it is between the scores that are compared.
+    Cost: one symmetric eigenvalue problem with vectors, one product and the moments of the
+    projected features, and ``groups + 1`` eigenvalue problems without vectors. The reference is
+    held fixed, as it is between the scores that are compared.
 
     Args:
         features: Generated features; at least ``2 * groups`` rows.
@@ -61,18 +75,26 @@ def frechet_error(
     for part, _, _ in parts:
         whole.merge(part)
     squares = sum(square for _, _, square in parts)
-    distances = []
-    for part, total, square in parts:
-        rest = whole.without(part)
-        # The centered rows sum to zero, so the rest sums to what the part lacks of it.
-        offset = -total / rest.count
-        trace = (squares - square - rest.count * float(offset @ offset)) / (rest.count - 1)
+
+    def distance(
+        rest: MomentAccumulator, offset: Float64[np.ndarray, " d"], square: float
+    ) -> float:
+        """Give the distance of some rows, from sums over their centered values."""
+        trace = (square - rest.count * float(offset @ offset)) / (rest.count - 1)
         covariance = rest.scatter / (rest.count - 1)
         max_rank = min(features.shape[1], rest.count - 1)
-        distances.append(
-            prepared.distance_of_projection(mean + offset, trace, covariance, max_rank)
-        )
-    return jackknife_error(distances)
+        return prepared.distance_of_projection(mean + offset, trace, covariance, max_rank)
+
+    # The centered rows sum to zero, so the rest sums to what the part lacks of it.
+    without = [
+        distance(rest := whole.without(part), -total / rest.count, squares - square)
+        for part, total, square in parts
+    ]
+    value = distance(whole, np.zeros_like(mean), squares)
+    if len(features) <= features.shape[1]:
+        # Fewer samples than dimensions: decomposing their own covariance is more accurate.
+        value = frechet_distance(gaussian_statistics(features), reference)
+    return ResampledDistance(value, jackknife_error(without))
 
 
 def share_error(inside: Bool[np.ndarray, " n"]) -> float:

@@ -16,7 +16,7 @@ class ScoreDescription(BaseModel):
         image_size: Side in pixels of what the extractor sees.
         resize: Named resize, filter included.
         reference: Digest of the reference. None for scores without one.
-        num_generated: Samples judged.
+        num_generated: Samples judged. None when their file does not say.
         num_reference: Reference samples. None without a reference, or when its file does not say.
         k: Neighborhood size. None for scores without neighborhoods.
         seed: Seed of splits or subsets. None when nothing is drawn.
@@ -33,7 +33,7 @@ class ScoreDescription(BaseModel):
     image_size: int
     resize: str
     reference: str | None = None
-    num_generated: int
+    num_generated: int | None
     num_reference: int | None = None
     k: int | None = None
     seed: int | None = None

@@ -11,12 +11,12 @@ from jaxtyping import Float64
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.clip_score import SCALE, clip_scores
 from rdm_batch.metrics.evaluation import LOGITS_LAYER, SPATIAL_LAYER, Evaluation
+from rdm_batch.metrics.features import EncoderFeatures
 from rdm_batch.metrics.frechet import frechet_distance
 from rdm_batch.metrics.inception_score import inception_score
 from rdm_batch.metrics.kernel_distance import kernel_distance
 from rdm_batch.metrics.manifold_scores import manifold_scores
-from rdm_batch.metrics.moments import gaussian_statistics
-from rdm_batch.metrics.resampling import frechet_error, mean_error, share_error
+from rdm_batch.metrics.resampling import mean_error, resampled_frechet, share_error
 from rdm_batch.metrics.score import Score, ScoreDescription
 
 _SHARE_METHOD = (
@@ -34,17 +34,25 @@ def _sfid(evaluation: Evaluation) -> list[Score]:
     return [_frechet(evaluation, "sfid", SPATIAL_LAYER)]
 
 
+def _clip_fid(evaluation: Evaluation) -> list[Score]:
+    _require_layer(evaluation, "clip_fid", EncoderFeatures.LAYER, "an image-text encoder")
+    return [_frechet(evaluation, "clip_fid", EncoderFeatures.LAYER)]
+
+
 def _frechet(evaluation: Evaluation, name: str, layer: str) -> Score:
-    rows = evaluation.generated.layer(layer)
     reference = evaluation.need_reference(name).gaussian(layer)
-    value = frechet_distance(gaussian_statistics(rows, evaluation.generated.source), reference)
     groups = evaluation.settings.jackknife_groups
-    error, method = None, "not asked for"
-    if groups and len(rows) >= 2 * groups:
-        error = frechet_error(rows, reference, groups, evaluation.settings.seed)
+    value, error, method = None, None, "not asked for"
+    if groups and not evaluation.knows_rows:
+        method = "not computed: only the moments of the samples are known"
+    elif groups and len(rows := evaluation.rows(layer)) >= 2 * groups:
+        resampled = resampled_frechet(rows, reference, groups, evaluation.settings.seed)
+        value, error = resampled.value, resampled.error
         method = f"jackknife over {groups} groups of samples; {groups} eigenvalue problems"
     elif groups:
         method = f"not computed: fewer than {2 * groups} samples"
+    if value is None:
+        value = frechet_distance(evaluation.gaussian(layer), reference)
     return Score(
         value=value,
         uncertainty=error,
@@ -57,7 +65,7 @@ def _kid(evaluation: Evaluation) -> list[Score]:
     layer, settings = evaluation.main_layer, evaluation.settings
     reference = evaluation.need_reference("kid").rows(layer)
     distance = kernel_distance(
-        evaluation.generated.layer(layer),
+        evaluation.rows(layer),
         reference,
         settings.subsets,
         settings.subset_size,
@@ -85,7 +93,7 @@ def _kid(evaluation: Evaluation) -> list[Score]:
 def _is(evaluation: Evaluation) -> list[Score]:
     _require_layer(evaluation, "is", LOGITS_LAYER, "class logits (inception-v3-compat)")
     settings = evaluation.settings
-    logits = evaluation.generated.layer(LOGITS_LAYER)
+    logits = evaluation.rows(LOGITS_LAYER)
     result = inception_score(logits, settings.splits, settings.seed)
     return [
         Score(
@@ -109,7 +117,7 @@ def _manifold(evaluation: Evaluation) -> list[Score]:
     layer = evaluation.main_layer
     reference = evaluation.need_reference("precision, recall, density, coverage").rows(layer)
     result = manifold_scores(
-        evaluation.generated.layer(layer),
+        evaluation.rows(layer),
         reference,
         settings.k if wanted & {"precision", "recall"} else None,
         settings.density_k if wanted & {"density", "coverage"} else None,
@@ -132,6 +140,7 @@ def _manifold(evaluation: Evaluation) -> list[Score]:
 
     first, second = result.precision_recall, result.density_coverage
     if first is not None:
+        evaluation.findings.precision_recall = first
         error = share_error(first.generated_inside)
         add("precision", settings.k, first.precision, error, _SHARE_METHOD)
         error = share_error(first.reference_inside)
@@ -153,7 +162,7 @@ def _clip_score(evaluation: Evaluation) -> list[Score]:
             "leave clip_score out for sets that were not made from text",
         )
     layer = evaluation.main_layer
-    values = clip_scores(evaluation.generated.layer(layer), texts)
+    values = clip_scores(evaluation.rows(layer), texts)
     description = evaluation.describe("clip_score", layer, with_reference=False, scale=SCALE)
     return [_mean_score(values, description)]
 
@@ -207,6 +216,7 @@ SCORERS: dict[str, Callable[[Evaluation], list[Score]]] = {
     "kid": _kid,
     "is": _is,
     "sfid": _sfid,
+    "clip_fid": _clip_fid,
     "clip_score": _clip_score,
     "novelty_neighbors": _novelty("novelty_neighbors"),
     "novelty_database": _novelty("novelty_database"),

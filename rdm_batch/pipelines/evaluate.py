@@ -10,12 +10,11 @@ import numpy as np
 import ray
 
 from rdm_batch.engine.build import head_device
-from rdm_batch.engine.evaluation import EvaluationRequest, evaluate
+from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, evaluate
 from rdm_batch.engine.extractors import load_extractor
 from rdm_batch.engine.features import extract_part, store_features
 from rdm_batch.engine.image_sets import ImagePart, ImageSet, SampleImages, open_image_set
 from rdm_batch.metrics.features import FeatureSet
-from rdm_batch.metrics.score import Score
 from rdm_batch.metrics.tasks import HERE
 from rdm_batch.pipelines.extraction import (
     OnExtracted,
@@ -34,9 +33,7 @@ _LEAST_SHARED_BYTES = 32 << 20
 Result = TypeVar("Result")
 
 
-def run_evaluation(
-    request: EvaluationRequest, on_extracted: Callable[[int], None]
-) -> Sequence[Score]:
+def run_evaluation(request: EvaluationRequest, on_extracted: Callable[[int], None]) -> Evaluated:
     """Score images, on a Ray that is running already.
 
     Args:

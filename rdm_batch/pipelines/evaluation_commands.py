@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 
 from rdm_batch.engine.check_evaluation import check_scores
-from rdm_batch.engine.evaluation import EvaluationRequest, Extract, evaluate
+from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, Extract, evaluate
 from rdm_batch.engine.extractors import extractor_digest
 from rdm_batch.engine.features import load_features, parts_without_features
 from rdm_batch.engine.image_sets import ImageSet, open_image_set
 from rdm_batch.engine.references import open_reference
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.reference import ReferenceStatistics
-from rdm_batch.metrics.score import Score
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.pipelines.extraction import extract_here, images_per_worker, missing_parts
+from rdm_batch.pipelines.score_report import reported
+from rdm_batch.pipelines.views import look_at
+from rdm_batch.reports.evaluation_page import EvaluationReport, render_evaluation
 from rdm_batch.reports.progress import Progress, Stage
+from rdm_batch.reports.provenance import command_line, software_versions
 from rdm_batch.specs.job import ExtractorSpec
 from rdm_batch.storage.object_store import open_store
 from rdm_batch.storage.temporary import stored_file
 
 
-def evaluate_images(request: EvaluationRequest, address: str | None = None) -> Sequence[Score]:
+def evaluate_images(request: EvaluationRequest, address: str | None = None) -> Evaluated:
     """Score images of any kind.
 
     Args:
@@ -33,15 +38,45 @@ def evaluate_images(request: EvaluationRequest, address: str | None = None) -> S
     Raises:
         RdmBatchError: The images cannot be used, or a score cannot be computed.
     """
-    check_scores(request.evaluation)
+    check_scores(request.evaluation, request.database)
     extractor = request.evaluation.extractor
-    sets = [open_image_set(request.samples, request.allow_partial)]
+    samples = open_reference(request.samples, request.allow_partial).images
     reference = open_reference(request.evaluation.reference).images
-    with _workers([*sets, *([reference] if reference else [])], extractor, address) as (
+    sets = [images for images in (samples, reference) if images is not None]
+    with _workers(sets, extractor, address) as (
         extract,
         runner,
     ):
         return evaluate(request, extract, runner)
+
+
+def save_page(request: EvaluationRequest, evaluated: Evaluated, path: Path) -> None:
+    """Write the page of an evaluation.
+
+    Args:
+        request: What was asked for.
+        evaluated: What came of it.
+        path: Local file to write.
+
+    Raises:
+        RdmBatchError: Images that were judged cannot be read any more, or the file cannot be
+            written.
+    """
+    database = None if request.database is None else request.database.uri
+    views, pictures = look_at(evaluated, database)
+    report = EvaluationReport(
+        samples=request.samples,
+        reference=request.evaluation.reference,
+        scores=reported(evaluated.scores),
+        views=views,
+        time=datetime.now(UTC),
+        command=command_line(),
+        software=software_versions(),
+    )
+    try:
+        path.write_text(render_evaluation(report, pictures), encoding="utf-8")
+    except OSError as error:
+        raise MetricError(str(path), f"cannot be written ({error.strerror})") from error
 
 
 def build_reference(

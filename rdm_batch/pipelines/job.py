@@ -25,9 +25,12 @@ from rdm_batch.pipelines.heads import start_heads, stop
 from rdm_batch.pipelines.measure import illustrate, measure_recall
 from rdm_batch.pipelines.resources import HeadResources, plan_resources
 from rdm_batch.pipelines.retrievers import ClusterRetriever, start_retrievers
+from rdm_batch.pipelines.score_report import reported
 from rdm_batch.pipelines.submission import default_address, locate
 from rdm_batch.pipelines.summary import latencies, latest_run, measured_in, throughput
+from rdm_batch.pipelines.views import look_at
 from rdm_batch.reports.latency import summarize_latencies
+from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.provenance import collect_provenance, process_age_s, software_versions
 from rdm_batch.reports.result import (
@@ -39,6 +42,7 @@ from rdm_batch.reports.result import (
 )
 from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
 from rdm_batch.reports.table import print_summary
+from rdm_batch.reports.views import Views
 from rdm_batch.specs.load import load_job
 from rdm_batch.storage.manifest import ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
@@ -137,7 +141,7 @@ class _Run:
         illustrated, pictures = illustrate(sample_set, retriever)
         nodes = describe_nodes()
         stop(retriever.actors)
-        scores = self._evaluate(progress)
+        scores, views, seen = self._evaluate(progress)
         report = RunReport(
             job_name=spec.name,
             spec=spec.model_dump(mode="json"),
@@ -163,32 +167,24 @@ class _Run:
                 recall=recall,
             ),
             scores=scores,
+            views=views,
             illustrated=illustrated,
         )
         if before is not None and not mine:
             # Nothing was generated: speed stays what it was when the samples were made.
             kept = {"throughput", "start_up", "sample_set"}
             report = report.model_copy(update={k: getattr(before.report, k) for k in kept})
-        return SavedRun(report, raw, pictures)
+        return SavedRun(report, raw, pictures | seen)
 
-    def _evaluate(self, progress: Progress) -> tuple[Score, ...]:
+    def _evaluate(self, progress: Progress) -> tuple[tuple[Score, ...], Views | None, Pictures]:
         spec = self._job.spec
         if spec.evaluation is None:
-            return ()
+            return (), None, Pictures()
         stage = progress.stage("evaluate", spec.sampling.num_samples, "samples")
         request = EvaluationRequest(spec.output.uri, spec.evaluation, spec.database)
-        scores = run_evaluation(request, stage.advance)
+        evaluated = run_evaluation(request, stage.advance)
         stage.finish()
-        return tuple(
-            Score.named(
-                score.name,
-                score.value,
-                score.uncertainty,
-                score.uncertainty_method,
-                score.description.model_dump(exclude={"name"}),
-            )
-            for score in scores
-        )
+        return reported(evaluated.scores), *look_at(evaluated, spec.database.uri)
 
     def _generate(
         self,

@@ -7,8 +7,14 @@ from pathlib import Path
 from rich.console import Console
 
 from rdm_batch.errors import SampleSetError
-from rdm_batch.reports.compare import compare, print_comparison
-from rdm_batch.reports.saved import load_run, save_page
+from rdm_batch.reports.compare import (
+    compare,
+    compare_scores,
+    print_comparison,
+    print_rows,
+)
+from rdm_batch.reports.result import RunReport, Score
+from rdm_batch.reports.saved import load_run, load_scores, save_page
 from rdm_batch.reports.table import print_summary
 
 
@@ -44,11 +50,13 @@ def show_report(uri: str, out: Path | None = None, console: Console | None = Non
 def show_comparison(
     first_uri: str, second_uri: str, tolerance: float, console: Console | None = None
 ) -> tuple[str, ...]:
-    """Print two finished jobs side by side.
+    """Print two finished jobs, or the scores of two evaluations, side by side.
 
     Args:
-        first_uri: The run to measure against; an output location or a ``report.json``.
-        second_uri: The run in question.
+        first_uri: What to measure against: an output location, a ``report.json``, or a file of
+            scores that ``rdm-batch evaluate --json`` wrote.
+        second_uri: What is in question; when either is a file of scores, only scores are
+            compared.
         tolerance: Relative difference that is taken for noise.
         console: Where to print; None means standard output.
 
@@ -58,7 +66,19 @@ def show_comparison(
     Raises:
         SampleSetError: One of them has no report.
     """
-    first, second = load_run(first_uri).report, load_run(second_uri).report
-    comparison = compare(first, second, tolerance)
-    print_comparison(first, second, comparison, console)
+    first, second = _load(first_uri), _load(second_uri)
+    if isinstance(first, RunReport) and isinstance(second, RunReport):
+        comparison = compare(first, second, tolerance)
+        print_comparison(first, second, comparison, console)
+        return comparison.worse
+    comparison = compare_scores(_scores(first), _scores(second), tolerance)
+    print_rows(first_uri, second_uri, comparison, console)
     return comparison.worse
+
+
+def _load(uri: str) -> RunReport | tuple[Score, ...]:
+    return load_scores(uri) or load_run(uri).report
+
+
+def _scores(found: RunReport | tuple[Score, ...]) -> tuple[Score, ...]:
+    return found.scores if isinstance(found, RunReport) else found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -93,12 +93,22 @@ def compare(
         second: The run in question.
         tolerance: Relative difference that is taken for noise, at least 0.
     """
-    rows = [*_speed_rows(first, second, tolerance), *_score_rows(first, second, tolerance)]
+    rows = [
+        *_speed_rows(first, second, tolerance),
+        *_score_rows(list(_scores(first)), list(_scores(second)), tolerance),
+    ]
     return Comparison(
         rows=tuple(rows),
         job_differences=tuple(_differences(first.spec, second.spec)),
         origin_differences=tuple(_differences(_origin(first), _origin(second))),
     )
+
+
+def compare_scores(
+    first: Sequence[Score], second: Sequence[Score], tolerance: float = DEFAULT_TOLERANCE
+) -> Comparison:
+    """Compare scores alone, as ``compare`` compares those of runs."""
+    return Comparison(tuple(_score_rows(first, second, tolerance)), (), ())
 
 
 def print_comparison(
@@ -108,13 +118,16 @@ def print_comparison(
     console: Console | None = None,
 ) -> None:
     """Print a comparison; None means standard output."""
+    print_rows(_origin_line(first), _origin_line(second), comparison, console)
+
+
+def print_rows(
+    first: str, second: str, comparison: Comparison, console: Console | None = None
+) -> None:
+    """Print a comparison of two things by name; None means standard output."""
     blocks: list[RenderableType] = []
-    names = []
-    for letter, report in (("A", first), ("B", second)):
-        started = report.provenance.started.strftime("%Y-%m-%d %H:%M")
-        where = printable(f"{report.job_name}, {started}, {report.sample_set.uri}")
-        names.append(Text(f"{letter}  {where}"))
-    blocks.append(Group(*names))
+    names = (("A", first), ("B", second))
+    blocks.append(Group(*(Text(f"{letter}  {printable(name)}") for letter, name in names)))
     table = new_table("")
     table.title = None
     add_columns(table, "", ("A", "B", "change"))
@@ -144,6 +157,11 @@ def print_comparison(
         if lines:
             blocks.append(Group(Text(title, "bold"), *(text_cell(f"  {line}") for line in lines)))
     print_blocks(blocks, console or Console())
+
+
+def _origin_line(report: RunReport) -> str:
+    started = report.provenance.started.strftime("%Y-%m-%d %H:%M")
+    return f"{report.job_name}, {started}, {report.sample_set.uri}"
 
 
 def _speed_rows(first: RunReport, second: RunReport, tolerance: float) -> Iterator[Row]:
@@ -184,9 +202,9 @@ def _figures(report: RunReport) -> Iterator[_Figure]:
             yield _Figure(f"{scope} latency {percentile}", value, False, format_seconds)
 
 
-def _score_rows(first: RunReport, second: RunReport, tolerance: float) -> Iterator[Row]:
-    mine = {score.name: score for score in _scores(first)}
-    others = {score.name: score for score in _scores(second)}
+def _score_rows(first: Sequence[Score], second: Sequence[Score], tolerance: float) -> Iterator[Row]:
+    mine = {score.name: score for score in first}
+    others = {score.name: score for score in second}
     for name in [*mine, *(name for name in others if name not in mine)]:
         score, other = mine.get(name), others.get(name)
         if score is None or other is None:

@@ -11,6 +11,7 @@ import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -18,8 +19,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from rdm_batch.reports import units
 from rdm_batch.reports.figures import histogram, precision_recall, timeline
 from rdm_batch.reports.latency import Latencies
+from rdm_batch.reports.looking import prepare
 from rdm_batch.reports.pictures import Embedded, Pictures, embed
-from rdm_batch.reports.result import IllustratedSample, RunReport
+from rdm_batch.reports.result import IllustratedSample, RunReport, Score
 from rdm_batch.reports.table import describe, score_label, shared_description
 
 MAX_SAMPLES = 64
@@ -66,18 +68,13 @@ def render_page(
             ("per query", histogram(latencies.query_s, report.retrieval.per_query)),
             ("per batch", histogram(latencies.batch_s, report.retrieval.per_batch)),
         ]
-    shared = shared_description(report.scores)
-    return _template().render(
+    return template("page.html.j2").render(
         report=report,
         cards=[] if pictures is None else _cards(report, pictures),
         histograms=histograms,
         timeline=timeline(report.start_up) if report.start_up else None,
-        precision_recall=precision_recall(report.scores),
-        shared_description=shared,
-        own_descriptions=[
-            {key: value for key, value in score.description.items() if key not in shared}
-            for score in report.scores
-        ],
+        look=prepare(report.views, pictures or Pictures()),
+        **score_context(report.scores),
         duration=units.format_duration(
             (report.provenance.ended - report.provenance.started).total_seconds()
         ),
@@ -85,6 +82,20 @@ def render_page(
         spec_yaml=yaml.safe_dump(report.spec, sort_keys=False, allow_unicode=True),
         report_command=f"rdm-batch report {shlex.quote(report.sample_set.uri)}",
     )
+
+
+def score_context(scores: tuple[Score, ...]) -> dict[str, Any]:
+    """Give the template of the score table what it needs."""
+    shared = shared_description(scores)
+    return {
+        "scores": scores,
+        "precision_recall": precision_recall(scores),
+        "shared_description": shared,
+        "own_descriptions": [
+            {key: value for key, value in score.description.items() if key not in shared}
+            for score in scores
+        ],
+    }
 
 
 def _cards(report: RunReport, pictures: Pictures) -> list[_Card]:
@@ -112,7 +123,8 @@ def _embed(image: bytes | None, max_side: int) -> Embedded | None:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """Load a template of this folder."""
     environment = Environment(
         loader=PackageLoader("rdm_batch.reports", "."),
         autoescape=True,
@@ -131,7 +143,7 @@ def _template() -> Template:
         describe=describe,
         utc=_format_utc,
     )
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 def _format_utc(time: datetime) -> str:

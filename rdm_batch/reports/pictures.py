@@ -27,16 +27,31 @@ class Pictures:
     Args:
         samples: Sample index to image.
         neighbors: Database row id to thumbnail.
+        references: Number of a reference image to the image.
     """
 
     samples: Mapping[int, bytes] = field(default_factory=dict)
     neighbors: Mapping[int, bytes] = field(default_factory=dict)
+    references: Mapping[int, bytes] = field(default_factory=dict)
+
+    def __or__(self, other: Pictures) -> Pictures:
+        """Return the pictures of both."""
+        return Pictures(
+            samples={**self.samples, **other.samples},
+            neighbors={**self.neighbors, **other.neighbors},
+            references={**self.references, **other.references},
+        )
 
     def to_parquet(self) -> bytes:
         """Serialize to the bytes of ``illustrations.parquet`` (columns kind, id, image)."""
-        kinds = ["sample"] * len(self.samples) + ["neighbor"] * len(self.neighbors)
-        ids = [*self.samples, *self.neighbors]
-        images = [*self.samples.values(), *self.neighbors.values()]
+        of_kind = {
+            "sample": self.samples,
+            "neighbor": self.neighbors,
+            "reference": self.references,
+        }
+        kinds = [kind for kind, pictures in of_kind.items() for _ in pictures]
+        ids = [id_ for pictures in of_kind.values() for id_ in pictures]
+        images = [image for pictures in of_kind.values() for image in pictures.values()]
         sink = io.BytesIO()
         pq.write_table(pa.table([kinds, ids, images], schema=_SCHEMA), sink)
         return sink.getvalue()
@@ -58,8 +73,10 @@ class Pictures:
                 "run the job again to write a new one",
             ) from error
         return cls(
-            samples={row["id"]: row["image"] for row in rows if row["kind"] == "sample"},
-            neighbors={row["id"]: row["image"] for row in rows if row["kind"] == "neighbor"},
+            *(
+                {row["id"]: row["image"] for row in rows if row["kind"] == kind}
+                for kind in ("sample", "neighbor", "reference")
+            )
         )
 
 

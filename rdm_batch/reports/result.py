@@ -26,6 +26,7 @@ from pydantic import (
 
 from rdm_batch.errors import SampleSetError
 from rdm_batch.reports.latency import LatencySummary
+from rdm_batch.reports.views import Views
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -33,7 +34,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 _SCORE_NAMES = {
     "fid": ("FID", False),
     "sfid": ("sFID", False),
-    "clip-fid": ("CLIP-FID", False),
+    "clip_fid": ("CLIP-FID", False),
     "kid": ("KID", False),
     "is": ("IS", True),
     "precision": ("precision", True),
@@ -262,9 +263,12 @@ class Score(_Part):
     ) -> Score:
         """Build a score from the name it has in a job file, such as "fid".
 
-        Names that are not known are kept as they are, with no direction.
+        Names that are not known are kept as they are, with no direction. A Frechet distance is
+        called after its extractor: FID is Inception's alone.
         """
         shown, higher_is_better = _SCORE_NAMES.get(name, (name, None))
+        if name == "fid":
+            shown = _frechet_name(str(description.get("extractor", "")))
         return cls(
             name=shown,
             value=value,
@@ -273,6 +277,14 @@ class Score(_Part):
             description={key: item for key, item in description.items() if item is not None},
             higher_is_better=higher_is_better,
         )
+
+
+def _frechet_name(extractor: str) -> str:
+    if extractor in ("", "inception-v3-compat"):
+        return "FID"
+    if extractor.startswith("dinov2"):
+        return "FD-DINOv2"
+    return "FD-VGG16" if extractor == "vgg16" else "CLIP-FID"
 
 
 class IllustratedSample(_Part):
@@ -301,7 +313,8 @@ class RunReport(_Part):
     """Hold everything a finished job knows about itself.
 
     ``spec`` is the job as it ran, with every default filled in, and ``spec_digest`` its
-    digest. ``retrieval`` is None for a job that retrieves nothing.
+    digest. ``retrieval`` is None for a job that retrieves nothing, ``views`` for one that
+    scores nothing.
     """
 
     format: Literal["rdm_batch.report/1"] = "rdm_batch.report/1"
@@ -314,6 +327,7 @@ class RunReport(_Part):
     start_up: tuple[Stage, ...] = ()
     retrieval: RetrievalReport | None = None
     scores: tuple[Score, ...] = ()
+    views: Views | None = None
     illustrated: tuple[IllustratedSample, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+
+from pydantic import JsonValue
 
 from rdm_batch.errors import SampleSetError
 from rdm_batch.reports.latency import Latencies
 from rdm_batch.reports.page import render_page
 from rdm_batch.reports.pictures import Pictures
-from rdm_batch.reports.result import RunReport, load_report
+from rdm_batch.reports.result import RunReport, Score, load_report
 from rdm_batch.storage.object_store import open_store
 
 REPORT_KEY = "report.json"
@@ -59,6 +62,38 @@ def save_page(uri: str, run: SavedRun) -> str:
     store = open_store(uri)
     store.write_bytes(PAGE_KEY, run.page().encode())
     return store.child_uri(PAGE_KEY)
+
+
+def load_scores(uri: str) -> tuple[Score, ...]:
+    """Read the scores that ``rdm-batch evaluate --json`` wrote; none where it is no such file.
+
+    Raises:
+        SampleSetError: The file is missing, or a score in it is damaged.
+    """
+    folder, _, name = uri.rpartition("/")
+    if not name.endswith(".json"):
+        return ()
+    data = open_store(folder or ".").read_bytes(name)
+    try:
+        saved = json.loads(data)
+        if not isinstance(saved, list):
+            return ()
+        return tuple(_score(item) for item in saved)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SampleSetError(
+            uri,
+            f"not readable as scores ({type(error).__name__}: {str(error).splitlines()[0]})",
+            "a file written by `rdm-batch evaluate --json`",
+            "evaluate again",
+        ) from error
+
+
+def _score(saved: dict[str, JsonValue]) -> Score:
+    description = dict(saved["description"])  # type: ignore[arg-type]
+    name = str(description.pop("name"))
+    rest = {key: value for key, value in saved.items() if key != "description"}
+    shown = Score.named(name, 0.0, None, "", description)
+    return Score.model_validate(shown.model_dump() | rest)
 
 
 def load_run(uri: str) -> SavedRun:

@@ -84,13 +84,28 @@ class EvaluationSpec(Spec):
     """How the finished set is judged."""
 
     reference: Uri = Field(
-        description="Reference statistics or features, made by `rdm-batch reference build`, or an "
-        "ADM `.npz`."
+        description="What to judge against: saved statistics (`rdm-batch reference build`), a "
+        "sample set, a folder or parquet of images, an ADM `.npz`, or `shapes:SUBSET[:COUNT]`."
     )
     scores: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        default=("fid", "precision", "recall"), strict=False, description="Scores to compute."
+        default=("fid", "precision", "recall"),
+        strict=False,
+        description="Scores to compute: "
+        "`fid`, `sfid`, `kid`, `is`, `precision`, `recall`, `density`, `coverage`, `clip_fid`, "
+        "`clip_score`, `novelty_neighbors`, `novelty_database`, `novelty_held_out` "
+        "(docs/scores.md).",
     )
     extractor: ExtractorSpec = Field(description="Feature extractor.")
+    encoder: EncoderSpec | None = Field(
+        default=None,
+        description="Image-text encoder of `clip_fid` and `clip_score`. None: the extractor where "
+        "it is one, else the database's.",
+    )
+    held_out: Uri | None = Field(
+        default=None,
+        description="Images for `novelty_held_out` that neither the database nor the training set "
+        "holds, in any form a reference has. None: the reference.",
+    )
 
 
 class ClusterSpec(Spec):

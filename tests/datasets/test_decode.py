@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdm_batch.datasets.decode import decode_image
+from rdm_batch.datasets.decode import decode_image, read_size
 from rdm_batch.errors import ImageError
 
 
@@ -29,6 +29,16 @@ def test_lossless_rgb_is_read_exactly(kind: str, options: dict[str, Any]) -> Non
     pixels = gradient()
     decoded = decode_image(encode(Image.fromarray(pixels), kind, **options), "a")
     np.testing.assert_array_equal(decoded, pixels)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_size_read_from_the_header_is_that_of_the_decoded_image(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    data = encode(Image.fromarray(gradient()), "JPEG", exif=exif)
+    assert read_size(data, "a") == decode_image(data, "a").shape[:2]
+    with pytest.raises(ImageError, match="a: not a readable image"):
+        read_size(b"no image", "a")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

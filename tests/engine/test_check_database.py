@@ -277,7 +277,7 @@ def test_texts_are_not_embedded_by_another_encoder(world: World, tmp_path: Path)
 def test_missing_encoder_weights_are_named(world: World) -> None:
     document = world.text_job("a red circle")
     document["database"]["encoder"]["weights"] = "/nowhere/clip.safetensors"
-    assert_says(problem_of(document), "/nowhere/clip.safetensors: does not exist")
+    assert_says(problem_of(document), "/nowhere/clip.safetensors does not exist")
 
 
 def test_an_encoder_without_weights_is_refused(world: World) -> None:

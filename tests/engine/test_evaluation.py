@@ -27,18 +27,22 @@ from rdm_batch.heads.null import NullHead
 from rdm_batch.metrics.clip_score import clip_scores
 from rdm_batch.metrics.compute import compute_scores
 from rdm_batch.metrics.features import FeatureExtractor, FeatureSet
+from rdm_batch.metrics.frechet import frechet_distance
+from rdm_batch.metrics.moments import gaussian_statistics
 from rdm_batch.metrics.reference import ReferenceStatistics
+from rdm_batch.metrics.score import Score
 from rdm_batch.models.clip import build_clip, load_encoder, save_clip
 from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.proposal import every_row
-from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec
+from rdm_batch.specs.job import DatabaseSpec, EncoderSpec, EvaluationSpec, ExtractorSpec
 from rdm_batch.specs.load import parse_job
 from rdm_batch.storage.png import decode_png, encode_png
 from rdm_batch.storage.sample_set import SampleSet
 from rdm_batch.storage.table import make_table
 from tests.engine.worlds import World, assert_says, checked, problem_of, problems_of
-from tests.job_kit import DIM, ROWS, TINY_CLIP
-from tests.tolerances import COSINE_REL, NETWORK_REL
+from tests.job_kit import DIM, ROWS, TINY_CLIP, write_database
+from tests.metrics.examples import cloud, feature_set
+from tests.tolerances import COSINE_REL, MERGED_REL, NETWORK_REL
 
 SCORES = ("fid", "precision", "recall")
 
@@ -96,6 +100,10 @@ def _images(sample_set: SampleSet) -> np.ndarray:
     return np.stack([decode_png(row["image"]["bytes"]) for row in rows])
 
 
+def _scores(request: EvaluationRequest) -> list[Score]:
+    return list(evaluate(request, _never).scores)
+
+
 def _request(sample_set: SampleSet, evaluation: EvaluationSpec, **more: Any) -> EvaluationRequest:
     return EvaluationRequest(sample_set.uri, evaluation, **more)
 
@@ -113,7 +121,7 @@ def test_scores_of_stored_features_equal_those_of_the_images(
     )
     reference = ReferenceStatistics.load(Path(evaluation.reference))
     expected = compute_scores(direct, reference, SCORES)
-    assert evaluate(_request(sample_set, evaluation), _never) == expected
+    assert _scores(_request(sample_set, evaluation)) == expected
 
 
 def test_features_are_stored_once_and_not_computed_again(
@@ -155,8 +163,8 @@ def test_an_incomplete_set_is_scored_only_when_allowed(
     images = open_image_set(made.uri, allow_partial=True)
     _extract(images, extractor)
     with pytest.raises(SampleSetError, match=r"16 of 24 samples \(shards missing: 2, 4\)"):
-        evaluate(_request(made, evaluation), _never)
-    for score in evaluate(_request(made, evaluation, allow_partial=True), _never):
+        _scores(_request(made, evaluation))
+    for score in _scores(_request(made, evaluation, allow_partial=True)):
         assert score.description.partial
         assert score.description.num_generated == 16
 
@@ -167,7 +175,7 @@ def test_a_set_without_all_its_features_is_not_scored(
     images = SampleImages(sample_set)
     store_features(images, images.parts[0], extract_part(images, images.parts[0], extractor))
     with pytest.raises(MetricError, match=r"_features/.*00001-.*does not exist"):
-        evaluate(_request(sample_set, evaluation), _never)
+        _scores(_request(sample_set, evaluation))
 
 
 def test_damaged_features_are_named(
@@ -178,7 +186,7 @@ def test_damaged_features_are_named(
     key = features_key(extractor.description.digest, images.parts[3])
     sample_set.store.write_bytes(key, b"damaged")
     with pytest.raises(MetricError, match=r"00003-.*delete it to have the features computed again"):
-        evaluate(_request(sample_set, evaluation), _never)
+        _scores(_request(sample_set, evaluation))
 
 
 def test_an_extractor_is_identified_without_being_loaded(
@@ -204,7 +212,7 @@ def test_novelty_is_the_distance_to_neighbors_and_database(
     request = _request(
         sample_set, evaluation.model_copy(update={"scores": names}), database=database
     )
-    scores = {score.name: score for score in evaluate(request, _never)}
+    scores = {score.name: score for score in _scores(request)}
 
     manifest = fetch_manifest(database.uri)
     retriever = open_database(Path(database.uri))
@@ -245,7 +253,7 @@ def test_novelty_needs_the_encoder_of_the_database(
         database=DatabaseSpec(uri=world.document["database"]["uri"]),
     )
     with pytest.raises(MetricError, match=r"it was built with tiny-clip .* one encoder on both"):
-        evaluate(request, _never)
+        _scores(request)
 
 
 def test_novelty_without_a_database_says_what_is_missing(
@@ -254,7 +262,145 @@ def test_novelty_without_a_database_says_what_is_missing(
     _extract(SampleImages(sample_set), extractor)
     update = {"scores": ("novelty_database",)}
     with pytest.raises(MetricError, match="not known which database"):
-        evaluate(_request(sample_set, evaluation.model_copy(update=update)), _never)
+        _scores(_request(sample_set, evaluation.model_copy(update=update)))
+
+
+def test_novelty_to_another_database_than_the_samples_own_is_refused(
+    sample_set: SampleSet, extractor: FeatureExtractor, evaluation: EvaluationSpec, tmp_path: Path
+) -> None:
+    _extract(SampleImages(sample_set), extractor)
+    write_database(tmp_path / "other", proposal=False)
+    update = {"scores": ("novelty_neighbors",)}
+    request = _request(
+        sample_set,
+        evaluation.model_copy(update=update),
+        database=DatabaseSpec(uri=str(tmp_path / "other")),
+    )
+    with pytest.raises(MetricError, match="needed the database they were made from"):
+        _scores(request)
+
+
+def test_images_alone_have_a_distance_to_a_database_but_no_neighbors(
+    extractor: FeatureExtractor, evaluation: EvaluationSpec, world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "images.npz"
+    np.savez(path, np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8))
+    _extract(open_image_set(str(path)), extractor)
+
+    def request(score: str) -> EvaluationRequest:
+        asked = evaluation.model_copy(update={"scores": (score,)})
+        database = DatabaseSpec(uri=world.document["database"]["uri"])
+        return EvaluationRequest(str(path), asked, database)
+
+    (score,) = _scores(request("novelty_database"))
+    assert 0 < score.value < 2
+    with pytest.raises(MetricError, match=r"novelty_neighbors of .* images alone; needed a sample"):
+        _scores(request("novelty_neighbors"))
+
+
+def test_held_out_images_need_not_be_the_reference(
+    sample_set: SampleSet, extractor: FeatureExtractor, evaluation: EvaluationSpec, world: World
+) -> None:
+    _extract(SampleImages(sample_set), extractor)
+    held_out = open_image_set("shapes:held_out:7")
+    _extract(held_out, extractor)
+    update = {"scores": ("novelty_held_out",), "held_out": "shapes:held_out:7"}
+    request = _request(
+        sample_set,
+        evaluation.model_copy(update=update),
+        database=DatabaseSpec(uri=world.document["database"]["uri"]),
+    )
+    (score,) = _scores(request)
+    assert score.description.num_reference == 7
+
+
+def test_clip_fid_takes_the_encoder_whatever_the_extractor_is(
+    sample_set: SampleSet, extractor: FeatureExtractor, evaluation: EvaluationSpec, world: World
+) -> None:
+    _extract(SampleImages(sample_set), extractor)
+    (fid,) = _scores(_request(sample_set, evaluation.model_copy(update={"scores": ("fid",)})))
+    encoder = EncoderSpec(name="tiny-clip", weights=_spec(world).weights)
+    inception = ExtractorSpec(name="inception-v3-compat", weights="/nowhere.pth")
+    for changes in (
+        {},
+        {"extractor": inception, "encoder": encoder},
+    ):
+        asked = evaluation.model_copy(update={"scores": ("clip_fid",)} | changes)
+        (score,) = _scores(_request(sample_set, asked))
+        assert score.value == fid.value
+        assert score.description == fid.description.model_copy(update={"name": "clip_fid"})
+    # Without an encoder of the evaluation's own the database's serves.
+    asked = evaluation.model_copy(update={"scores": ("clip_fid",), "extractor": inception})
+    database = DatabaseSpec(uri=world.document["database"]["uri"], encoder=encoder)
+    (score,) = _scores(_request(sample_set, asked, database=database))
+    assert score.value == fid.value
+    with pytest.raises(MetricError, match="'clip_fid' is made with an image-text encoder"):
+        _scores(_request(sample_set, asked))
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["features", "moments"])
+def test_saved_statistics_serve_as_samples(
+    sample_set: SampleSet,
+    extractor: FeatureExtractor,
+    evaluation: EvaluationSpec,
+    tmp_path: Path,
+    keep: bool,
+) -> None:
+    images = SampleImages(sample_set)
+    _extract(images, extractor)
+    expected = {score.name: score for score in _scores(_request(sample_set, evaluation))}
+    features = load_features(images, extractor.description.digest)
+    ReferenceStatistics.from_features(features, keep).save(tmp_path / "samples.npz")
+
+    names = SCORES if keep else ("fid",)
+    asked = evaluation.model_copy(update={"scores": names})
+    for score in _scores(EvaluationRequest(str(tmp_path / "samples.npz"), asked)):
+        assert score.value == pytest.approx(expected[score.name].value, rel=MERGED_REL)
+        assert score.description == expected[score.name].description
+        assert (score.uncertainty is None) == (not keep)
+    if not keep:
+        with pytest.raises(MetricError, match="holds no features of layer"):
+            _scores(EvaluationRequest(str(tmp_path / "samples.npz"), evaluation))
+
+
+def test_saved_samples_of_another_extractor_are_refused(
+    evaluation: EvaluationSpec, tmp_path: Path
+) -> None:
+    saved = ReferenceStatistics.from_features(feature_set(cloud(30, DIM, seed=0)))
+    saved.save(tmp_path / "samples.npz")
+    with pytest.raises(MetricError, match=r"saved features are those of test .*, not of tiny-clip"):
+        _scores(EvaluationRequest(str(tmp_path / "samples.npz"), evaluation))
+
+
+def test_moments_of_an_adm_file_serve_as_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (gaussian_statistics(cloud(40, 8, seed=seed)) for seed in (0, 1))
+    for name, statistics in (("a", first), ("b", second)):
+        np.savez(tmp_path / f"{name}.npz", mu=statistics.mean, sigma=statistics.covariance)
+    weights = tmp_path / "inception.pth"
+    weights.write_bytes(b"moments need no network")
+    asked = EvaluationSpec(
+        reference=str(tmp_path / "b.npz"),
+        scores=("fid",),
+        extractor=ExtractorSpec(name="inception-v3-compat", weights=str(weights)),
+    )
+    (score,) = _scores(EvaluationRequest(str(tmp_path / "a.npz"), asked))
+    assert score.value == pytest.approx(frechet_distance(first, second), rel=MERGED_REL)
+    assert score.description.num_generated is None
+
+
+def test_a_duplicated_set_is_refused_with_counts(
+    sample_set: SampleSet, evaluation: EvaluationSpec, extractor: FeatureExtractor
+) -> None:
+    entries = sample_set.entries()
+    twice = sample_set.store.read_bytes(entries[0].file)
+    sample_set.store.write_bytes(entries[1].file, twice)
+    copied = entries[1].model_copy(update={"num_bytes": len(twice), "sha256": entries[0].sha256})
+    sample_set.store.write_bytes("_shards/00001.json", copied.to_bytes())
+    sample_set.finish()
+    with pytest.raises(SampleSetError, match=r"sample 0 stands where 4 belongs \(4 of 4 rows"):
+        _extract(open_image_set(sample_set.uri), extractor)
 
 
 def test_clip_score_compares_samples_with_their_prompts(
@@ -278,7 +424,7 @@ def test_clip_score_compares_samples_with_their_prompts(
     made.finish()
     _extract(SampleImages(made), extractor)
     update = {"scores": ("clip_score",)}
-    (score,) = evaluate(_request(made, evaluation.model_copy(update=update)), _never)
+    (score,) = _scores(_request(made, evaluation.model_copy(update=update)))
 
     encoder = load_encoder(world.root / "clip.safetensors")
     texts = encoder.encode_texts(list(prompts))[np.arange(24) % 2]
@@ -292,7 +438,7 @@ def test_clip_score_of_samples_without_prompts_is_refused(
     _extract(SampleImages(sample_set), extractor)
     update = {"scores": ("clip_score",)}
     with pytest.raises(MetricError, match="24 of 24 samples have no prompt"):
-        evaluate(_request(sample_set, evaluation.model_copy(update=update)), _never)
+        _scores(_request(sample_set, evaluation.model_copy(update=update)))
 
 
 def test_clip_score_of_a_job_without_prompts_is_refused(world: World) -> None:
@@ -363,7 +509,7 @@ def test_a_reference_of_another_extractor_is_refused(world: World, tmp_path: Pat
         f"evaluation.reference {world.root}/reference.npz",
         "holds features of tiny-clip (digest ",
         "but evaluation.extractor is other-clip",
-        "build the reference again, or name its extractor",
+        "build the reference again, name its extractor, or name the images themselves",
     )
 
 
@@ -385,3 +531,20 @@ def test_a_score_of_a_layer_the_extractor_lacks_is_refused(world: World, score: 
 def test_an_extractor_without_weights_is_refused(world: World) -> None:
     message = problem_of(world.job(evaluation__extractor={"name": "inception-v3-compat"}))
     assert_says(message, "inception-v3-compat", "no weights file is named")
+
+
+def test_a_reference_of_another_encoder_is_no_held_out_set(world: World, tmp_path: Path) -> None:
+    saved = ReferenceStatistics.from_features(feature_set(cloud(30, DIM, seed=0)))
+    saved.save(tmp_path / "other.npz")
+    document = world.job(
+        evaluation__scores=["fid", "novelty_held_out"],
+        evaluation__held_out=str(tmp_path / "other.npz"),
+    )
+    message = problem_of(document)
+    assert_says(
+        message,
+        f"evaluation.held_out {tmp_path}/other.npz: holds features of test",
+        "but the encoder of 'novelty_held_out' is tiny-clip",
+    )
+    document["evaluation"]["held_out"] = None
+    checked(document)

@@ -125,9 +125,17 @@ def test_images_of_several_sizes_are_refused_with_counts(
     for name in ("012", "017"):
         (root / f"{name}.png").write_bytes(encode_png(np.zeros((9, 6, 3), np.uint8)))
     with pytest.raises(
-        MetricError, match=r"in 10 to 19, 2 of 10 are not 6 x 8; 012\.png is 6 x 9; needed images"
+        MetricError, match=r"22 of 6 x 8, 2 of 6 x 9; 012\.png is 6 x 9; needed images of one size"
     ):
         _read(open_image_set(str(root)))
+
+
+def test_a_parquet_of_several_sizes_is_refused_with_counts(tmp_path: Path) -> None:
+    sizes = [(8, 6)] * 15 + [(6, 8), (8, 6), (9, 9)]
+    rows = [{"bytes": encode_png(np.zeros((*s, 3), np.uint8)), "path": None} for s in sizes]
+    pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
+    with pytest.raises(MetricError, match=r"16 of 6 x 8, 1 of 8 x 6, 1 of 9 x 9; a\.parquet#15"):
+        _read(open_image_set(str(tmp_path / "a.parquet")))
 
 
 def test_nothing_there_is_an_error(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ def test_relative_paths_start_where_the_caller_says(world: World) -> None:
         conditioning={"mode": "text", "prompts_file": "prompts.txt"},
         evaluation__reference="reference.npz",
         evaluation__extractor__weights="extractor.safetensors",
+        evaluation__encoder={"name": "ViT-B-32", "weights": "vit.safetensors"},
+        evaluation__held_out="held_out",
         output__uri="out/a",
     )
     spec = absolute_locations(parse_job(document, "job"), INPUTS, OUTPUT)
@@ -32,6 +34,8 @@ def test_relative_paths_start_where_the_caller_says(world: World) -> None:
     assert found["conditioning"]["prompts_file"] == "/inputs/prompts.txt"
     assert found["evaluation"]["reference"] == "/inputs/reference.npz"
     assert found["evaluation"]["extractor"]["weights"] == "/inputs/extractor.safetensors"
+    assert found["evaluation"]["encoder"]["weights"] == "/inputs/vit.safetensors"
+    assert found["evaluation"]["held_out"] == "/inputs/held_out"
     assert found["output"]["uri"] == "/output/out/a"
 
 
@@ -40,6 +44,13 @@ def test_absolute_locations_stay(world: World, uri: str) -> None:
     document = world.job(model__checkpoint=uri, database__uri=uri, output__uri=uri)
     spec = absolute_locations(parse_job(document, "job"), INPUTS, OUTPUT)
     assert {spec.model.checkpoint, spec.database.uri, spec.output.uri} == {uri}
+
+
+def test_the_shapes_world_is_no_path(world: World) -> None:
+    document = world.job(evaluation__reference="shapes:reference:12")
+    spec = absolute_locations(parse_job(document, "job"), INPUTS, OUTPUT)
+    assert spec.evaluation is not None
+    assert spec.evaluation.reference == "shapes:reference:12"
 
 
 def test_parts_a_job_leaves_out_stay_out(world: World) -> None:

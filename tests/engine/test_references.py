@@ -86,7 +86,7 @@ def test_an_adm_file_of_moments_alone_serves_fid(tmp_path: Path) -> None:
     reference = opened.finish(INCEPTION, None)
     (score,) = compute_scores(_features(90, 3), reference, ["fid"])
     assert score.value > 0
-    with pytest.raises(MetricError, match="hold no features of layer '2048'"):
+    with pytest.raises(MetricError, match="holds no features of layer '2048'"):
         compute_scores(_features(90, 3), reference, ["precision"])
 
 

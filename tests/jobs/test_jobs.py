@@ -52,7 +52,7 @@ def test_the_published_job_dry_runs_without_its_files(
         "checkpoints/rdm/imagenet/model.ckpt: does not exist",
         "databases/openimages: holds no database.json",
         "references/VIRTUAL_imagenet256_labeled.npz: does not exist",
-        "checkpoints/weights-inception-2015-12-05-6726825d.pth: does not exist",
+        "checkpoints/weights-inception-2015-12-05-6726825d.pth does not exist",
     ):
         assert f"{tmp_path}/{missing}" in printed
     assert list(tmp_path.iterdir()) == []

@@ -6,13 +6,14 @@ import pytest
 from rdm_batch.metrics.frechet import frechet_distance
 from rdm_batch.metrics.moments import gaussian_statistics
 from rdm_batch.metrics.resampling import (
-    frechet_error,
     jackknife_error,
     mean_error,
     random_groups,
+    resampled_frechet,
     share_error,
 )
 from tests.metrics.examples import cloud
+from tests.tolerances import MERGED_REL
 
 
 def test_jackknife_of_a_mean_is_its_standard_error() -> None:
@@ -22,7 +23,7 @@ def test_jackknife_of_a_mean_is_its_standard_error() -> None:
 
 
 @pytest.mark.parametrize(("count", "dim"), [(200, 12), (40, 64)])
-def test_frechet_error_is_the_jackknife_of_distances(count: int, dim: int) -> None:
+def test_a_resampled_distance_is_the_distance_and_its_jackknife(count: int, dim: int) -> None:
     features = cloud(count, dim, seed=0)
     reference = gaussian_statistics(cloud(300, dim, seed=1))
     distances = []
@@ -30,7 +31,10 @@ def test_frechet_error_is_the_jackknife_of_distances(count: int, dim: int) -> No
         rest = np.delete(features, group, axis=0)
         distances.append(frechet_distance(gaussian_statistics(rest), reference))
     expected = jackknife_error(distances)
-    assert frechet_error(features, reference, 5, seed=3) == pytest.approx(expected, rel=1e-6)
+    found = resampled_frechet(features, reference, 5, seed=3)
+    whole = frechet_distance(gaussian_statistics(features), reference)
+    assert found.value == pytest.approx(whole, rel=MERGED_REL)
+    assert found.error == pytest.approx(expected, rel=1e-6)
 
 
 def test_groups_cover_every_row_once_and_follow_the_seed() -> None:

@@ -75,7 +75,7 @@ def test_scores_of_actors_equal_those_of_one_process(
     )
     request = EvaluationRequest(str(folder), evaluation)
     stored: list[int] = []
-    scores = run_evaluation(request, stored.append)
+    scores = run_evaluation(request, stored.append).scores
     assert sum(stored) == COUNT
     assert len(stored) == 7
 
@@ -84,7 +84,7 @@ def test_scores_of_actors_equal_those_of_one_process(
     def extract(images: ImageSet, used: ExtractorSpec) -> None:
         extract_here(images, used, images.parts, lambda *_: None)
 
-    for score, expected in zip(scores, evaluate(request, extract), strict=True):
+    for score, expected in zip(scores, evaluate(request, extract).scores, strict=True):
         assert score.description == expected.description
         assert score.value == pytest.approx(expected.value, rel=100 * NETWORK_REL)
 

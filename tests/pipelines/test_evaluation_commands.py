@@ -6,11 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rdm_batch.cli import main
+from rdm_batch.engine.features import extract_part
+from rdm_batch.engine.image_sets import ImagePart, ImageSet
+from rdm_batch.metrics.clip_score import clip_scores
+from rdm_batch.metrics.features import FeatureExtractor, FeatureSet
 from rdm_batch.metrics.reference import ReferenceStatistics
+from rdm_batch.models.clip import load_encoder
+from rdm_batch.storage.manifest import SampleSetHeader
 from rdm_batch.storage.png import encode_png
+from rdm_batch.storage.sample_set import SampleSet
+from rdm_batch.storage.table import make_table
 from tests.job_kit import write_encoder
+from tests.tolerances import NETWORK_REL
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +56,7 @@ def test_images_are_scored_against_a_built_reference(
     command = ["evaluate", samples, "--reference", reference, "--scores", *names, *extractor]
     assert main([*command, "--k", "4", "--json", str(scores)]) == 0
     printed = capsys.readouterr().out
-    assert "FID" in printed
+    assert "CLIP-FID" in printed
     assert "num_generated 25" in printed
     first = json.loads(scores.read_text())
     assert [score["description"]["name"] for score in first] == names
@@ -113,3 +123,83 @@ def test_a_reference_needs_its_suffix(
     images = _folder(tmp_path / "b", 30, 1)
     assert main(["reference", "build", images, "--out", str(tmp_path / "ref"), *extractor]) == 1
     assert "a name that ends in .npz" in capsys.readouterr().err
+
+
+def test_an_interrupted_extraction_goes_on_where_it_was(
+    tmp_path: Path, extractor: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rdm_batch.engine.image_sets.PART_IMAGES", 10)
+    extracted: list[tuple[str, int]] = []
+
+    def extract_or_stop(images: ImageSet, part: ImagePart, used: FeatureExtractor) -> FeatureSet:
+        if len(extracted) == 2:
+            raise KeyboardInterrupt
+        extracted.append((images.uri, part.number))
+        return extract_part(images, part, used)
+
+    samples, images = _folder(tmp_path / "a", 25, 0), _folder(tmp_path / "b", 30, 1)
+    command = ["evaluate", samples, "--reference", images, "--scores", "fid", *extractor]
+    with monkeypatch.context() as patch:
+        patch.setattr("rdm_batch.pipelines.extraction.extract_part", extract_or_stop)
+        with pytest.raises(KeyboardInterrupt):
+            main(command)
+    assert extracted == [(samples, 0), (samples, 1)]
+
+    def extract(images: ImageSet, part: ImagePart, used: FeatureExtractor) -> FeatureSet:
+        extracted.append((images.uri, part.number))
+        return extract_part(images, part, used)
+
+    monkeypatch.setattr("rdm_batch.pipelines.extraction.extract_part", extract)
+    assert main(command) == 0
+    assert extracted == [(samples, 0), (samples, 1), (samples, 2), *((images, n) for n in range(3))]
+
+
+def test_an_open_clip_model_judges_pictures_and_prompts(tmp_path: Path) -> None:
+    import open_clip
+
+    torch.manual_seed(0)
+    model = open_clip.create_model("ViT-S-32-alt", load_weights=False)
+    weights = tmp_path / "vit.pt"
+    torch.save(model.state_dict(), weights)
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    header = SampleSetHeader(
+        spec={}, digest="0" * 64, seed=1, num_samples=12, shard_size=12, image_size=16
+    )
+    made = SampleSet.create_or_resume(str(tmp_path / "set"), header)
+    table = make_table(
+        sample_indices=np.arange(12),
+        images=[encode_png(image) for image in pixels],
+        seed=1,
+        prompts=["a red circle", "a photograph of a dog"] * 6,
+    )
+    made.commit_shard(0, table)
+    made.finish()
+    out = tmp_path / "scores.json"
+    command = ["evaluate", made.uri, "--reference", _folder(tmp_path / "b", 15, 1)]
+    command += ["--extractor", "ViT-S-32-alt", "--extractor-weights", str(weights)]
+    command += ["--scores", "fid", "clip_fid", "clip_score", "precision", "--json", str(out)]
+    assert main(command) == 0
+    fid, clip_fid, clip_score, precision = json.loads(out.read_text())
+    assert fid["value"] == clip_fid["value"] > 0
+    assert 0 <= precision["value"] <= 1
+    with torch.no_grad():
+        texts = model.eval().encode_text(
+            open_clip.get_tokenizer("ViT-S-32-alt")(["a red circle", "a photograph of a dog"])
+        )
+    encoder = load_encoder("ViT-S-32-alt", weights)
+    rows = encoder.encode_images(list(pixels))
+    expected = clip_scores(rows, texts.numpy()[np.arange(12) % 2]).mean()
+    assert clip_score["value"] == pytest.approx(expected, rel=NETWORK_REL, abs=1e-4)
+    assert clip_score["description"]["extractor"] == "ViT-S-32-alt"
+
+
+def test_missing_weights_name_the_file_its_digest_and_where_people_get_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = _folder(tmp_path / "a", 5, 0)
+    command = ["evaluate", samples, "--reference", samples, "--extractor", "inception-v3-compat"]
+    assert main([*command, "--extractor-weights", str(tmp_path / "absent.pth")]) == 1
+    error = capsys.readouterr().err
+    assert "absent.pth does not exist" in error
+    assert "weights-inception-2015-12-05-6726825d.pth (SHA-256 begins 6726825d)" in error
+    assert "https://github.com/toshas/torch-fidelity" in error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,47 @@ def test_comparison_fails_on_request_when_something_got_worse(
     assert main(["report", fast, slow, "--fail-on-worse"]) == 2
     assert main(["report", fast, slow, "--fail-on-worse", "--tolerance", "0.6"]) == 0
     assert main(["report", slow, fast, "--fail-on-worse"]) == 0
+
+
+def _score(value: float, **description: object) -> dict[str, object]:
+    return {
+        "value": value,
+        "uncertainty": 0.1,
+        "uncertainty_method": "jackknife",
+        "description": {"name": "fid", "extractor": "inception-v3-compat", "k": None} | description,
+    }
+
+
+def test_saved_scores_compare_only_when_their_descriptions_match(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("a", "b", "other")
+    a, b, other = (tmp_path / f"{name}.json" for name in names)
+    a.write_text(json.dumps([_score(10.0, num_generated=100)]))
+    b.write_text(json.dumps([_score(12.0, num_generated=100)]))
+    other.write_text(json.dumps([_score(12.0, num_generated=200, resize="clean-bicubic")]))
+    assert main(["report", str(a), str(b), "--fail-on-worse"]) == 2
+    assert "+20.0 %" in capsys.readouterr().out
+    assert main(["report", str(a), str(other), "--fail-on-worse"]) == 0
+    out = capsys.readouterr().out
+    assert "not comparable" in out
+    assert "num_generated: 100 -> 200" in out
+    assert "resize: not set -> clean-bicubic" in out
+
+
+def test_saved_scores_compare_with_those_of_a_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps([_score(12.3)]))
+    assert main(["report", saved(tmp_path / "job"), str(path)]) == 0
+    assert "The two do not compare in FID" in capsys.readouterr().out
+
+
+def test_damaged_scores_are_one_clear_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps([{"value": 1}]))
+    assert main(["report", str(path), str(path)]) == 1
+    assert "not readable as scores (KeyError" in capsys.readouterr().err

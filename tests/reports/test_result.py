@@ -94,3 +94,20 @@ def test_each_illustrated_neighbor_needs_a_score() -> None:
             neighbor_scores=(0.5,),
             neighbor_captions=("a", "b"),
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "extractor", "shown"),
+    [
+        ("fid", "inception-v3-compat", "FID"),
+        ("fid", "dinov2-vit-l-14", "FD-DINOv2"),
+        ("fid", "vgg16", "FD-VGG16"),
+        ("fid", "ViT-B-32", "CLIP-FID"),
+        ("clip_fid", "ViT-B-32", "CLIP-FID"),
+        ("sfid", "inception-v3-compat", "sFID"),
+    ],
+)
+def test_a_frechet_distance_is_called_after_its_extractor(
+    name: str, extractor: str, shown: str
+) -> None:
+    assert Score.named(name, 1.0, None, "", {"extractor": extractor}).name == shown

@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from rdm_batch.datasets.shapes import COLORS, SHAPES, ShapesSource
+from rdm_batch.heads.build import build_head
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.clip import OpenClipEncoder, load_encoder
 from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.models.pixels import to_uint8
 from rdm_batch.retrieval.database import read_manifest
 from rdm_batch.retrieval.local import open_database
+from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.architecture import RdmArchitecture
+from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling
 
 WORLD = Path(__file__).parents[2] / "rdm_batch" / "assets" / "shapes"
 LARGEST_WEIGHTS_BYTES = 20_000_000
@@ -76,3 +79,21 @@ def test_autoencoder_keeps_unseen_pictures() -> None:
         decoded = to_uint8(networks.autoencoder.decode(networks.autoencoder.encode(scaled)))
     error = np.abs(decoded.numpy().astype(int) - pixels.astype(int)).mean()
     assert error < 6.0
+
+
+@pytest.mark.parametrize("kind", ["rdm", "rarm"])
+def test_shape_of_the_neighbors_is_drawn(encoder: OpenClipEncoder, kind: str) -> None:
+    checkpoint = load_checkpoint(WORLD / f"{kind}.safetensors")
+    sampling = (
+        DdimSampling(sampler="ddim", num_samples=1, num_steps=20, guidance_scale=2.0)
+        if kind == "rdm"
+        else AutoregressiveSampling(sampler="autoregressive", num_samples=1, guidance_scale=2.0)
+    )
+    head = build_head(checkpoint.architecture, checkpoint.state_dict, sampling)
+    texts = encoder.encode_texts([f"An image of a {shape}." for shape in SHAPES])
+    found = open_database(WORLD / "database").search(texts, 4)
+    context = np.repeat(found.embeddings, 8, axis=0).astype(np.float32)
+    images = encoder.encode_images(list(head.generate(context, SampleNoise(0, np.arange(48)))))
+    shown = (images @ texts.T).argmax(1)
+    # 95 % and 85 % are promised of a thousand; of 48, four more may fail by chance.
+    assert np.mean(shown == np.repeat(np.arange(len(SHAPES)), 8)) > 0.8

@@ -1,0 +1,201 @@
+"""Measure features and scores beside torch-fidelity, in the same run, on the same threads.
+
+    python -m benchmarks.metrics [--images 64] [--samples 2000] [--pairs 2000] [--large 8000]
+        [--only PART ...] [--json benchmarks/results/metrics.json]
+
+- features: Inception (random weights) over a folder of PNG files, decoding included; both
+  programs warm their network first, and the files are in the cache of the system. The floor is
+  the network alone.
+- workers: the same extraction by one and more Ray actors of one thread.
+- pairs: precision and recall, seconds per million pairs and the memory they take; the floor is
+  the multiply-adds of three distance matrices, two of them symmetric, over the speed of a matrix
+  product measured with each part.
+- large: the same where torch-fidelity's matrices do not fit in memory.
+- fid: from features of both sides in memory to the distance; the floor is its covariances and
+  eigenvalue problems alone.
+- scores: the scores one by one, from features in memory.
+- command: ``rdm-batch evaluate`` as a process, from its start to its end, on a set whose
+  features are kept.
+
+Every measurement runs in a process of its own. Sizes are small by default; the figures in
+``results/metrics.md`` are those of the sizes named there. With ``--only``, the other parts stay
+as they are in the JSON file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.metrics_report import render
+from benchmarks.metrics_tasks import TASKS, product_speed, write_images
+
+ROOT = Path(__file__).parents[1]
+SCORES = ("fid", "sfid", "kid", "is", "precision", "recall", "density", "coverage")
+PARTS = ("features", "workers", "pairs", "large", "fid", "scores", "command")
+# A set of pictures nobody looks at: its features are made up.
+TINY = 8
+
+
+def run_apart(*command: object) -> str:
+    """Run a command from the repository, and give what it prints."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", *map(str, command)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}:\n{done.stderr}")
+    return done.stdout
+
+
+def run_task(name: str, *arguments: object) -> dict[str, Any]:
+    """Run one task in a process of its own, so that its peak of memory is its own."""
+    printed = run_apart("benchmarks.metrics", "--task", name, *arguments)
+    result: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return result
+
+
+def both(task: str, *arguments: object) -> dict[str, Any]:
+    """Run a task of torch-fidelity and of ours."""
+    return {who: run_task(f"{task}-{who}", *arguments) for who in ("torch-fidelity", "ours")}
+
+
+def run_command(folder: Path, weights: Path, count: int) -> dict[str, Any]:
+    """Time ``rdm-batch evaluate`` with every score of Inception features, features kept."""
+    sides = []
+    for seed in (0, 1):
+        path = folder / f"side-{seed}.npz"
+        images = np.random.default_rng(seed).integers(0, 256, (count, TINY, TINY, 3), np.uint8)
+        np.savez(path, images)
+        run_task("keep-features", path, weights, seed)
+        sides.append(path)
+    extractor = ("--extractor", "inception-v3-compat", "--extractor-weights", weights)
+    statistics = folder / "reference.npz"
+    run_apart("rdm_batch.cli", "reference", "build", sides[1], "--out", statistics, *extractor)
+    seconds = {}
+    for name, reference in (("saved statistics", statistics), ("images", sides[1])):
+        command = ("evaluate", sides[0], "--reference", reference, "--scores", *SCORES, *extractor)
+        started = time.perf_counter()
+        run_apart("rdm_batch.cli", *command)
+        seconds[name] = time.perf_counter() - started
+    return seconds
+
+
+def measure(parts: Sequence[str], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Measure some parts, each beside the speed of matrix products at that time."""
+    from tests.metrics.random_networks import write_inception
+
+    measured: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        weights, folder = Path(name) / "inception.pth", Path(name) / "images"
+        folder.mkdir()
+        write_inception(weights)
+        if not {"features", "workers"}.isdisjoint(parts):
+            write_images(folder, args.images, args.image_size)
+        os.environ["RDM_BATCH_CACHE"] = f"{name}/cache"
+        for part in parts:
+            conditions = {
+                "load_average": os.getloadavg()[0],
+                "product_gmac_s": product_speed(torch.float32) / 1e9,
+                "product_double_gmac_s": product_speed(torch.float64) / 1e9,
+            }
+            measured[part] = conditions | _measure_part(part, args, folder, weights)
+            print(f"{part}: done", file=sys.stderr)
+    return measured
+
+
+def _measure_part(
+    part: str, args: argparse.Namespace, folder: Path, weights: Path
+) -> dict[str, Any]:
+    match part:
+        case "features":
+            size = {"images": args.images, "image_size": args.image_size}
+            floor = run_task("features-floor", folder, weights)
+            return size | both("features", folder, weights) | {"floor": floor}
+        case "workers":
+            return {
+                "actors": {str(n): run_task("workers", folder, weights, n) for n in args.workers}
+            }
+        case "pairs":
+            return {"count": args.pairs} | both("pairs", args.pairs, args.pairs)
+        case "large":
+            return {"count": args.large, "ours": run_task("pairs-ours", args.large, args.large)}
+        case "fid":
+            floor = run_task("fid-floor", args.samples)
+            return {"count": args.samples} | both("fid", args.samples) | {"floor": floor}
+        case "scores":
+            return {"count": args.samples} | run_task("scores", args.samples)
+        case _:
+            seconds = run_command(folder.parent, weights, args.samples)
+            return {"count": args.samples, "seconds": seconds}
+
+
+def describe_machine() -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "torch_fidelity": version("torch-fidelity"),
+    }
+
+
+def earlier(path: Path | None, machine: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Read the parts a file holds already; none where it is of another machine."""
+    if path is None or not path.exists():
+        return {}
+    report = json.loads(path.read_text())
+    parts: dict[str, dict[str, Any]] = report["parts"] if report["machine"] == machine else {}
+    return parts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--pairs", type=int, default=2000)
+    parser.add_argument("--large", type=int, default=8000)
+    parser.add_argument("--json", type=Path, help="write the figures here, and .md beside it")
+    parser.add_argument("--task", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.task:
+        name, *values = args.task
+        print(json.dumps(TASKS[name](*(int(v) if v.isdecimal() else v for v in values))))
+        return
+    machine = describe_machine()
+    parts = earlier(args.json, machine) | measure(args.only, args)
+    report = {"machine": machine, "parts": {name: parts[name] for name in PARTS if name in parts}}
+    table = render(report)
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        args.json.with_suffix(".md").write_text(table)
+    print(table)
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
