@@ -23,7 +23,8 @@ def as_markdown(record: dict[str, Any]) -> str:
     lines += [
         "`python -m benchmarks.heads`; one process, random weights. Floor: the longer of the",
         "counted operations at the measured rate of products and reading the weights once an",
-        "evaluation at the measured rate of copies. Decoding is included everywhere.",
+        "evaluation at the measured rate of copies, which caches help: a floor all the same.",
+        "Decoding is included everywhere.",
     ]
     for device, presets in record.items():
         for preset, found in presets.items():
