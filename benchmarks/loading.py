@@ -27,18 +27,17 @@ from rdm_batch.specs.presets import PRESETS
 
 NEEDED = 1.3
 
-# Run afresh: the highest amount of memory of a process never falls.
+# Run afresh: the highest amount of memory of a process never falls. (getrusage would not do: its
+# maximum starts with that of the process before exec.)
 _LOAD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
+from benchmarks.counting import peak_memory_bytes
 from rdm_batch.heads.build import build_head_around
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.networks import load_networks
 from rdm_batch.specs.architecture import parse_architecture
 from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 path, precision = sys.argv[1:]
 architecture = parse_architecture(sys.stdin.read(), "stdin")
@@ -46,14 +45,15 @@ if architecture.kind == "rdm":
     sampling = DdimSampling(sampler="ddim", num_samples=1, num_steps=2)
 else:
     sampling = AutoregressiveSampling(sampler="autoregressive", num_samples=1)
-before, begin = peak(), time.perf_counter()
+before, begin = peak_memory_bytes("cpu"), time.perf_counter()
 loaded = load_checkpoint(Path(path), architecture)
 kept = sum(value.nbytes for value in loaded.state_dict.values())
 networks = load_networks(loaded.architecture, loaded.state_dict)
 del loaded
 build_head_around(networks, sampling, precision=precision)
 seconds = time.perf_counter() - begin
-print(json.dumps({"kept_bytes": kept, "peak_bytes": peak() - before, "seconds": seconds}))
+peak = peak_memory_bytes("cpu") - before
+print(json.dumps({"kept_bytes": kept, "peak_bytes": peak, "seconds": seconds}))
 """
 
 
