@@ -10,13 +10,12 @@ from rdm_batch.datasets.shapes import COLORS, SHAPES, ShapesSource
 from rdm_batch.heads.build import build_head
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.clip import OpenClipEncoder, load_encoder
-from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.models.pixels import to_uint8
 from rdm_batch.retrieval.database import read_manifest
 from rdm_batch.retrieval.local import open_database
 from rdm_batch.sampling.noise import SampleNoise
-from rdm_batch.specs.architecture import RdmArchitecture
 from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling
+from rdm_batch.training.weights import load_autoencoder
 
 WORLD = Path(__file__).parents[2] / "rdm_batch" / "assets" / "shapes"
 LARGEST_WEIGHTS_BYTES = 20_000_000
@@ -67,16 +66,14 @@ def test_neighbors_of_a_text_show_it(encoder: OpenClipEncoder) -> None:
     assert {(fact["shape"], fact["color"]) for fact in facts} == {("star", "blue")}
 
 
-def test_autoencoder_keeps_unseen_pictures() -> None:
-    checkpoint = load_checkpoint(WORLD / "rdm.safetensors")
-    assert isinstance(checkpoint.architecture, RdmArchitecture)
-    networks = RdmNetworks(checkpoint.architecture)
-    networks.load_state_dict(checkpoint.state_dict)
+@pytest.mark.parametrize("name", ["kl", "rdm", "rarm"])
+def test_autoencoder_keeps_unseen_pictures(name: str) -> None:
+    autoencoder = load_autoencoder(WORLD / f"{name}.safetensors")
     source = ShapesSource("held_out", 32)
     pixels = np.stack([source[i].image for i in range(32)])
     scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
-        decoded = to_uint8(networks.autoencoder.decode(networks.autoencoder.encode(scaled)))
+        decoded = to_uint8(autoencoder.decode(autoencoder.encode(scaled)))
     error = np.abs(decoded.numpy().astype(int) - pixels.astype(int)).mean()
     assert error < 6.0
 
