@@ -94,11 +94,14 @@ def diffusion_errors(context: np.ndarray, guidance_scale: float) -> dict[str, An
         latents_of(head(probe, precision))
     autoencoder = _load_rdm().autoencoder
     assert isinstance(autoencoder, VqAutoencoder)
-    # The same codes for both layouts: of two words almost as near, rounding picks either.
+    # The same codes for both layouts: of two words almost as near, rounding picks either. Both
+    # weights as loaded and words as looked up are in channels_last already.
+    decoder = autoencoder.decoder.to(memory_format=torch.contiguous_format)
     with torch.inference_mode():
         codes = autoencoder.quantize.nearest(latents / exact.architecture.scale_factor)
-        plain = autoencoder.decode_ids(codes)
-        reordered = autoencoder.to(memory_format=torch.channels_last).decode_ids(codes)
+        features = autoencoder.post_quant_conv(autoencoder.quantize.lookup(codes)).contiguous()
+        plain = decoder(features)
+        reordered = decoder.to(memory_format=torch.channels_last)(features)
     eps = zip(_TIMES, probes[0].predicted, probes[1].predicted, strict=True)
     return {
         **{f"noise predicted at time {time}": _error(one, other) for time, one, other in eps},
@@ -172,7 +175,8 @@ def _load_rarm() -> RarmNetworks:
 def _load(head: str) -> RdmNetworks | RarmNetworks:
     checkpoint = load_checkpoint(local_path(f"package://shapes/{head}.safetensors"))
     networks = load_networks(checkpoint.architecture, checkpoint.state_dict)
-    return networks.eval().requires_grad_(False)
+    # They ship in half precision.
+    return networks.float().eval().requires_grad_(False)
 
 
 def _error(exact: Tensor, other: Tensor) -> float:
