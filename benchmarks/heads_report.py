@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rdm_batch.specs.presets import PRESETS
+
 # Speed over the published procedure in float32 that is asked for, by device, preset and the
 # arithmetic it may be reached in.
 NEEDED: dict[str, dict[str, tuple[str, float]]] = {
@@ -111,12 +113,18 @@ def _open(record: dict[str, Any]) -> list[str]:
     """Name what is asked for and not measured yet."""
     lines = ["", "## Open", ""]
     rows = [
-        f"| {preset} | {_DEVICES[device]} | {factor:g} x"
-        f"{f' ({_OPEN_ON_CUDA[preset]})' if device == 'cuda' else ''} | open: not measured |"
-        for device, wanted in NEEDED.items()
-        for preset, (_, factor) in wanted.items()
+        f"| {preset} | {_DEVICES[device]} | {_needed(device, preset)} | open: not measured |"
+        for device in _DEVICES
+        for preset in PRESETS
         if preset not in record.get(device, {})
     ]
     if not rows:
         return []
     return [*lines, "| preset | device | needed | measured |", "|---|---|---|---|", *rows]
+
+
+def _needed(device: str, preset: str) -> str:
+    if preset not in NEEDED[device]:
+        return ""
+    details = f" ({_OPEN_ON_CUDA[preset]})" if device == "cuda" else ""
+    return f"{NEEDED[device][preset][1]:g} x{details}"
