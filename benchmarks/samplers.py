@@ -1,6 +1,6 @@
 """Compare samplers by the scores of what they draw, in the shapes world.
 
-    python -m benchmarks.samplers --samples 1024 --json benchmarks/results/samplers.json
+    python -m benchmarks.samplers --guidance-scale 1 --json benchmarks/results/samplers.json
 
 All sets have the same pseudo-queries, neighbors and noise, so sets of a head differ by the
 sampler alone. The first set again with another seed says how far apart equals lie: smaller
