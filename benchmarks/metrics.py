@@ -32,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from benchmarks.metrics_tasks import TASKS, product_speed, write_images
 
 ROOT = Path(__file__).parents[1]
 SCORES = ("fid", "sfid", "kid", "is", "precision", "recall", "density", "coverage")
-PARTS = ("features", "workers", "pairs", "large", "fid", "scores", "command")
+PARTS = ("features", "workers", "pairs", "fid", "scores", "command", "large")
 # A set of pictures nobody looks at: its features are made up.
 TINY = 8
 
@@ -53,6 +53,8 @@ TINY = 8
 def run_apart(*command: object) -> str:
     """Run a command from the repository, and give what it prints."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    # Modules are compiled once, as they are where people work.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     words = [sys.executable, "-m", *map(str, command)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=ROOT)
     if done.returncode:
@@ -93,27 +95,24 @@ def run_command(folder: Path, weights: Path, count: int) -> dict[str, Any]:
     return seconds
 
 
-def measure(parts: Sequence[str], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Measure some parts, each beside the speed of matrix products at that time."""
+def measure(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Measure part by part, each beside the speed of matrix products at that time."""
     from tests.metrics.random_networks import write_inception
 
-    measured: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         weights, folder = Path(name) / "inception.pth", Path(name) / "images"
         folder.mkdir()
         write_inception(weights)
-        if not {"features", "workers"}.isdisjoint(parts):
+        if not {"features", "workers"}.isdisjoint(args.only):
             write_images(folder, args.images, args.image_size)
         os.environ["RDM_BATCH_CACHE"] = f"{name}/cache"
-        for part in parts:
+        for part in args.only:
             conditions = {
                 "load_average": os.getloadavg()[0],
                 "product_gmac_s": product_speed(torch.float32) / 1e9,
                 "product_double_gmac_s": product_speed(torch.float64) / 1e9,
             }
-            measured[part] = conditions | _measure_part(part, args, folder, weights)
-            print(f"{part}: done", file=sys.stderr)
-    return measured
+            yield part, conditions | _measure_part(part, args, folder, weights)
 
 
 def _measure_part(
@@ -180,13 +179,16 @@ def main() -> None:
         print(json.dumps(TASKS[name](*(int(v) if v.isdecimal() else v for v in values))))
         return
     machine = describe_machine()
-    parts = earlier(args.json, machine) | measure(args.only, args)
-    report = {"machine": machine, "parts": {name: parts[name] for name in PARTS if name in parts}}
-    table = render(report)
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
-        args.json.with_suffix(".md").write_text(table)
+    parts, table = earlier(args.json, machine), ""
+    for name, part in measure(args):
+        parts[name] = part
+        report = {"machine": machine, "parts": {key: parts[key] for key in PARTS if key in parts}}
+        table = render(report)
+        print(f"{name}: done", file=sys.stderr)
+        if args.json is not None:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text(json.dumps(report, indent=1) + "\n")
+            args.json.with_suffix(".md").write_text(table)
     print(table)
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 DIM = 2048
+# Images the extraction of ours takes at a time.
+BATCH = 128
 
 
 def features(count: int, seed: int, dim: int = DIM) -> np.ndarray:
@@ -106,7 +108,7 @@ def features_floor(folder: str, weights: str) -> dict[str, Any]:
 
     extractor = load_extractor(ExtractorSpec(name="inception-v3-compat", weights=weights))
     size, left = extractor.description.image_size, len(list(Path(folder).iterdir()))
-    images = np.random.default_rng(0).integers(0, 256, (32, size, size, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), np.uint8)
     extractor.extract(images[:8])
     batches = [images[: left - start] for start in range(0, left, len(images))]
     seconds, _ = timed(lambda: [extractor.extract(batch) for batch in batches])

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,13 @@ from rdm_batch.metrics.adm import AdmFile
 from rdm_batch.storage.manifest import ShardEntry
 from rdm_batch.storage.object_store import local_path, open_store
 from rdm_batch.storage.png import decode_png
+from rdm_batch.storage.reading import iter_shard
 from rdm_batch.storage.sample_set import SampleSet
 from rdm_batch.storage.store import Store
 
 PART_IMAGES = 1024
+SET_PART_IMAGES = 256
+"""Images in a part of a sample set, where its shards are smaller."""
 _BATCH_IMAGES = 128
 # Decoding releases the interpreter; an accelerator takes images faster than one thread gives.
 _DECODE_THREADS = 4
@@ -43,7 +47,7 @@ class ImagePart:
     """A fixed part of a set: the unit of extraction and of resume.
 
     Args:
-        number: Position of the part in the set.
+        number: Tells the parts of a set apart.
         first: Id of its first image.
         num_images: Images in it.
         digest: Changes when the images do.
@@ -89,7 +93,7 @@ class ImageSet(ABC):
 
 
 class SampleImages(ImageSet):
-    """The samples of a set of ours.
+    """The samples of a set of ours; small shards are read together.
 
     Args:
         sample_set: The set.
@@ -97,23 +101,31 @@ class SampleImages(ImageSet):
 
     def __init__(self, sample_set: SampleSet) -> None:
         self.sample_set = sample_set
-        self._entries = {entry.shard: entry for entry in sample_set.entries()}
-        parts = [_sample_part(entry) for entry in self._entries.values()]
-        super().__init__(sample_set.uri, sample_set.store, parts)
+        header, entries = sample_set.header, sample_set.entries()
+        self._partial = len(entries) < header.num_shards
+        runs = _runs(entries, max(1, SET_PART_IMAGES // header.shard_size))
+        self._runs = {run[0].shard: run for run in runs}
+        super().__init__(sample_set.uri, sample_set.store, [_sample_part(run) for run in runs])
 
     @property
     def partial(self) -> bool:
         """Say whether shards that were planned are missing."""
-        return len(self._entries) < self.sample_set.header.num_shards
+        return self._partial
 
     def batches(self, part: ImagePart) -> Iterator[Batch]:
-        """Stream a shard, a row group at a time."""
-        columns = ["sample_index", "image"]
+        """Stream a part, in batches that go across the borders of its shards."""
+        rows = self._rows(self._runs[part.number])
         with ThreadPoolExecutor(_DECODE_THREADS) as pool:
-            for batch in self.sample_set.iter_batches(columns, [part.number]):
-                files = [row["bytes"] for row in batch.column("image").to_pylist()]
-                images = list(pool.map(decode_png, files))
-                yield batch.column("sample_index").to_numpy(), np.stack(images)
+            while batch := list(islice(rows, _BATCH_IMAGES)):
+                ids, files = zip(*batch, strict=True)
+                yield np.array(ids, dtype=np.int64), np.stack(list(pool.map(decode_png, files)))
+
+    def _rows(self, run: Sequence[ShardEntry]) -> Iterator[tuple[int, bytes]]:
+        store, header = self.sample_set.store, self.sample_set.header
+        for entry in run:
+            for batch in iter_shard(store, header, entry, ["sample_index", "image"]):
+                ids, images = (batch.column(name).to_pylist() for name in ("sample_index", "image"))
+                yield from zip(ids, (image["bytes"] for image in images), strict=True)
 
 
 class SourceImages(ImageSet):
@@ -220,8 +232,20 @@ def open_image_set(uri: str, allow_partial: bool = False) -> ImageSet:
     return SourceImages(uri, source, _files_digest(path, files))
 
 
-def _sample_part(entry: ShardEntry) -> ImagePart:
-    return ImagePart(entry.shard, entry.first_index, entry.num_rows, entry.sha256)
+def _runs(entries: Sequence[ShardEntry], most: int) -> list[list[ShardEntry]]:
+    """Put neighboring shards together; where runs end follows from their numbers alone."""
+    runs: list[list[ShardEntry]] = []
+    for entry in entries:
+        if runs and entry.shard % most and entry.shard == runs[-1][-1].shard + 1:
+            runs[-1].append(entry)
+        else:
+            runs.append([entry])
+    return runs
+
+
+def _sample_part(run: Sequence[ShardEntry]) -> ImagePart:
+    digest = hashlib.sha256(" ".join(entry.sha256 for entry in run).encode()).hexdigest()
+    return ImagePart(run[0].shard, run[0].first_index, sum(entry.num_rows for entry in run), digest)
 
 
 def _equal_parts(count: int, digest: str) -> list[ImagePart]:

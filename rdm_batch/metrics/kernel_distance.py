@@ -90,20 +90,17 @@ def _unbiased(x: Float64[np.ndarray, "size d"], y: Float64[np.ndarray, "size d"]
     """Estimate the squared maximum mean discrepancy (Gretton et al. 2012, Eq. 3)."""
     size = len(x)
     pairs = size * (size - 1)
-    within = (_off_diagonal(_kernel(x, x)) + _off_diagonal(_kernel(y, y))) / pairs
-    return within - 2 * float(_kernel(x, y).sum()) / size**2
+    (all_x, own_x), (all_y, own_y) = _kernel_sums(x, x), _kernel_sums(y, y)
+    return (all_x - own_x + all_y - own_y) / pairs - 2 * _kernel_sums(x, y)[0] / size**2
 
 
-def _kernel(
+def _kernel_sums(
     x: Float64[np.ndarray, "size d"], y: Float64[np.ndarray, "size d"]
-) -> Float64[np.ndarray, "size size"]:
+) -> tuple[float, float]:
+    """Sum the kernel over all pairs, and over pairs of equal position."""
     product = x @ y.T
     product /= x.shape[1]
     product += 1
-    # Two multiplications; the power operator takes twenty times as long.
-    kernel: Float64[np.ndarray, "size size"] = product * product * product
-    return kernel
-
-
-def _off_diagonal(kernel: Float64[np.ndarray, "size size"]) -> float:
-    return float(kernel.sum() - np.trace(kernel))
+    # A power takes twenty times as long as products; a dot product sums without another pass.
+    cubed = float(np.vdot(np.square(product), product))
+    return cubed, float((product.diagonal() ** 3).sum())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
+from threadpoolctl import threadpool_limits
 
 from rdm_batch.metrics.frechet import FrechetReference, frechet_distance
 from rdm_batch.metrics.moments import (
@@ -17,6 +20,8 @@ from rdm_batch.metrics.moments import (
 )
 
 JACKKNIFE_GROUPS = 10
+# Each holds four matrices: 128 MiB at 2,048 dimensions.
+_MAX_PROBLEMS = 4
 
 
 def jackknife_error(values: Sequence[float]) -> float:
@@ -85,16 +90,25 @@ def resampled_frechet(
         max_rank = min(features.shape[1], rest.count - 1)
         return prepared.distance_of_projection(mean + offset, trace, covariance, max_rank)
 
-    # The centered rows sum to zero, so the rest sums to what the part lacks of it.
-    without = [
-        distance(rest := whole.without(part), -total / rest.count, squares - square)
-        for part, total, square in parts
-    ]
+    def distance_without(number: int) -> float:
+        """Give the distance of all rows but those of a part."""
+        part, total, square = parts[number]
+        rest = whole.without(part)
+        # The centered rows sum to zero, so the rest sums to what the part lacks of it.
+        return distance(rest, -total / rest.count, squares - square)
+
+    # One eigenvalue problem hardly gains from threads; several at a time do.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(_problems_at_a_time()) as pool:
+        without = list(pool.map(distance_without, range(groups)))
     value = distance(whole, np.zeros_like(mean), squares)
     if len(features) <= features.shape[1]:
         # Fewer samples than dimensions: decomposing their own covariance is more accurate.
         value = frechet_distance(gaussian_statistics(features), reference)
     return ResampledDistance(value, jackknife_error(without))
+
+
+def _problems_at_a_time() -> int:
+    return min(len(os.sched_getaffinity(0)), _MAX_PROBLEMS)
 
 
 def share_error(inside: Bool[np.ndarray, " n"]) -> float:

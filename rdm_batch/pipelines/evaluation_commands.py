@@ -18,8 +18,6 @@ from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.pipelines.extraction import extract_here, images_per_worker, missing_parts
 from rdm_batch.pipelines.score_report import reported
-from rdm_batch.pipelines.views import look_at
-from rdm_batch.reports.evaluation_page import EvaluationReport, render_evaluation
 from rdm_batch.reports.progress import Progress, Stage
 from rdm_batch.reports.provenance import command_line, software_versions
 from rdm_batch.specs.job import ExtractorSpec
@@ -62,6 +60,10 @@ def save_page(request: EvaluationRequest, evaluated: Evaluated, path: Path) -> N
         RdmBatchError: Images that were judged cannot be read any more, or the file cannot be
             written.
     """
+    # What only pages need takes as long to import as small scores take.
+    from rdm_batch.pipelines.views import look_at
+    from rdm_batch.reports.evaluation_page import EvaluationReport, render_evaluation
+
     database = None if request.database is None else request.database.uri
     views, pictures = look_at(evaluated, database)
     report = EvaluationReport(

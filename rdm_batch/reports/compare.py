@@ -131,8 +131,7 @@ def print_rows(
     table = new_table("")
     table.title = None
     add_columns(table, "", ("A", "B", "change"))
-    table.columns[0].no_wrap = True
-    table.add_column("B is", no_wrap=True)
+    table.add_column("B is")
     for row in comparison.rows:
         table.add_row(
             text_cell(row.name),

@@ -52,6 +52,11 @@ def extractor(built_world: World) -> FeatureExtractor:
     return load_extractor(_spec(built_world))
 
 
+@pytest.fixture(autouse=True)
+def parts_of_one_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rdm_batch.engine.image_sets.SET_PART_IMAGES", 4)
+
+
 def _spec(world: World) -> ExtractorSpec:
     return ExtractorSpec(name="tiny-clip", weights=str(world.root / "clip.safetensors"))
 

@@ -87,14 +87,35 @@ def test_every_kind_gives_the_same_images_in_parts(
     assert not opened.partial
 
 
-def test_a_sample_set_gives_its_samples_by_shard(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("part_images", "parts"), [(5, [7, 7, 7, 3]), (14, [14, 10]), (256, [24])])
+def test_a_sample_set_gives_its_samples_in_parts_of_whole_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_images: int, parts: list[int]
+) -> None:
+    monkeypatch.setattr("rdm_batch.engine.image_sets.SET_PART_IMAGES", part_images)
     images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
     opened = open_image_set(str(_write_sample_set(tmp_path / "set", images, [0, 1, 2, 3])))
     assert isinstance(opened, SampleImages)
-    assert [part.num_images for part in opened.parts] == [7, 7, 7, 3]
+    assert [part.num_images for part in opened.parts] == parts
     ids, pixels = _read(opened)
     assert ids == list(range(24))
     np.testing.assert_array_equal(pixels, images)
+
+
+def test_batches_go_across_the_borders_of_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rdm_batch.engine.image_sets._BATCH_IMAGES", 10)
+    images = np.zeros((24, 8, 8, 3), dtype=np.uint8)
+    opened = open_image_set(str(_write_sample_set(tmp_path / "set", images, [0, 1, 2, 3])))
+    (part,) = opened.parts
+    assert [len(ids) for ids, _ in opened.batches(part)] == [10, 10, 4]
+
+
+def test_a_missing_shard_ends_a_part(tmp_path: Path) -> None:
+    images = np.zeros((24, 8, 8, 3), dtype=np.uint8)
+    uri = str(_write_sample_set(tmp_path / "set", images, [0, 2, 3]))
+    opened = open_image_set(uri, allow_partial=True)
+    assert [(part.first, part.num_images) for part in opened.parts] == [(0, 7), (14, 10)]
 
 
 def test_an_incomplete_sample_set_needs_permission(tmp_path: Path) -> None:

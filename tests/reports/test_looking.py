@@ -131,7 +131,7 @@ def test_the_page_of_a_job_shows_map_regions_and_strips(
     for text in (
         "Where the samples lie",
         "37.5 % of its variance",
-        "1 of 3 regions hold no sample",
+        "1 of 3 regions holds no sample",
         "Most novel",
         "0.125 to the same entry",
     ):
