@@ -8,7 +8,8 @@ same run, then every change between them (see ``heads_changes``). A solver step 
 whichever it is, so a few are timed; the published procedure's cost of a token grows with its
 position, so it is timed at five positions and summed by the trapezoid rule, and the rule is
 tried on a network that is drawn from in full. `--small` shrinks the networks, to try the
-script itself. Presets already in the JSON file that are not measured now stay there.
+script itself. What is already in the JSON file and not measured now stays there; a page of the
+same name beside it (`.md`) shows all of it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 
 from benchmarks.counting import Machine, measure_machine
 from benchmarks.heads_changes import check_integration, measure_changes
+from benchmarks.heads_report import as_markdown
 from benchmarks.measure_heads import Measurement, Settings, decoder_errors, measure
 from rdm_batch.heads.precision import Precision, torch_dtype
 from rdm_batch.specs.architecture import Architecture, RarmArchitecture
@@ -158,7 +160,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=2, help="timings, of which the best counts")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--small", action="store_true", help="shrink the networks")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the figures here, and a page"
+    )
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -183,13 +187,13 @@ def main(argv: list[str] | None = None) -> None:
             f"{args.device} {precision}: products {machine.flops_per_s / 1e9:.0f} GFLOP/s, "
             f"copies {machine.bytes_per_s / 1e9:.1f} GB/s"
         )
-    record = {"presets": {}}
+    record: dict[str, Any] = {}
     if args.json and args.json.exists():
         record = json.loads(args.json.read_text())
     for preset in args.presets:
         architecture = small(PRESETS[preset]) if args.small else PRESETS[preset]
         found = measure_preset(preset, architecture, settings, machines)
-        record["presets"][preset] = {
+        record.setdefault(args.device, {})[preset] = {
             "small": args.small,
             "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.machine(),
             "threads": torch.get_num_threads(),
@@ -199,6 +203,7 @@ def main(argv: list[str] | None = None) -> None:
         } | found
         if args.json:
             args.json.write_text(json.dumps(record, indent=2) + "\n")
+            args.json.with_suffix(".md").write_text(as_markdown(record))
 
 
 if __name__ == "__main__":

@@ -1,25 +1,48 @@
-"""Compare bfloat16 with float32 on the trained head of the shapes world, piece by piece."""
+"""Say what bfloat16 changes: in noise, latents, logits and images, and in their scores.
+
+    python -m benchmarks.precision --samples 1024 --json benchmarks/results/precision.json
+
+The trained heads of the shapes world draw the same samples in both kinds of arithmetic, and
+once more in float32 with another seed: what that changes is chance. Errors of tensors are root
+mean squares relative to that of the float32 tensor. Beside the JSON file a page of the same
+name (`.md`) is written.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.samplers import BATCH, Case, add_options, draw_context, measure_cases, table
 from rdm_batch.heads.precision import Precision
+from rdm_batch.heads.rarm import RarmHead
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.autoencoder import VqAutoencoder
 from rdm_batch.models.checkpoint import load_checkpoint
-from rdm_batch.models.networks import RdmNetworks, load_networks
+from rdm_batch.models.networks import RarmNetworks, RdmNetworks, load_networks
 from rdm_batch.models.pixels import to_uint8
+from rdm_batch.sampling.autoregressive import TokenSampler, draw
 from rdm_batch.sampling.ddim import DdimSolver
-from rdm_batch.sampling.noise import START, SampleNoise
+from rdm_batch.sampling.noise import START, TOKENS, SampleNoise
 from rdm_batch.sampling.schedules import NoiseSchedule
 from rdm_batch.sampling.solver import Observe, Predict, Solver, StepNoise
 from rdm_batch.storage.object_store import local_path
 
+CASES = (
+    Case("ddim", 20),
+    Case("ddim", 20, "bfloat16"),
+    Case("ddim", 20, seed=1),
+    Case("autoregressive"),
+    Case("autoregressive", arithmetic="bfloat16"),
+    Case("autoregressive", seed=1),
+)
+_PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 _TIMES = (1, 100, 250, 500, 750, 999)
 _STEPS = 20
 
@@ -39,10 +62,8 @@ class _Probe:
         return start
 
 
-def measure_errors(context: np.ndarray, guidance_scale: float) -> dict[str, Any]:
-    """Measure what bfloat16, and channels_last, change in noise, latents and images.
-
-    Errors of tensors are root mean squares relative to that of the float32 tensor.
+def diffusion_errors(context: np.ndarray, guidance_scale: float) -> dict[str, Any]:
+    """Measure what bfloat16, and channels_last, change on the way of a diffusion head.
 
     Args:
         context: Neighbors of as many samples as are to be compared.
@@ -50,60 +71,173 @@ def measure_errors(context: np.ndarray, guidance_scale: float) -> dict[str, Any]
     """
 
     def head(solver: Solver, precision: Precision) -> RdmHead:
-        return RdmHead(_load(), solver, guidance_scale, precision=precision)
+        return RdmHead(_load_rdm(), solver, guidance_scale, precision=precision)
 
     neighbors = torch.from_numpy(context)
-    schedule = NoiseSchedule.from_config(_load().architecture.noise_schedule)
+    schedule = NoiseSchedule.from_config(_load_rdm().architecture.noise_schedule)
     solver = DdimSolver(schedule, _STEPS)
-    exact, rounded = head(solver, "float32"), head(solver, "bfloat16")
+    exact, rounded = (head(solver, precision) for precision in _PRECISIONS)
     shape = exact.architecture.latent_shape
     start = torch.from_numpy(SampleNoise(0, np.arange(len(context))).normal(START, shape))
 
-    def draw(one: RdmHead) -> Tensor:
+    def latents_of(one: RdmHead) -> Tensor:
         return one.sample_latents(neighbors, start, lambda step: start)
 
-    latents, rounded_latents = draw(exact), draw(rounded)
+    latents, rounded_latents = latents_of(exact), latents_of(rounded)
     noised = [
         float(schedule.alphas_cumprod[time]) ** 0.5 * latents
         + float(1 - schedule.alphas_cumprod[time]) ** 0.5 * start
         for time in _TIMES
     ]
-    probes: list[_Probe] = []
-    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
-    for precision in precisions:
-        probes.append(_Probe(_TIMES, noised))
-        head(probes[-1], precision).sample_latents(neighbors, start, lambda step: start)
-    images, rounded_images = exact.decode(latents), rounded.decode(latents)
-    autoencoder = _load().autoencoder
+    probes = [_Probe(_TIMES, noised) for _ in _PRECISIONS]
+    for probe, precision in zip(probes, _PRECISIONS, strict=True):
+        latents_of(head(probe, precision))
+    autoencoder = _load_rdm().autoencoder
     assert isinstance(autoencoder, VqAutoencoder)
-    # The same codes for both layouts: of two words almost as near, rounding picks either.
+    # The same codes for both layouts: of two words almost as near, rounding picks either. Both
+    # weights as loaded and words as looked up are in channels_last already.
+    decoder = autoencoder.decoder.to(memory_format=torch.contiguous_format)
     with torch.inference_mode():
         codes = autoencoder.quantize.nearest(latents / exact.architecture.scale_factor)
-        plain = autoencoder.decode_ids(codes)
-        reordered = autoencoder.to(memory_format=torch.channels_last).decode_ids(codes)
+        features = autoencoder.post_quant_conv(autoencoder.quantize.lookup(codes)).contiguous()
+        plain = decoder(features)
+        reordered = decoder.to(memory_format=torch.channels_last)(features)
+    eps = zip(_TIMES, probes[0].predicted, probes[1].predicted, strict=True)
     return {
-        "samples": len(context),
-        "eps_bfloat16": {
-            time: _error(one, other)
-            for time, one, other in zip(
-                _TIMES, probes[0].predicted, probes[1].predicted, strict=True
-            )
-        },
-        f"latents_bfloat16_after_{_STEPS}_ddim_steps": _error(latents, rounded_latents),
-        "decode_channels_last": _error(plain, reordered),
-        "decode_bfloat16": _error(images, rounded_images),
-        "decode_bfloat16_bytes": float(
-            (to_uint8(images).int() - to_uint8(rounded_images).int()).abs().float().mean()
-        ),
+        **{f"noise predicted at time {time}": _error(one, other) for time, one, other in eps},
+        f"latents after {_STEPS} DDIM steps": _error(latents, rounded_latents),
+        "decoder, channels_last in float32": _error(plain, reordered),
+        **_decoder_errors(exact.decode(latents), rounded.decode(latents)),
     }
 
 
-def _load() -> RdmNetworks:
-    checkpoint = load_checkpoint(local_path("package://shapes/rdm.safetensors"))
-    networks = load_networks(checkpoint.architecture, checkpoint.state_dict)
+def autoregressive_errors(context: np.ndarray, guidance_scale: float) -> dict[str, float]:
+    """Measure what bfloat16 changes on the way of an autoregressive head.
+
+    Args:
+        context: Neighbors of as many samples as are to be compared.
+        guidance_scale: Guidance of the logits.
+    """
+    neighbors = torch.from_numpy(context)
+    exact, rounded = (
+        RarmHead(_load_rarm(), TokenSampler(), guidance_scale, precision=precision)
+        for precision in _PRECISIONS
+    )
+    num_tokens = exact.architecture.transformer.num_positions
+    uniform = SampleNoise(0, np.arange(len(context))).uniform(TOKENS, (num_tokens,))
+
+    def tokens_of(head: RarmHead, forced: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Give tokens, the probabilities they had, and what would have been drawn."""
+        seen, wanted = [], []
+
+        def choose(probabilities: Tensor, position: int) -> Tensor:
+            seen.append(probabilities)
+            wanted.append(draw(probabilities, torch.from_numpy(uniform[:, position])))
+            return wanted[-1] if forced is None else forced[:, position]
+
+        tokens = head.sample_tokens(neighbors, choose).tokens
+        return tokens, torch.stack(seen, dim=1), torch.stack(wanted, dim=1)
+
+    tokens, probabilities, _ = tokens_of(exact, None)
+    # Along the same tokens: after the first that differs, all that follows does.
+    _, rounded_probabilities, wanted = tokens_of(rounded, tokens)
+    distance = (probabilities - rounded_probabilities).abs().sum(dim=2) / 2
+    return {
+        "probabilities of the next token": _error(probabilities, rounded_probabilities),
+        "total variation distance of the next token, mean": float(distance.mean()),
+        "tokens drawn otherwise after the same prefix, share": float(
+            (wanted != tokens).float().mean()
+        ),
+        **_decoder_errors(exact.decode(tokens), rounded.decode(tokens)),
+    }
+
+
+def _decoder_errors(exact: Tensor, rounded: Tensor) -> dict[str, float]:
+    bytes_apart = (to_uint8(exact).int() - to_uint8(rounded).int()).abs().float()
+    return {
+        "decoded images": _error(exact, rounded),
+        "decoded images, mean difference of bytes": float(bytes_apart.mean()),
+    }
+
+
+def _load_rdm() -> RdmNetworks:
+    networks = _load("rdm")
     assert isinstance(networks, RdmNetworks)
-    return networks.eval().requires_grad_(False)
+    return networks
+
+
+def _load_rarm() -> RarmNetworks:
+    networks = _load("rarm")
+    assert isinstance(networks, RarmNetworks)
+    return networks
+
+
+def _load(head: str) -> RdmNetworks | RarmNetworks:
+    checkpoint = load_checkpoint(local_path(f"package://shapes/{head}.safetensors"))
+    networks = load_networks(checkpoint.architecture, checkpoint.state_dict)
+    # They ship in half precision.
+    return networks.float().eval().requires_grad_(False)
 
 
 def _error(exact: Tensor, other: Tensor) -> float:
     return float((other - exact).square().mean().sqrt() / exact.square().mean().sqrt())
+
+
+def as_markdown(record: dict[str, Any]) -> str:
+    """Lay a record out as a page."""
+    lines = [
+        "# bfloat16 in the shapes world",
+        "",
+        f"The shipped heads, guidance {record['guidance_scale']:g}, one CPU thread; `python -m "
+        "benchmarks.precision`.",
+        "",
+        "## Scores",
+        "",
+        f"{record['samples']:,} samples each, with the same queries, neighbors and noise but for "
+        "seed 1,",
+        "which shows what chance changes. Last column: mean absolute difference of bytes from the",
+        "head's first set.",
+        "",
+        table(record["rows"]),
+    ]
+    for title, errors in record["errors"].items():
+        lines += [
+            f"## Errors: {title}",
+            "",
+            f"{record['samples_compared']} samples; root mean square relative to float32's, where "
+            "nothing else is said.",
+            "",
+            "| of bfloat16, against float32 | |",
+            "|---|---|",
+            *(f"| {name} | {value:.2g} |" for name, value in errors.items()),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None, cases: Iterable[Case] = CASES) -> None:
+    """Measure errors and scores, print them and write JSON and a page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    compared = min(BATCH, args.samples)
+    context = draw_context(compared, 0)
+    record = {
+        "samples": args.samples,
+        "guidance_scale": args.guidance_scale,
+        "samples_compared": compared,
+        "errors": {
+            "diffusion": diffusion_errors(context, args.guidance_scale),
+            "autoregression": autoregressive_errors(context, args.guidance_scale),
+        },
+        "rows": list(measure_cases(cases, args.samples, args.guidance_scale)),
+    }
+    print(as_markdown(record))
+    if args.json:
+        args.json.write_text(json.dumps(record, indent=2) + "\n")
+        args.json.with_suffix(".md").write_text(as_markdown(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -24,7 +24,7 @@ def write_rows(path: Path, settings: dict[str, int | float], rows: list[Row]) ->
 
 
 def _subject(row: Row) -> tuple[str, ...]:
-    return tuple(str(row.get(name)) for name in ("part", "head", "steps", "world", "k_train"))
+    return tuple(str(row.get(name)) for name in ("part", "head", "world", "k_train"))
 
 
 def read_rows(path: Path) -> list[Row]:

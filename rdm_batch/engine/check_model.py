@@ -101,8 +101,8 @@ def _unusable(uri: str, problems: Sequence[str]) -> CheckpointError:
     # Weights of another network differ in hundreds of tensors.
     lines = list(problems[:_MAX_LISTED])
     if len(problems) > _MAX_LISTED:
-        lines.append(f"and {len(problems) - _MAX_LISTED:,} more")
-        lines += [hint for hint in problems[-1:] if hint.startswith("the closest preset")]
+        rest = len(problems) - _MAX_LISTED
+        lines.append(f"and {rest:,} more, all listed by `rdm-batch checkpoint inspect`")
     return CheckpointError(
         uri,
         "\n      ".join(["these weights cannot be used:", *lines]),

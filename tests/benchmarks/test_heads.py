@@ -11,6 +11,7 @@ from benchmarks.counting import Machine, Work, count_work
 from benchmarks.heads import main
 
 SMALL = ("--small", "--batch", "1", "--timed-steps", "1", "--repeats", "1")
+PRECISIONS = ("--precisions", "float32", "bfloat16")
 
 
 def test_flops_and_bytes_of_a_layer_are_counted() -> None:
@@ -31,15 +32,12 @@ def test_small_run_prints_a_table_and_writes_every_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "heads.json"
-    earlier = {"rows": []}
-    path.write_text(json.dumps({"presets": {"rdm-768": earlier}}))
     presets = ["rdm-imagenet-256", "rarm-imagenet-256"]
-    main(
-        [*SMALL, "--precisions", "float32", "bfloat16", "--json", str(path), "--presets", *presets]
-    )
+    for preset in presets:
+        # What another run measured stays in the file.
+        main([*SMALL, "--json", str(path), "--presets", preset, *PRECISIONS])
     printed = capsys.readouterr().out
-    found = json.loads(path.read_text())["presets"]
-    assert found.pop("rdm-768") == earlier, "what was not measured now should stay"
+    found = json.loads(path.read_text())["cpu"]
     assert list(found) == presets
     for record in found.values():
         assert record["small"]
@@ -61,3 +59,9 @@ def test_small_run_prints_a_table_and_writes_every_figure(
         assert changes[0]["gflop"] > changes[-1]["gflop"]
         assert all(change["ms"] > 0 and change["change"] in printed for change in changes)
     assert found["rarm-imagenet-256"]["integration"].keys() == {"complete_s", "estimated_s"}
+    page = path.with_suffix(".md").read_text()
+    assert all(f"## {preset}, CPU, shrunk" in page for preset in presets)
+    assert (
+        "| rarm-imagenet-256 | GPU | 100 x (batch 64, CUDA graphs) | open: not measured |" in page
+    )
+    assert all(change["change"] in page for one in found.values() for change in one["changes"])

@@ -169,7 +169,8 @@ def test_weights_without_an_architecture_ask_for_one(
 
 def test_weights_of_another_network_are_summed_up(world: World) -> None:
     message = problem_of(world.job(model__preset="rdm-imagenet-256"))
-    assert_says(message, "autoencoder.channels is 8 in the file but 128 was asked for", " more;")
+    assert_says(message, "autoencoder.channels is 8 in the file but 128 was asked for")
+    assert_says(message, " more, all listed by `rdm-batch checkpoint inspect`")
     assert len(message.splitlines()) < 12
 
 

@@ -113,7 +113,7 @@ def test_convert_command_writes_the_file(
 
 
 _MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
 import torch
 from rdm_batch.models.checkpoint import load_checkpoint
@@ -123,7 +123,10 @@ from rdm_batch.specs.published import load_architecture
 from rdm_batch.specs.sampling import DdimSampling
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage: its maximum starts with that of the process before exec.
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
 
 def build(weights, architecture, precision):
     loaded = load_checkpoint(Path(weights), load_architecture(Path(architecture)))
@@ -165,7 +168,7 @@ def test_loading_takes_little_more_memory_than_the_weights_that_are_kept(
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE, *arguments], capture_output=True, text=True, check=True
     )
-    assert float(done.stdout) <= 1.3
+    assert 0.9 <= float(done.stdout) <= 1.3
 
 
 def test_weights_in_an_object_store_are_inspected_and_converted(
