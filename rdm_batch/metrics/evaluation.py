@@ -14,7 +14,6 @@ from rdm_batch.metrics.moments import GaussianStatistics, gaussian_statistics
 from rdm_batch.metrics.novelty import NoveltyDistances
 from rdm_batch.metrics.pairwise import DEFAULT_BLOCK_SIZE
 from rdm_batch.metrics.reference import ReferenceStatistics
-from rdm_batch.metrics.resampling import JACKKNIFE_GROUPS
 from rdm_batch.metrics.score import ScoreDescription
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 
@@ -33,9 +32,7 @@ class ScoreSettings:
         splits: Splits of the Inception Score.
         subsets: Subsets of the kernel distance.
         subset_size: Samples of either side in a subset; less where a side has fewer.
-        seed: Seed of splits, subsets and groups.
-        jackknife_groups: Groups left out in turn for uncertainties by jackknife. 0 leaves
-            these uncertainties out.
+        seed: Seed of splits and subsets.
         block_size: Rows and columns of one tile; bounds memory, never changes a value.
     """
 
@@ -45,7 +42,6 @@ class ScoreSettings:
     subsets: int = 100
     subset_size: int = 1000
     seed: int = 2020
-    jackknife_groups: int = JACKKNIFE_GROUPS
     block_size: int = DEFAULT_BLOCK_SIZE
 
     def __post_init__(self) -> None:
@@ -55,13 +51,11 @@ class ScoreSettings:
             MetricError: A number is too small to mean anything.
         """
         least = {"k": 1, "density_k": 1, "splits": 1, "subsets": 1, "subset_size": 2, "seed": 0}
-        least |= {"jackknife_groups": 0, "block_size": 1}
+        least |= {"block_size": 1}
         for name, bound in least.items():
             value = getattr(self, name)
             if value < bound:
                 raise MetricError("scores", f"{name} is {value}", f"{bound} or more")
-        if self.jackknife_groups == 1:
-            raise MetricError("scores", "jackknife_groups is 1", "0 for none, or 2 and more")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ from jaxtyping import Float64
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.moments import GaussianStatistics
 
+# Square roots of eigenvalues below this part of the largest are rounding noise.
+_ROUNDING = 1e-7
+
 
 class FrechetReference:
     """Hold one Gaussian prepared for many distances to it.
@@ -33,6 +36,31 @@ class FrechetReference:
         Raises:
             MetricError: The widths differ.
         """
+        roots = np.sqrt(np.clip(np.linalg.eigvalsh(self._project(other)), 0, None))
+        return self._distance(other, roots[len(roots) - self._rank(other) :])
+
+    def distance_and_gradient(
+        self, other: GaussianStatistics
+    ) -> tuple[float, Float64[np.ndarray, "d rank"]]:
+        """Compute the distance, and how it changes with the covariance of the other Gaussian.
+
+        Returns:
+            The distance, and ``G`` with ``G G^T`` the derivative of ``2 tr (S1 S2)^(1/2)`` by
+            ``S2``. Directions in which ``S2`` has no variance are left out: no sample moves it
+            there.
+
+        Raises:
+            MetricError: The widths differ.
+        """
+        eigenvalues, vectors = np.linalg.eigh(self._project(other))
+        kept = len(eigenvalues) - self._rank(other)
+        roots = np.sqrt(np.clip(eigenvalues[kept:], 0, None))
+        above_noise = roots > _ROUNDING * roots[-1:]
+        chosen = vectors[:, kept:][:, above_noise] / np.sqrt(roots[above_noise])
+        return self._distance(other, roots), self._root.T @ chosen
+
+    def _project(self, other: GaussianStatistics) -> Float64[np.ndarray, "rank rank"]:
+        """Return ``R S2 R^T``."""
         if self.statistics.mean.shape != other.mean.shape:
             raise MetricError(
                 "Frechet distance",
@@ -41,36 +69,21 @@ class FrechetReference:
                 "features of the same extractor and layer",
             )
         projected = self._root @ other.covariance @ self._root.T
-        trace = float(np.trace(other.covariance))
-        return self.distance_of_projection(other.mean, trace, projected, _max_rank(other))
+        symmetric: Float64[np.ndarray, "rank rank"] = (projected + projected.T) / 2
+        return symmetric
 
-    def project(self, features: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n rank"]:
-        """Return ``x R^T`` for each row: the covariance of these is ``R S2 R^T``."""
-        projected: Float64[np.ndarray, "n rank"] = features @ self._root.T
-        return projected
+    def _rank(self, other: GaussianStatistics) -> int:
+        """Give the highest rank that ``R S2 R^T`` can have.
 
-    def distance_of_projection(
-        self,
-        mean: Float64[np.ndarray, " d"],
-        trace: float,
-        projected: Float64[np.ndarray, "rank rank"],
-        max_rank: int,
-    ) -> float:
-        """Compute the distance to a Gaussian whose covariance is known only as projected.
-
-        Args:
-            mean: Its mean ``m2``.
-            trace: Trace of ``S2``.
-            projected: ``R S2 R^T``.
-            max_rank: Highest rank ``S2`` can have: a covariance of n samples has n - 1 at most.
-                Eigenvalues beyond it are rounding noise whose square roots would count.
+        A covariance of n samples has n - 1 at most: eigenvalues beyond it are rounding noise
+        whose square roots would count.
         """
-        eigenvalues = np.linalg.eigvalsh((projected + projected.T) / 2)
-        kept = min(len(eigenvalues), max_rank)
-        roots = np.sqrt(np.clip(eigenvalues[len(eigenvalues) - kept :], 0, None))
-        difference = self.statistics.mean - mean
-        distance = difference @ difference + self._trace + trace - 2 * roots.sum()
-        return max(0.0, float(distance))
+        return min(len(self._root), _max_rank(other))
+
+    def _distance(self, other: GaussianStatistics, roots: Float64[np.ndarray, " rank"]) -> float:
+        difference = self.statistics.mean - other.mean
+        traces = self._trace + float(np.trace(other.covariance))
+        return max(0.0, float(difference @ difference + traces - 2 * roots.sum()))
 
 
 def frechet_distance(first: GaussianStatistics, second: GaussianStatistics) -> float:

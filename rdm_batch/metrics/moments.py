@@ -74,17 +74,6 @@ class MomentAccumulator:
         if other.count:
             self._combine(other.count, other.mean, other.scatter)
 
-    def without(self, part: MomentAccumulator) -> MomentAccumulator:
-        """Return the accumulator of the rows that are not in a part of what this one has seen."""
-        rest = MomentAccumulator(len(self.mean))
-        rest.count = self.count - part.count
-        if rest.count:
-            rest.mean = self.mean + (self.mean - part.mean) * (part.count / rest.count)
-            delta = part.mean - rest.mean
-            rest.scatter = self.scatter - part.scatter
-            rest.scatter -= np.outer(delta, delta * (part.count * rest.count / self.count))
-        return rest
-
     def finalise(self, where: str = "features") -> GaussianStatistics:
         """Return mean and covariance.
 

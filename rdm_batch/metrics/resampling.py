@@ -1,100 +1,63 @@
-"""How sure a score is: delete-a-group jackknife and standard errors of means."""
+"""How sure a score is: infinitesimal jackknife and standard errors of means."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64
 
 from rdm_batch.metrics.frechet import FrechetReference, frechet_distance
-from rdm_batch.metrics.moments import (
-    GaussianStatistics,
-    MomentAccumulator,
-    gaussian_statistics,
-)
+from rdm_batch.metrics.moments import GaussianStatistics, gaussian_statistics
 
-JACKKNIFE_GROUPS = 10
-
-
-def jackknife_error(values: Sequence[float]) -> float:
-    """Compute the delete-a-group jackknife standard error (Shao & Tu 1995, Sec. 2.3).
-
-    Args:
-        values: The score without each group in turn.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    groups = len(array)
-    return math.sqrt((groups - 1) / groups * float(np.square(array - array.mean()).sum()))
-
-
-def random_groups(count: int, groups: int, seed: int) -> list[Int64[np.ndarray, " rows"]]:
-    """Cut ``range(count)`` into random groups of equal size, to one row."""
-    order = np.random.Generator(np.random.Philox(seed)).permutation(count)
-    return [np.sort(part) for part in np.array_split(order, groups)]
+MIN_SAMPLES = 20
+"""Fewer say too little of how much a distance moves with its samples."""
+_AT_ONCE = 4_096
 
 
 @dataclass(frozen=True)
-class ResampledDistance:
+class EstimatedDistance:
     """Hold a Frechet distance and its standard error over the generated samples."""
 
     value: float
     error: float
 
 
-def resampled_frechet(
-    features: Float32[np.ndarray, "n d"],
-    reference: GaussianStatistics,
-    groups: int,
-    seed: int,
-) -> ResampledDistance:
+def estimate_frechet(
+    features: Float32[np.ndarray, "n d"], reference: GaussianStatistics
+) -> EstimatedDistance:
     """Compute a Frechet distance and estimate its standard error over the generated samples.
 
-    Cost: one symmetric eigenvalue problem with vectors, one product and the moments of the
-    projected features, and ``groups + 1`` eigenvalue problems without vectors. The reference is
-    held fixed, as it is between the scores that are compared.
+    By the infinitesimal jackknife (Efron 1982, Sec. 6): each sample's weight is varied by a
+    little, and what that does to the distance is its influence,
+    ``2 (m2 - m1).x + |x|^2 - |G^T x|^2`` of a centered sample x, less the mean (see
+    ``FrechetReference.distance_and_gradient``). The reference is held fixed, as it is between
+    the scores that are compared. With fewer samples than dimensions, or where both sides have
+    one distribution, the error comes out too large, measured up to twice.
+
+    Cost: eigenvectors instead of eigenvalues, and one product with the features.
 
     Args:
-        features: Generated features; at least ``2 * groups`` rows.
+        features: Generated features; at least ``MIN_SAMPLES`` rows.
         reference: Reference Gaussian.
-        groups: Groups left out in turn.
-        seed: Seed of the grouping.
+
+    Raises:
+        MetricError: The widths differ, or features are not finite.
     """
-    prepared = FrechetReference(reference)
-    mean = features.mean(axis=0, dtype=np.float64)
-    parts = []
-    for rows in random_groups(len(features), groups, seed):
-        centered = features[rows].astype(np.float64) - mean
-        projected = prepared.project(centered)
-        part = MomentAccumulator(projected.shape[1])
-        part.update(projected)
-        parts.append((part, centered.sum(axis=0), float(np.square(centered).sum())))
-    whole = MomentAccumulator(parts[0][0].mean.size)
-    for part, _, _ in parts:
-        whole.merge(part)
-    squares = sum(square for _, _, square in parts)
-
-    def distance(
-        rest: MomentAccumulator, offset: Float64[np.ndarray, " d"], square: float
-    ) -> float:
-        """Give the distance of some rows, from sums over their centered values."""
-        trace = (square - rest.count * float(offset @ offset)) / (rest.count - 1)
-        covariance = rest.scatter / (rest.count - 1)
-        max_rank = min(features.shape[1], rest.count - 1)
-        return prepared.distance_of_projection(mean + offset, trace, covariance, max_rank)
-
-    # The centered rows sum to zero, so the rest sums to what the part lacks of it.
-    without = [
-        distance(rest := whole.without(part), -total / rest.count, squares - square)
-        for part, total, square in parts
-    ]
-    value = distance(whole, np.zeros_like(mean), squares)
+    generated = gaussian_statistics(features)
+    value, gradient = FrechetReference(reference).distance_and_gradient(generated)
     if len(features) <= features.shape[1]:
         # Fewer samples than dimensions: decomposing their own covariance is more accurate.
-        value = frechet_distance(gaussian_statistics(features), reference)
-    return ResampledDistance(value, jackknife_error(without))
+        value = frechet_distance(generated, reference)
+    towards = 2 * (generated.mean - reference.mean)
+    influences = np.empty(len(features))
+    for start in range(0, len(features), _AT_ONCE):
+        centered = features[start : start + _AT_ONCE].astype(np.float64) - generated.mean
+        by_mean = centered @ towards
+        by_covariance = np.square(centered).sum(1) - np.square(centered @ gradient).sum(1)
+        influences[start : start + _AT_ONCE] = by_mean + by_covariance
+    return EstimatedDistance(value, float(influences.std(ddof=1)) / math.sqrt(len(features)))
 
 
 def share_error(inside: Bool[np.ndarray, " n"]) -> float:

@@ -16,7 +16,12 @@ from rdm_batch.metrics.frechet import frechet_distance
 from rdm_batch.metrics.inception_score import inception_score
 from rdm_batch.metrics.kernel_distance import kernel_distance
 from rdm_batch.metrics.manifold_scores import manifold_scores
-from rdm_batch.metrics.resampling import mean_error, resampled_frechet, share_error
+from rdm_batch.metrics.resampling import (
+    MIN_SAMPLES,
+    estimate_frechet,
+    mean_error,
+    share_error,
+)
 from rdm_batch.metrics.score import Score, ScoreDescription
 
 _SHARE_METHOD = (
@@ -41,18 +46,16 @@ def _clip_fid(evaluation: Evaluation) -> list[Score]:
 
 def _frechet(evaluation: Evaluation, name: str, layer: str) -> Score:
     reference = evaluation.need_reference(name).gaussian(layer)
-    groups = evaluation.settings.jackknife_groups
-    value, error, method = None, None, "not asked for"
-    if groups and not evaluation.knows_rows:
+    if not evaluation.knows_rows:
+        value, error = frechet_distance(evaluation.gaussian(layer), reference), None
         method = "not computed: only the moments of the samples are known"
-    elif groups and len(rows := evaluation.rows(layer)) >= 2 * groups:
-        resampled = resampled_frechet(rows, reference, groups, evaluation.settings.seed)
-        value, error = resampled.value, resampled.error
-        method = f"jackknife over {groups} groups of samples; {groups} eigenvalue problems"
-    elif groups:
-        method = f"not computed: fewer than {2 * groups} samples"
-    if value is None:
-        value = frechet_distance(evaluation.gaussian(layer), reference)
+    elif len(rows := evaluation.rows(layer)) < MIN_SAMPLES:
+        value, error = frechet_distance(evaluation.gaussian(layer), reference), None
+        method = f"not computed: fewer than {MIN_SAMPLES} samples"
+    else:
+        estimate = estimate_frechet(rows, reference)
+        value, error = estimate.value, estimate.error
+        method = "infinitesimal jackknife over the samples; eigenvectors and one product"
     return Score(
         value=value,
         uncertainty=error,

@@ -161,7 +161,7 @@ def test_frechet_uncertainty_matches_the_spread_over_independent_sets(
     assert 0.5 < np.mean(errors) / np.std(values) < 2
 
 
-def test_few_samples_have_no_jackknife_and_say_so(reference: ReferenceStatistics) -> None:
+def test_few_samples_have_no_uncertainty_and_say_so(reference: ReferenceStatistics) -> None:
     (score,) = compute_scores(feature_set(cloud(15, 12, seed=0)), reference, ["fid"])
     assert score.uncertainty is None
     assert score.uncertainty_method == "not computed: fewer than 20 samples"

@@ -57,16 +57,3 @@ def test_bad_rows_are_counted_and_the_first_is_named() -> None:
     features[8, 0] = np.inf
     with pytest.raises(MetricError, match="2 of 10 feature rows are NaN or infinite, row 3 first"):
         require_finite("s3://a", features)
-
-
-def test_taking_a_part_away_leaves_the_rest() -> None:
-    features = cloud(200, 6, seed=0)
-    whole, part, rest = (MomentAccumulator(6) for _ in range(3))
-    whole.update(features)
-    part.update(features[:70])
-    rest.update(features[70:])
-    left = whole.without(part)
-    assert left.count == 130
-    np.testing.assert_allclose(left.mean, rest.mean, rtol=MERGED_REL)
-    np.testing.assert_allclose(left.scatter, rest.scatter, rtol=MERGED_REL, atol=1e-9)
-    assert whole.without(whole).count == 0
