@@ -28,6 +28,13 @@ CLAIMS = (
     ("style database exchanged: right style", "dotted database", "style", 0.9, 0.8),
     ("pairs never in X but in D: shape and color", "held-out pairs", "shape and color", 0.8, 0.6),
 )
+WORLD_PARTS = {
+    "top_m": "Top-m",
+    "guidance": "Guidance",
+    "copying": "Copying",
+    "parametric": "Without neighbors",
+}
+SUBWORLD_PARTS = {"complexity": "Parts of growing complexity", "k_train": "k_train"}
 HEADS = ("rdm", "rarm")
 Panel = Callable[[Axes, list[Row]], None]
 PAIRS = (("rdm", "ldm"), ("rarm", "ar"))
@@ -65,11 +72,10 @@ def cases_table(rows: list[Row]) -> str:
     return table(["head", "case", *attributes], body)
 
 
-def part_table(rows: list[Row], part: str) -> str:
+def part_table(rows: list[Row]) -> str:
     """Show all columns of one part, as measured."""
-    chosen = [row for row in rows if row["part"] == part]
-    names = [name for name in chosen[0] if name != "part"]
-    return table(names, ([_shown(row[name]) for name in names] for row in chosen))
+    names = [name for name in rows[0] if name != "part"]
+    return table(names, ([_shown(row[name]) for name in names] for row in rows))
 
 
 def curves(rows: list[Row], path: Path, panels: Sequence[Panel]) -> None:
@@ -136,17 +142,18 @@ def main() -> None:
         "## Every way of conditioning\n",
         cases_table(world),
     ]
-    titles = {"top_m": "Top-m", "guidance": "Guidance", "parametric": "Without neighbors"}
-    for part, title in (titles | {"copying": "Copying"}).items():
-        sections += [f"## {title}\n", part_table(world, part)]
-    sections += ["## Parts of growing complexity\n", part_table(subworlds, "complexity")]
-    sections += ["## k_train\n", part_table(subworlds, "k_train")]
+    for rows, titles in ((world, WORLD_PARTS), (subworlds, SUBWORLD_PARTS)):
+        for part, title in titles.items():
+            found = [row for row in rows if row["part"] == part]
+            text = part_table(found) if found else "Not measured yet.\n"
+            sections += [f"## {title}\n", text]
     (RESULTS / "world.md").write_text("\n".join(sections))
     for part in ("top_m", "guidance"):
         panels = [trade(part, part, head) for head in HEADS]
         curves(world, args.pictures / f"curve-{part.replace('_', '-')}.png", panels)
-    panels = [complexity(score, pair) for pair in PAIRS for score in ("fid", "recall")]
-    curves(subworlds, args.pictures / "curve-complexity.png", panels)
+    if any(row["part"] == "complexity" for row in subworlds):
+        panels = [complexity(score, pair) for pair in PAIRS for score in ("fid", "recall")]
+        curves(subworlds, args.pictures / "curve-complexity.png", panels)
     curves(subworlds, args.pictures / "curve-k-train.png", [follow])
 
 
