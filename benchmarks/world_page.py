@@ -101,7 +101,7 @@ def trade(part: str, setting: str, head: str) -> Panel:
         other.plot(over, [row["fid"] for row in chosen], "k^:", label="FID")
         other.set(ylabel="FID", ylim=(0, None))
         axes.plot([], [], "k^:", label="FID (right)")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="center left")
 
     return draw
 
