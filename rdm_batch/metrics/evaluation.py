@@ -51,7 +51,7 @@ class ScoreSettings:
             MetricError: A number is too small to mean anything.
         """
         least = {"k": 1, "density_k": 1, "splits": 1, "subsets": 1, "subset_size": 2, "seed": 0}
-        least |= {"block_size": 1}
+        least["block_size"] = 1
         for name, bound in least.items():
             value = getattr(self, name)
             if value < bound:
