@@ -239,6 +239,21 @@ def save_clip(model: nn.Module, architecture: ClipArchitecture, path: Path) -> N
     write_tensors(path, metadata, state)
 
 
+def load_clip(path: Path) -> tuple[CLIP, ClipArchitecture]:
+    """Read what ``save_clip`` wrote, as float32.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or something else.
+    """
+    if not path.is_file():
+        raise CheckpointError(str(path), "no such file", "the encoder's weights")
+    architecture = _read_architecture(path)
+    model = build_clip(architecture)
+    state = {name: _widened(tensor) for name, tensor in load_file(path).items()}
+    _load_strictly(model, state, str(path))
+    return model, architecture
+
+
 def pixels_to_clip(
     pixels: UInt8[Tensor, "batch height width 3"],
     mean: Sequence[float] = _CENTERED,
@@ -297,10 +312,7 @@ def _digest(path: Path, *settings: str) -> str:
 
 def _load_small(path: Path, device: str) -> OpenClipEncoder:
     digest = _digest(path)
-    architecture = _read_architecture(path)
-    model = build_clip(architecture)
-    state = {name: _widened(tensor) for name, tensor in load_file(path).items()}
-    _load_strictly(model, state, str(path))
+    model, architecture = load_clip(path)
     return OpenClipEncoder(
         model,
         architecture.name,

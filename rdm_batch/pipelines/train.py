@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rdm_batch.errors import SpecError
+from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder
-from rdm_batch.models.clip import collect_vocabulary, save_clip
+from rdm_batch.models.clip import collect_vocabulary, load_clip, save_clip
 from rdm_batch.models.pixels import to_uint8
 from rdm_batch.pipelines.train_heads import train_head
 from rdm_batch.pipelines.training_run import (
@@ -22,10 +22,12 @@ from rdm_batch.pipelines.training_run import (
 from rdm_batch.specs.architecture import VqAutoencoderConfig
 from rdm_batch.specs.clip import ClipArchitecture
 from rdm_batch.specs.training import AutoencoderTraining, ClipTraining, Kind, load_training
+from rdm_batch.storage.object_store import local_path
 from rdm_batch.training.autoencoder import KlObjective, VqObjective
 from rdm_batch.training.clip import ClipObjective
 from rdm_batch.training.images import TrainingImages
 from rdm_batch.training.pictures import save_grid
+from rdm_batch.training.text_tower import TextTowerObjective
 from rdm_batch.training.weights import save_autoencoder
 
 
@@ -59,6 +61,10 @@ def train(kind: Kind, config: Path, out: Path, resume: bool = False) -> Path:
 
 
 def _train_clip(spec: ClipTraining, out: Path, resume: bool) -> Path:
+    if spec.image_tower is not None:
+        return _train_text_tower(
+            spec, local_path(spec.image_tower, error=CheckpointError), out, resume
+        )
     images = load_images(spec.images, spec.sizes.image_size)
     torch.manual_seed(spec.optimization.seed)
     architecture = ClipArchitecture(
@@ -69,6 +75,18 @@ def _train_clip(spec: ClipTraining, out: Path, resume: bool) -> Path:
     objective = ClipObjective(images, architecture, spec.max_logit_scale)
     network = run_training(objective, len(images), spec.optimization, out, resume)
     objective.calibrate(network)
+    save_clip(network, architecture, out / WEIGHTS_NAME)
+    return out / WEIGHTS_NAME
+
+
+def _train_text_tower(spec: ClipTraining, image_tower: Path, out: Path, resume: bool) -> Path:
+    network, architecture = load_clip(image_tower)
+    architecture = architecture.model_copy(update={"name": spec.name})
+    images = load_images(spec.images, architecture.image_size)
+    objective = TextTowerObjective(
+        images, network, architecture, spec.max_logit_scale, spec.alignment_weight
+    )
+    network = run_training(objective, len(images), spec.optimization, out, resume)
     save_clip(network, architecture, out / WEIGHTS_NAME)
     return out / WEIGHTS_NAME
 

@@ -14,6 +14,7 @@ from pydantic import (
     PositiveInt,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
 from rdm_batch.errors import InvalidJobError, SpecError
@@ -70,6 +71,24 @@ class ClipTraining(_Training):
     max_logit_scale: float = Field(
         default=30.0, gt=1, description="Bound on the factor of the cosines; see ClipObjective."
     )
+    image_tower: Uri | None = Field(
+        default=None,
+        description="Weights that `train clip` wrote: their image tower stays as it is, with all "
+        "embeddings it made, and their text tower is trained on. None trains both anew.",
+    )
+    alignment_weight: NonNegativeFloat = Field(
+        default=0.0,
+        description="With `image_tower`: factor of the mean squared distance between embeddings "
+        "of image and caption beside the contrastive loss; see TextTowerObjective.",
+    )
+
+    @model_validator(mode="after")
+    def _fits_the_image_tower(self) -> ClipTraining:
+        if self.image_tower is not None and "sizes" in self.model_fields_set:
+            raise ValueError("sizes are those of image_tower; leave them out")
+        if self.image_tower is None and self.alignment_weight:
+            raise ValueError("alignment_weight needs image_tower, weights of `train clip`")
+        return self
 
 
 class AutoencoderTraining(_Training):

@@ -18,6 +18,21 @@ from rdm_batch.training.images import TrainingImages
 _CALIBRATION_IMAGES = 2_048
 
 
+def tokenize_captions(
+    images: TrainingImages, architecture: ClipArchitecture
+) -> Int64[Tensor, "image token"]:
+    """Turn the captions of a training set into token numbers.
+
+    Raises:
+        SpecError: If an image has no caption, or a caption a word the encoder does not know.
+    """
+    captions = [caption for caption in images.captions if caption is not None]
+    if len(captions) < len(images):
+        missing = len(images) - len(captions)
+        raise SpecError("training images", f"{missing:,} of {len(images):,} have no caption")
+    return WordTokenizer(architecture.vocabulary, architecture.context_length)(captions)
+
+
 class ClipObjective:
     """Match images with their captions (Radford et al. 2021, arXiv:2103.00020).
 
@@ -36,14 +51,9 @@ class ClipObjective:
     ) -> None:
         from open_clip import ClipLoss
 
-        captions = [caption for caption in images.captions if caption is not None]
-        if len(captions) < len(images):
-            missing = len(images) - len(captions)
-            raise SpecError("training images", f"{missing:,} of {len(images):,} have no caption")
-        tokenizer = WordTokenizer(architecture.vocabulary, architecture.context_length)
         self.images = images
+        self._tokens = tokenize_captions(images, architecture)
         self.network: nn.Module = build_clip(architecture)
-        self._tokens = tokenizer(captions)
         self._contrast = ClipLoss()
         self._max_log_scale = math.log(max_logit_scale)
 

@@ -202,7 +202,11 @@ def test_command_reports_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFi
     assert "no.yaml: cannot be read" in capsys.readouterr().err
 
 
-CONFIGS: list[tuple[str, Kind]] = [*((kind, kind) for kind in KINDS), ("kl", "autoencoder")]
+CONFIGS: list[tuple[str, Kind]] = [
+    *((kind, kind) for kind in KINDS),
+    ("kl", "autoencoder"),
+    ("clip-text", "clip"),
+]
 
 
 @pytest.mark.parametrize(("name", "kind"), CONFIGS)

@@ -1,0 +1,81 @@
+"""Train an encoder's text tower on, with the image tower and its embeddings as they are."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, normalize
+
+from rdm_batch.models.clip import pixels_to_clip
+from rdm_batch.specs.clip import ClipArchitecture
+from rdm_batch.training.clip import tokenize_captions
+from rdm_batch.training.device import on_device_of
+from rdm_batch.training.images import TrainingImages
+
+_BATCH = 500
+
+
+class TextTowerObjective:
+    """Bring the embeddings of captions to those of their images.
+
+    A contrastive loss leaves images and texts in regions of their own (the "modality gap",
+    Liang et al. 2022, arXiv:2203.02053). Search does not mind, as only the order of cosines
+    counts; a head that has learned from embeddings of images and is given one of a text does.
+    Keeping the image tower (as Zhai et al. 2022, arXiv:2111.07991, do) keeps every database
+    and every head that was made with it.
+
+    Args:
+        images: The training set; every image needs a caption.
+        network: Encoder to go on from; only its text tower is changed.
+        architecture: The encoder's sizes and vocabulary.
+        max_logit_scale: Bound on the factor of the cosines in the contrastive loss.
+        alignment_weight: Factor of the mean squared distance between the embeddings of an
+            image and its caption. The least distance is at the mean embedding of all images
+            that a caption fits.
+
+    Raises:
+        SpecError: If an image has no caption, or a caption an unknown word.
+    """
+
+    def __init__(
+        self,
+        images: TrainingImages,
+        network: nn.Module,
+        architecture: ClipArchitecture,
+        max_logit_scale: float,
+        alignment_weight: float,
+    ) -> None:
+        from open_clip import ClipLoss
+
+        self.network = network
+        self._towers: Any = network
+        self._towers.visual.requires_grad_(False)
+        self._tokens = tokenize_captions(images, architecture)
+        self._embeddings = _embed(images, self._towers.eval())
+        self._contrast = ClipLoss()
+        self._max_log_scale = math.log(max_logit_scale)
+        self._alignment_weight = alignment_weight
+
+    def loss(self, step: int, rows: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
+        """Compute the contrastive loss of one batch, plus the distances of its pairs."""
+        with torch.no_grad():
+            self._towers.logit_scale.clamp_(max=self._max_log_scale)
+        tokens, image = on_device_of(self.network, self._tokens[rows], self._embeddings[rows])
+        text = self._towers.encode_text(tokens).float()
+        contrast: Tensor = self._contrast(
+            normalize(image, dim=-1), normalize(text, dim=-1), self._towers.logit_scale.exp()
+        )
+        return contrast + self._alignment_weight * mse_loss(text, image)
+
+
+@torch.no_grad()
+def _embed(images: TrainingImages, towers: Any) -> Float[Tensor, "image dim"]:
+    parts = [
+        towers.encode_image(pixels_to_clip(images.pixels[start : start + _BATCH])).float()
+        for start in range(0, len(images), _BATCH)
+    ]
+    return torch.cat(parts)
