@@ -80,7 +80,14 @@ class Subworlds:
         pictures, _ = open_images(f"shapes:reference:{NUM_REFERENCE}:{part}")
         real = [pictures[index].image for index in range(len(pictures))]
         scorer = Scorer(self.world.encoder, self.world.encoder.encode_images(real))
-        return {"part": "complexity", "world": name, "head": kind, **scorer(images)}
+        row: Row = {"part": "complexity", "world": name, "head": kind, **scorer(images)}
+        # Other styles and shapes than this world has: such errors cost more FID in a small
+        # world than in the whole one, which has them all.
+        styles, shapes = (names.split(",") for names in part.split(":"))
+        shown = self.judge.attributes(images)
+        inside = np.array([fact["style"] in styles and fact["shape"] in shapes for fact in shown])
+        row["outside"] = 1 - float(inside.mean())
+        return row | {"fid inside": scorer(images[inside])["fid"]}
 
     def follow_texts(self, k_train: int) -> Row:
         """Train RDM with some number of neighbors; judge how it follows texts."""

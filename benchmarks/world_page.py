@@ -115,7 +115,7 @@ def complexity(score: str, pair: tuple[str, str]) -> Panel:
             chosen = [row for row in rows if row["part"] == "complexity" and row["head"] == head]
             names = [row["world"].replace(", ", "\n") for row in chosen]
             axes.plot(names, [row[score] for row in chosen], "o-", label=head.upper())
-        axes.set(title=score.upper() if score == "fid" else score, ylim=(0, None))
+        axes.set(title=score.replace("fid", "FID"), ylim=(0, None))
         axes.tick_params(axis="x", labelsize=8)
         axes.legend()
 
@@ -139,7 +139,7 @@ def main() -> None:
     world, subworlds = read_rows(RESULTS / "world.json"), read_rows(RESULTS / "subworlds.json")
     # What ships is the largest of the nested worlds, scored in the same way.
     subworlds += [
-        {"part": "complexity", "world": WHOLE, **{k: v for k, v in row.items() if k != "part"}}
+        row | {"part": "complexity", "world": WHOLE, "outside": 0.0, "fid inside": row["fid"]}
         for row in world
         if row["part"] == "parametric"
     ]
@@ -159,8 +159,9 @@ def main() -> None:
         panels = [trade(part, part, head) for head in HEADS]
         curves(world, args.pictures / f"curve-{part.replace('_', '-')}.png", panels)
     if any(row["part"] == "complexity" for row in subworlds):
-        panels = [complexity(score, pair) for pair in PAIRS for score in ("fid", "recall")]
-        curves(subworlds, args.pictures / "curve-complexity.png", panels)
+        for pair in PAIRS:
+            panels = [complexity(score, pair) for score in ("fid", "fid inside", "recall")]
+            curves(subworlds, args.pictures / f"curve-complexity-{pair[0]}.png", panels)
     curves(subworlds, args.pictures / "curve-k-train.png", [follow])
 
 
