@@ -25,8 +25,8 @@ class TextTowerObjective:
     A contrastive loss leaves images and texts in regions of their own (the "modality gap",
     Liang et al. 2022, arXiv:2203.02053). Search does not mind, as only the order of cosines
     counts; a head that has learned from embeddings of images and is given one of a text does.
-    Keeping the image tower (as Zhai et al. 2022, arXiv:2111.07991, do) keeps every database
-    and every head that was made with it.
+    Keeping the image tower (as Zhai et al. 2022, arXiv:2111.07991, do) keeps all embeddings
+    of images, and every head that has learned from them.
 
     Args:
         images: The training set; every image needs a caption.
@@ -52,7 +52,7 @@ class TextTowerObjective:
         from open_clip import ClipLoss
 
         self.network = network
-        self._towers: Any = network
+        self._towers: Any = network  # with open_clip's methods, which nn.Module does not declare
         self._towers.visual.requires_grad_(False)
         self._tokens = tokenize_captions(images, architecture)
         self._embeddings = _embed(images, self._towers.eval())
