@@ -72,9 +72,9 @@ def pairs_torch_fidelity(count: int, other: int) -> dict[str, Any]:
 
 
 def features_ours(folder: str, weights: str) -> dict[str, Any]:
-    from rdm_batch.engine.extractors import load_extractor
     from rdm_batch.engine.features import extract_part
-    from rdm_batch.engine.image_sets import open_image_set
+    from rdm_batch.inputs.extractors import load_extractor
+    from rdm_batch.inputs.image_sets import open_image_set
     from rdm_batch.specs.job import ExtractorSpec
 
     extractor = load_extractor(ExtractorSpec(name="inception-v3-compat", weights=weights))
@@ -103,7 +103,7 @@ def features_torch_fidelity(folder: str, weights: str) -> dict[str, Any]:
 
 def features_floor(folder: str, weights: str) -> dict[str, Any]:
     """Run the network alone, on as many images, resized and in memory."""
-    from rdm_batch.engine.extractors import load_extractor
+    from rdm_batch.inputs.extractors import load_extractor
     from rdm_batch.specs.job import ExtractorSpec
 
     extractor = load_extractor(ExtractorSpec(name="inception-v3-compat", weights=weights))
@@ -183,9 +183,9 @@ def feature_set(count: int, seed: int, digest: str) -> Any:
 
 def keep_features(images: str, weights: str, seed: int) -> dict[str, Any]:
     """Store made-up features of every image of a set, as an extraction would."""
-    from rdm_batch.engine.extractors import extractor_digest
     from rdm_batch.engine.features import store_features
-    from rdm_batch.engine.image_sets import open_image_set
+    from rdm_batch.inputs.extractors import extractor_digest
+    from rdm_batch.inputs.image_sets import open_image_set
     from rdm_batch.metrics.features import FeatureSet
     from rdm_batch.specs.job import ExtractorSpec
 
@@ -202,7 +202,7 @@ def keep_features(images: str, weights: str, seed: int) -> dict[str, Any]:
 
 def workers(folder: str, weights: str, actors: int) -> dict[str, Any]:
     """Extract by Ray actors of one thread; count from the first part each has finished."""
-    import rdm_batch.engine.image_sets as image_sets
+    import rdm_batch.inputs.image_sets as image_sets
     from rdm_batch.pipelines.cluster import connected
     from rdm_batch.pipelines.evaluate import extract_on_cluster
     from rdm_batch.specs.job import ExtractorSpec

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rdm_batch.engine.extractors import load_extractor
 from rdm_batch.heads.build import build_head
 from rdm_batch.heads.precision import Precision
+from rdm_batch.inputs.extractors import load_extractor
 from rdm_batch.metrics.compute import compute_scores
 from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.metrics.reference import ReferenceStatistics

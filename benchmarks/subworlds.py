@@ -28,7 +28,7 @@ from benchmarks.world_judge import Judge, accuracy, train_judge
 from benchmarks.world_rows import Row, write_rows
 from benchmarks.world_scores import Scorer
 from rdm_batch.engine.conditioner import UnconditionalConditioner
-from rdm_batch.engine.image_sources import open_images
+from rdm_batch.inputs.images import open_images
 from rdm_batch.pipelines.train import train
 from rdm_batch.retrieval.conditioning import ContextVariant
 from rdm_batch.retrieval.database import read_manifest

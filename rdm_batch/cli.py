@@ -291,7 +291,7 @@ def _add_checkpoint(commands: Commands) -> None:
 
 
 def _run_checkpoint_inspect(args: argparse.Namespace) -> int:
-    from rdm_batch.engine.checkpoints import CheckpointRequest, inspect_checkpoint
+    from rdm_batch.inputs.weights import CheckpointRequest, inspect_checkpoint
 
     request = CheckpointRequest(args.uri, args.preset, args.architecture, args.weights)
     info = inspect_checkpoint(request)
@@ -303,7 +303,7 @@ def _run_checkpoint_inspect(args: argparse.Namespace) -> int:
 
 
 def _run_checkpoint_convert(args: argparse.Namespace) -> int:
-    from rdm_batch.engine.checkpoints import CheckpointRequest, convert_checkpoint
+    from rdm_batch.inputs.weights import CheckpointRequest, convert_checkpoint
 
     request = CheckpointRequest(args.uri, args.preset, args.architecture, args.weights)
     _print_checkpoint(str(args.out), convert_checkpoint(request, args.out))
@@ -311,7 +311,7 @@ def _run_checkpoint_convert(args: argparse.Namespace) -> int:
 
 
 def _print_checkpoint(uri: str, info: CheckpointInfo) -> None:
-    from rdm_batch.engine.checkpoints import describe_checkpoint
+    from rdm_batch.inputs.weights import describe_checkpoint
 
     print(f"checkpoint {uri}")
     for name, text in describe_checkpoint(info).items():

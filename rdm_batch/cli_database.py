@@ -119,7 +119,7 @@ def _index_settings(args: argparse.Namespace) -> IndexSettings:
 def _run_database_build(args: argparse.Namespace) -> int:
     from functools import partial
 
-    from rdm_batch.engine.encoders import load_named_encoder
+    from rdm_batch.inputs.encoders import load_named_encoder
     from rdm_batch.pipelines.build_database import DatabaseBuild, build_database
     from rdm_batch.pipelines.encode_images import EncodeSettings
     from rdm_batch.reports.progress import Progress
@@ -150,7 +150,7 @@ def _run_database_build(args: argparse.Namespace) -> int:
 
 
 def _run_database_import(args: argparse.Namespace) -> int:
-    from rdm_batch.engine.encoders import named_encoder_digest
+    from rdm_batch.inputs.encoders import named_encoder_digest
     from rdm_batch.pipelines.import_database import DatabaseImport, import_database
     from rdm_batch.reports.progress import Progress
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rdm_batch.engine.databases import check_stored_files, fetch_manifest, load_proposal
-from rdm_batch.engine.encoders import named_encoder_digest
 from rdm_batch.errors import DatabaseError, RdmBatchError, SpecError
+from rdm_batch.inputs.databases import check_stored_files, fetch_manifest, load_proposal
+from rdm_batch.inputs.encoders import named_encoder_digest
 from rdm_batch.retrieval.database import DatabaseManifest, check_files
 from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.index import check_index_folder

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 
-from rdm_batch.engine.extractors import extractor_digest, resize_of
-from rdm_batch.engine.references import open_reference
 from rdm_batch.engine.score_extractors import OF_ENCODERS, extractor_of, scores_by_extractor
 from rdm_batch.errors import MetricError, RdmBatchError, SpecError
+from rdm_batch.inputs.extractors import extractor_digest, resize_of
+from rdm_batch.inputs.references import open_reference
 from rdm_batch.metrics.compute import SCORE_NAMES
 from rdm_batch.metrics.evaluation import LOGITS_LAYER, SPATIAL_LAYER, ScoreSettings
 from rdm_batch.metrics.networks import NETWORK_NAMES

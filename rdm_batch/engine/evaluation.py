@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Float32
 
 from rdm_batch.engine.check_evaluation import NEED_NO_REFERENCE, check_scores
-from rdm_batch.engine.encoders import load_named_encoder
-from rdm_batch.engine.extractors import describe_extractor, extractor_digest, resize_of
 from rdm_batch.engine.features import load_features
-from rdm_batch.engine.image_sets import ImageSet, SampleImages
 from rdm_batch.engine.novelty import measure_novelty, read_neighbor_ids, require_database
-from rdm_batch.engine.references import Reference, open_reference
 from rdm_batch.engine.score_extractors import scores_by_extractor
 from rdm_batch.errors import MetricError
+from rdm_batch.inputs.encoders import load_named_encoder
+from rdm_batch.inputs.extractors import describe_extractor, extractor_digest, resize_of
+from rdm_batch.inputs.image_sets import ImageSet, SampleImages
+from rdm_batch.inputs.references import Reference, open_reference
 from rdm_batch.metrics.compute import Findings, ScoreSettings, SideData, compute_scores
 from rdm_batch.metrics.evaluation import LOGITS_LAYER, SPATIAL_LAYER
 from rdm_batch.metrics.features import FeatureSet

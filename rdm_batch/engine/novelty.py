@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from rdm_batch.engine.databases import database_root, fetch_manifest
 from rdm_batch.errors import MetricError
+from rdm_batch.inputs.databases import database_root, fetch_manifest
 from rdm_batch.metrics.clip_score import row_cosines
 from rdm_batch.metrics.novelty import NoveltyDistances
 from rdm_batch.metrics.tasks import TaskRunner

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from rdm_batch.engine.check_database import check_database, check_encoder, conditioning_problems
 from rdm_batch.engine.check_evaluation import check_extractors, check_reference, score_problems
 from rdm_batch.engine.check_model import CheckedModel, check_model
-from rdm_batch.engine.encoders import check_texts
 from rdm_batch.engine.identity import ContentDigests, identity_digest, job_identity
 from rdm_batch.engine.plan import ShardRange, plan_shards
-from rdm_batch.engine.prompts import Prompts, read_prompts
 from rdm_batch.errors import DatabaseError, InvalidJobError, RdmBatchError
+from rdm_batch.inputs.encoders import check_texts
+from rdm_batch.inputs.prompts import Prompts, read_prompts
 from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import SampleSetHeader

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from rdm_batch.engine.databases import database_root, fetch_manifest
 from rdm_batch.engine.evaluation import Evaluated
-from rdm_batch.engine.image_sets import ImageSet, open_image_set
-from rdm_batch.engine.references import Reference
+from rdm_batch.inputs.databases import database_root, fetch_manifest
+from rdm_batch.inputs.image_sets import ImageSet, open_image_set
+from rdm_batch.inputs.references import Reference
 from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.metrics.manifold_scores import PrecisionRecall
 from rdm_batch.metrics.novelty import NoveltyDistances

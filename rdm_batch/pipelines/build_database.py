@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import JsonValue
 
 from rdm_batch.datasets.source import ImageSource
-from rdm_batch.engine.image_sources import open_images
 from rdm_batch.errors import ClusterError, ImageError, SpecError
+from rdm_batch.inputs.images import open_images
 from rdm_batch.pipelines.database_parts import PartFiles, write_shards
 from rdm_batch.pipelines.database_target import DatabaseTarget
 from rdm_batch.pipelines.encode_images import (

@@ -13,9 +13,9 @@ from rdm_batch.engine.conditioner import (
     TextConditioner,
     UnconditionalConditioner,
 )
-from rdm_batch.engine.databases import load_proposal
-from rdm_batch.engine.encoders import load_named_encoder
 from rdm_batch.engine.preflight import CheckedJob
+from rdm_batch.inputs.databases import load_proposal
+from rdm_batch.inputs.encoders import load_named_encoder
 from rdm_batch.pipelines.generate import result_of
 from rdm_batch.retrieval.proposal import every_row
 from rdm_batch.specs.conditioning import ClassConditioning, TextConditioning

@@ -14,8 +14,8 @@ from PIL import Image
 
 from rdm_batch.datasets.patches import Box, patch_boxes
 from rdm_batch.datasets.source import ImageItem, ImageSource
-from rdm_batch.engine.image_sources import open_images
 from rdm_batch.errors import ImageError, RdmBatchError
+from rdm_batch.inputs.images import open_images
 from rdm_batch.pipelines.database_parts import EncodedPart, part_path, save_part
 from rdm_batch.reports.progress import Stage
 from rdm_batch.retrieval.embeddings import check_embeddings

@@ -11,9 +11,9 @@ import ray
 
 from rdm_batch.engine.build import head_device
 from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, evaluate
-from rdm_batch.engine.extractors import load_extractor
 from rdm_batch.engine.features import extract_part, store_features
-from rdm_batch.engine.image_sets import ImagePart, ImageSet, SampleImages, open_image_set
+from rdm_batch.inputs.extractors import load_extractor
+from rdm_batch.inputs.image_sets import ImagePart, ImageSet, SampleImages, open_image_set
 from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.metrics.tasks import HERE
 from rdm_batch.pipelines.extraction import (

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rdm_batch.engine.check_evaluation import check_scores
 from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, Extract, evaluate
-from rdm_batch.engine.extractors import extractor_digest
 from rdm_batch.engine.features import load_features, parts_without_features
-from rdm_batch.engine.image_sets import ImageSet, open_image_set
-from rdm_batch.engine.references import open_reference
 from rdm_batch.errors import MetricError
+from rdm_batch.inputs.extractors import extractor_digest
+from rdm_batch.inputs.image_sets import ImageSet, open_image_set
+from rdm_batch.inputs.references import open_reference
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.pipelines.extraction import extract_here, images_per_worker, missing_parts
@@ -87,7 +87,7 @@ def build_reference(
     """Extract the features of reference images and store them with their moments.
 
     Args:
-        images: What ``engine.image_sets.open_image_set`` opens.
+        images: What ``inputs.image_sets.open_image_set`` opens.
         out: URI of the ``.npz`` to write.
         extractor: As in a job's ``evaluation.extractor``.
         address: As ``evaluate_images``.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rdm_batch.engine.build import head_device
-from rdm_batch.engine.encoders import SHIPPED_ENCODERS
-from rdm_batch.engine.extractors import extractor_digest, load_extractor
 from rdm_batch.engine.features import extract_part, parts_without_features, store_features
-from rdm_batch.engine.image_sets import ImagePart, ImageSet
 from rdm_batch.errors import MetricError
+from rdm_batch.inputs.encoders import SHIPPED_ENCODERS
+from rdm_batch.inputs.extractors import extractor_digest, load_extractor
+from rdm_batch.inputs.image_sets import ImagePart, ImageSet
 from rdm_batch.specs.job import ExtractorSpec
 from rdm_batch.storage.object_store import local_path
 

@@ -9,7 +9,7 @@ import numpy as np
 import ray
 from jaxtyping import Float32, Int64
 
-from rdm_batch.engine.databases import database_root
+from rdm_batch.inputs.databases import database_root
 from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.retrieval.merge import Neighbors, merge_top_k

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rdm_batch.engine.locations import absolute_locations
+from rdm_batch.inputs.locations import absolute_locations
 from rdm_batch.specs.job import JobSpec
 
 OUTPUT_ROOT_VARIABLE = "RDM_BATCH_OUTPUT_ROOT"

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import nn
 
-from rdm_batch.engine.image_sources import open_images
+from rdm_batch.inputs.images import open_images
 from rdm_batch.specs.training import Optimization
 from rdm_batch.training.images import TrainingImages
 from rdm_batch.training.loop import Objective, TrainingLoop

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rdm_batch.engine.databases import fetch_manifest
+from rdm_batch.inputs.databases import fetch_manifest
 from rdm_batch.models.clip import encoder_digest
 from rdm_batch.retrieval.database import (
     DatabaseManifest,
@@ -21,8 +21,8 @@ from rdm_batch.retrieval.database import (
 from rdm_batch.retrieval.index import IndexSettings
 from rdm_batch.retrieval.tables import ShardRows
 from rdm_batch.retrieval.writer import write_shard
-from tests.engine.worlds import World, assert_says, checked, problem_of, problems_of
 from tests.job_kit import DIM, ROWS, write_database, write_encoder
+from tests.worlds import World, assert_says, checked, problem_of, problems_of
 
 EMBEDDINGS = "embeddings/shard-00001.parquet"
 

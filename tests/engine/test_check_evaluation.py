@@ -9,9 +9,9 @@ import pytest
 
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.models.clip import build_clip, save_clip
-from tests.engine.worlds import World, assert_says, checked, problem_of, problems_of
 from tests.job_kit import DIM, TINY_CLIP
 from tests.metrics.examples import cloud, feature_set
+from tests.worlds import World, assert_says, checked, problem_of, problems_of
 
 
 def test_clip_score_of_a_job_without_prompts_is_refused(world: World) -> None:

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from rdm_batch.models.checkpoint import save_checkpoint
 from rdm_batch.models.networks import tensor_shapes
 from rdm_batch.specs.presets import PRESETS
-from tests.engine.worlds import World, assert_says, checked, problem_of
 from tests.tiny_heads import TINY_RARM, TINY_RDM, random_weights
+from tests.worlds import World, assert_says, checked, problem_of
 
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
 

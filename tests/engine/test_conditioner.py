@@ -19,8 +19,8 @@ from rdm_batch.retrieval.database import read_manifest
 from rdm_batch.retrieval.local import LocalRetriever, open_database, read_proposal
 from rdm_batch.retrieval.merge import Neighbors
 from rdm_batch.sampling.noise import SampleNoise
-from tests.engine.worlds import World
 from tests.job_kit import DIM, ROWS
+from tests.worlds import World
 
 PROMPTS = ("a red circle", "a blue square", "a circle")
 LABELS = ("circle", "square")

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from rdm_batch.engine.conditioner import UnconditionalConditioner
-from rdm_batch.engine.databases import fetch_manifest
 from rdm_batch.engine.evaluation import EvaluationRequest, evaluate
-from rdm_batch.engine.extractors import extractor_digest, load_extractor
 from rdm_batch.engine.features import (
     extract_part,
     features_key,
@@ -17,12 +15,14 @@ from rdm_batch.engine.features import (
     parts_without_features,
     store_features,
 )
-from rdm_batch.engine.image_sets import ImageSet, SampleImages, open_image_set
 from rdm_batch.engine.plan import plan_shards
 from rdm_batch.engine.records import shard_table
 from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer
 from rdm_batch.errors import MetricError, SampleSetError
 from rdm_batch.heads.null import NullHead
+from rdm_batch.inputs.databases import fetch_manifest
+from rdm_batch.inputs.extractors import extractor_digest, load_extractor
+from rdm_batch.inputs.image_sets import ImageSet, SampleImages, open_image_set
 from rdm_batch.metrics.clip_score import clip_scores
 from rdm_batch.metrics.compute import compute_scores
 from rdm_batch.metrics.features import FeatureExtractor, FeatureSet
@@ -38,10 +38,10 @@ from rdm_batch.specs.load import parse_job
 from rdm_batch.storage.png import decode_png, encode_png
 from rdm_batch.storage.sample_set import SampleSet
 from rdm_batch.storage.table import make_table
-from tests.engine.worlds import World, checked
 from tests.job_kit import DIM, ROWS, TINY_CLIP, write_database
 from tests.metrics.examples import cloud, feature_set
 from tests.tolerances import COSINE_REL, MERGED_REL, NETWORK_REL
+from tests.worlds import World, checked
 
 SCORES = ("fid", "precision", "recall")
 
@@ -53,7 +53,7 @@ def extractor(built_world: World) -> FeatureExtractor:
 
 @pytest.fixture(autouse=True)
 def parts_of_one_shard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rdm_batch.engine.image_sets.SET_PART_IMAGES", 4)
+    monkeypatch.setattr("rdm_batch.inputs.image_sets.SET_PART_IMAGES", 4)
 
 
 def _spec(world: World) -> ExtractorSpec:

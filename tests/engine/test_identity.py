@@ -8,7 +8,7 @@ import pytest
 
 from rdm_batch.engine.identity import ContentDigests, identity_digest, job_identity
 from rdm_batch.specs.load import parse_job
-from tests.engine.worlds import World, checked
+from tests.worlds import World, checked
 
 
 def _digest(document: dict[str, Any]) -> str:

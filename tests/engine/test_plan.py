@@ -4,7 +4,7 @@ import pytest
 
 from rdm_batch.engine.plan import ShardRange, plan_shards
 from rdm_batch.specs.load import parse_job
-from tests.engine.worlds import World
+from tests.worlds import World
 
 
 @pytest.mark.parametrize(

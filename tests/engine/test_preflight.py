@@ -10,8 +10,8 @@ import pytest
 from rdm_batch.errors import InvalidJobError
 from rdm_batch.specs.load import parse_job
 from rdm_batch.storage.sample_set import SampleSet
-from tests.engine.worlds import World, assert_says, checked, problem_of, problems_of
 from tests.job_kit import write_database, write_job
+from tests.worlds import World, assert_says, checked, problem_of, problems_of
 
 ROOT = Path(__file__).parents[2]
 

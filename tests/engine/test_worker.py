@@ -22,8 +22,8 @@ from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.load import parse_job
 from rdm_batch.storage.png import decode_png
 from rdm_batch.storage.table import table_bytes
-from tests.engine.worlds import World
 from tests.job_kit import DIM
+from tests.worlds import World
 
 
 @pytest.fixture(scope="module")

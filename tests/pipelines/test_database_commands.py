@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rdm_batch.cli import main
-from rdm_batch.engine import encoders
+from rdm_batch.inputs import encoders
 from tests.fixtures.fake_encoder import FakeEncoder
 
 

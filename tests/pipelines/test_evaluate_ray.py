@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from rdm_batch.engine.evaluation import EvaluationRequest, evaluate
-from rdm_batch.engine.extractors import extractor_digest
 from rdm_batch.engine.features import load_features, parts_without_features
-from rdm_batch.engine.image_sets import ImageSet, open_image_set
 from rdm_batch.errors import MetricError
+from rdm_batch.inputs.extractors import extractor_digest
+from rdm_batch.inputs.image_sets import ImageSet, open_image_set
 from rdm_batch.metrics.kernel_distance import kernel_distance
 from rdm_batch.metrics.manifold_scores import manifold_scores
 from rdm_batch.pipelines import evaluate as on_ray
@@ -39,7 +39,7 @@ def cluster(two_nodes: TwoNodes) -> Iterator[None]:
 @pytest.fixture
 def parts_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut small sets into parts; every node gets an actor."""
-    monkeypatch.setattr("rdm_batch.engine.image_sets.PART_IMAGES", 10)
+    monkeypatch.setattr("rdm_batch.inputs.image_sets.PART_IMAGES", 10)
     monkeypatch.setattr(on_ray, "images_per_worker", lambda _: 30)
 
 

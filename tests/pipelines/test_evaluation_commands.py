@@ -10,7 +10,7 @@ import torch
 
 from rdm_batch.cli import main
 from rdm_batch.engine.features import extract_part
-from rdm_batch.engine.image_sets import ImagePart, ImageSet
+from rdm_batch.inputs.image_sets import ImagePart, ImageSet
 from rdm_batch.metrics.clip_score import clip_scores
 from rdm_batch.metrics.features import FeatureExtractor, FeatureSet
 from rdm_batch.metrics.reference import ReferenceStatistics
@@ -128,7 +128,7 @@ def test_a_reference_needs_its_suffix(
 def test_an_interrupted_extraction_goes_on_where_it_was(
     tmp_path: Path, extractor: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rdm_batch.engine.image_sets.PART_IMAGES", 10)
+    monkeypatch.setattr("rdm_batch.inputs.image_sets.PART_IMAGES", 10)
     extracted: list[tuple[str, int]] = []
 
     def extract_or_stop(images: ImageSet, part: ImagePart, used: FeatureExtractor) -> FeatureSet:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from rdm_batch.cli import main
-from rdm_batch.engine.encoders import load_named_encoder
+from rdm_batch.inputs.encoders import load_named_encoder
 from rdm_batch.retrieval.database import read_manifest
 from rdm_batch.retrieval.local import LocalRetriever, open_database
 from tests.fixtures.pictures import PHOTOGRAPHS, write_digits, write_photographs

@@ -6,8 +6,8 @@ import torch
 import yaml
 
 from rdm_batch.cli import main
-from rdm_batch.engine.encoders import load_named_encoder
 from rdm_batch.errors import DatabaseError, InvalidJobError, SpecError
+from rdm_batch.inputs.encoders import load_named_encoder
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.pipelines.train import train
 from rdm_batch.specs.training import KINDS, Kind, load_training

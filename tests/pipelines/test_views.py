@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, evaluate
-from rdm_batch.engine.image_sets import ImageSet
+from rdm_batch.inputs.image_sets import ImageSet
 from rdm_batch.pipelines.extraction import extract_here
 from rdm_batch.pipelines.views import look_at
 from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdm_batch.engine.image_sets import AdmImages
-from rdm_batch.engine.references import open_reference
 from rdm_batch.errors import MetricError
+from rdm_batch.inputs.image_sets import AdmImages
+from rdm_batch.inputs.references import open_reference
 from rdm_batch.metrics.compute import compute_scores
 from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
 from rdm_batch.metrics.moments import gaussian_statistics

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from rdm_batch.engine.locations import absolute_locations
 from rdm_batch.errors import SpecError
+from rdm_batch.inputs.locations import absolute_locations
 from rdm_batch.specs.load import parse_job
-from tests.engine.worlds import World
+from tests.worlds import World
 
 INPUTS, OUTPUT = Path("/inputs"), Path("/output")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rdm_batch.engine.image_sets import AdmImages, ImageSet, open_image_set
 from rdm_batch.errors import MetricError
+from rdm_batch.inputs.image_sets import AdmImages, ImageSet, open_image_set
 from rdm_batch.metrics.adm import AdmFile
 from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
 from rdm_batch.metrics.reference import ReferenceStatistics, is_reference

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rdm_batch.errors import DatabaseError
@@ -12,6 +13,42 @@ from rdm_batch.retrieval.database import MANIFEST_NAME, DatabaseManifest, read_m
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.retrieval.tables import read_counts
 from rdm_batch.storage.object_store import local_path, open_store
+
+
+@dataclass(frozen=True)
+class Database:
+    """A complete database, found once: where it is and what its manifest says.
+
+    Small and pickled as it is: whoever receives it opens files of it without asking again.
+
+    Attributes:
+        uri: Where it is, a path or ``s3://``.
+        manifest: Read and checked.
+    """
+
+    uri: str
+    manifest: DatabaseManifest
+
+    @classmethod
+    def open(cls, uri: str) -> Database:
+        """Find a database and read its manifest.
+
+        Raises:
+            DatabaseError: There is no complete database, or the manifest is damaged.
+        """
+        return cls(uri, fetch_manifest(uri))
+
+    def check_stored_files(self) -> None:
+        """Compare sizes with the manifest; see the function of this name."""
+        check_stored_files(self.uri, self.manifest)
+
+    def root(self, shards: Sequence[int]) -> Path:
+        """Give a local folder that holds at least these shards; see ``database_root``."""
+        return database_root(self.uri, self.manifest, shards)
+
+    def proposal(self) -> Proposal | None:
+        """Load the proposal distribution; see ``load_proposal``."""
+        return load_proposal(self.uri, self.manifest)
 
 
 def fetch_manifest(uri: str) -> DatabaseManifest:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rdm_batch.engine.image_sources import SHAPES_PREFIX
 from rdm_batch.errors import SpecError
+from rdm_batch.inputs.images import SHAPES_PREFIX
 from rdm_batch.specs.job import JobSpec
 
 _INPUTS = (

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from rdm_batch.engine.encoders import encoder_files
-from rdm_batch.engine.published_encoders import published_weights
 from rdm_batch.errors import CheckpointError
+from rdm_batch.inputs.encoders import encoder_files
+from rdm_batch.inputs.published_encoders import published_weights
 
 
 def test_published_weights_come_with_digest_and_address() -> None:

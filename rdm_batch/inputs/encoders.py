@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rdm_batch.engine.published_encoders import published_weights
 from rdm_batch.errors import CheckpointError, SpecError
+from rdm_batch.inputs.published_encoders import published_weights
 from rdm_batch.models.clip import (
     ImageTextEncoder,
     encoder_digest,

@@ -1,8 +1,8 @@
 import pytest
 
 from rdm_batch.datasets.shapes import ShapesSource
-from rdm_batch.engine.image_sources import open_images
 from rdm_batch.errors import ImageError
+from rdm_batch.inputs.images import open_images
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.worlds import World, assert_says, checked, problem_of
+from tests.worlds import World, assert_says, checked, problem_of
 
 
 def _from_file(world: World, path: Path) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pytest
 from rdm_batch.engine.preflight import CheckedJob, preflight
 from rdm_batch.errors import InvalidJobError, RdmBatchError
 from rdm_batch.specs.load import parse_job
+from tests.job_kit import job_document
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,18 @@ def _content(location: Path) -> dict[str, bytes] | None:
         return None
     files = [location] if location.is_file() else sorted(location.rglob("*"))
     return {str(path): path.read_bytes() for path in files if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def built_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("world")
+    # Through JSON, so that no two parts of the job share a dictionary.
+    return World(root, json.loads(json.dumps(job_document(root))))
+
+
+@pytest.fixture
+def world(built_world: World, tmp_path: Path) -> World:
+    """A complete world that no test may write into, and a job with an output of its own."""
+    document: dict[str, Any] = copy.deepcopy(built_world.document)
+    document["output"]["uri"] = str(tmp_path / "out")
+    return World(built_world.root, document)

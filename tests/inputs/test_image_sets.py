@@ -13,8 +13,8 @@ from rdm_batch.engine.features import (
     parts_without_features,
     store_features,
 )
-from rdm_batch.engine.image_sets import ImageSet, SampleImages, open_image_set
 from rdm_batch.errors import ImageError, MetricError, SampleSetError
+from rdm_batch.inputs.image_sets import ImageSet, SampleImages, open_image_set
 from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
 from rdm_batch.storage.manifest import SampleSetHeader
 from rdm_batch.storage.png import encode_png
@@ -25,7 +25,7 @@ from rdm_batch.storage.table import make_table
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RDM_BATCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("rdm_batch.engine.image_sets.PART_IMAGES", 10)
+    monkeypatch.setattr("rdm_batch.inputs.image_sets.PART_IMAGES", 10)
     return tmp_path / "cache"
 
 
@@ -91,7 +91,7 @@ def test_every_kind_gives_the_same_images_in_parts(
 def test_a_sample_set_gives_its_samples_in_parts_of_whole_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_images: int, parts: list[int]
 ) -> None:
-    monkeypatch.setattr("rdm_batch.engine.image_sets.SET_PART_IMAGES", part_images)
+    monkeypatch.setattr("rdm_batch.inputs.image_sets.SET_PART_IMAGES", part_images)
     images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
     opened = open_image_set(str(_write_sample_set(tmp_path / "set", images, [0, 1, 2, 3])))
     assert isinstance(opened, SampleImages)
@@ -104,7 +104,7 @@ def test_a_sample_set_gives_its_samples_in_parts_of_whole_shards(
 def test_batches_go_across_the_borders_of_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rdm_batch.engine.image_sets._BATCH_IMAGES", 10)
+    monkeypatch.setattr("rdm_batch.inputs.image_sets._BATCH_IMAGES", 10)
     images = np.zeros((24, 8, 8, 3), dtype=np.uint8)
     opened = open_image_set(str(_write_sample_set(tmp_path / "set", images, [0, 1, 2, 3])))
     (part,) = opened.parts

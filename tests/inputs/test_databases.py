@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdm_batch.engine.databases import (
+from rdm_batch.errors import DatabaseError
+from rdm_batch.inputs.databases import (
     check_stored_files,
     database_root,
     fetch_manifest,
     load_proposal,
 )
-from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.shard import open_shard
 from rdm_batch.storage.object_store import open_store
-from tests.engine.worlds import World
 from tests.job_kit import ROWS, write_database
+from tests.worlds import World
 
 
 def test_a_local_database_is_used_where_it_lies(world: World) -> None:

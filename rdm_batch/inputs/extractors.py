@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rdm_batch.engine.encoders import load_named_encoder, named_encoder_digest
 from rdm_batch.errors import MetricError
+from rdm_batch.inputs.encoders import load_named_encoder, named_encoder_digest
 from rdm_batch.metrics.features import EncoderFeatures, ExtractorDescription, FeatureExtractor
 from rdm_batch.metrics.network_weights import missing_weights
 from rdm_batch.metrics.networks import NETWORK_NAMES, describe_network, load_network_extractor

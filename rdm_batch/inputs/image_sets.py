@@ -22,8 +22,8 @@ from jaxtyping import Int64, UInt8
 from rdm_batch.datasets.folder import ImageFolder
 from rdm_batch.datasets.parquet import ImageParquet
 from rdm_batch.datasets.source import ImageItem, ImageSource
-from rdm_batch.engine.image_sources import open_images
 from rdm_batch.errors import MetricError, SampleSetError
+from rdm_batch.inputs.images import open_images
 from rdm_batch.metrics.adm import AdmFile
 from rdm_batch.storage.manifest import ShardEntry
 from rdm_batch.storage.object_store import local_path, open_store

@@ -9,13 +9,13 @@ import torch
 import yaml
 
 from rdm_batch.cli import main
-from rdm_batch.engine.checkpoints import (
+from rdm_batch.errors import CheckpointError, SpecError
+from rdm_batch.inputs.weights import (
     CheckpointRequest,
     convert_checkpoint,
     describe_checkpoint,
     inspect_checkpoint,
 )
-from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.networks import tensor_shapes
 from rdm_batch.specs.presets import PRESETS
