@@ -37,8 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--address",
-        help="Ray to use: 'local' starts one here, 'auto' joins the running one, or the address "
-        "of a cluster; default: auto inside a submitted job or with RAY_ADDRESS set, else local",
+        metavar="none|local|auto|ADDRESS",
+        help="where to work: 'none' in this process, without Ray; 'local' on a Ray started here; "
+        "'auto' on the running one; or the address of a cluster; default: auto inside a "
+        "submitted job or with RAY_ADDRESS set, else local. The samples do not depend on it",
     )
     return parser
 

@@ -168,7 +168,7 @@ def test_more_gpus_than_the_cluster_has_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("class_name", ["HeadActor", "RetrieverActor"])
+@pytest.mark.parametrize("class_name", ["HeadWorker", "RetrieverWorker"])
 def test_a_killed_actor_costs_nothing_but_time(
     slow_world: Path,
     undisturbed: dict[str, str],
