@@ -23,8 +23,8 @@ from rdm_batch.specs.job import EvaluationSpec, ExtractorSpec
 from rdm_batch.storage.png import encode_png
 from tests.job_kit import write_encoder, write_reference
 from tests.metrics.examples import cloud
-from tests.pipelines.conftest import TwoNodes
 from tests.pipelines.ray_kit import kill_one
+from tests.ray_nodes import TwoNodes
 from tests.tolerances import NETWORK_REL
 
 COUNT = 60
