@@ -203,20 +203,21 @@ def keep_features(images: str, weights: str, seed: int) -> dict[str, Any]:
 def workers(folder: str, weights: str, actors: int) -> dict[str, Any]:
     """Extract by Ray actors of one thread; count from the first part each has finished."""
     import rdm_batch.inputs.image_sets as image_sets
-    from rdm_batch.pipelines.cluster import connected
-    from rdm_batch.pipelines.evaluate import extract_on_cluster
+    from rdm_batch.cluster.connect import connected
+    from rdm_batch.pipelines.extraction import extract_features
     from rdm_batch.specs.job import ExtractorSpec
 
     image_sets.PART_IMAGES = 16
     spec = ExtractorSpec(name="inception-v3-compat", weights=weights)
     marks: list[tuple[float, int]] = []
-    with tempfile.TemporaryDirectory() as cache, connected("local"):
+    with tempfile.TemporaryDirectory() as cache, connected("local") as cluster:
         os.environ["RDM_BATCH_CACHE"] = cache
-        extract_on_cluster(
+        extract_features(
+            cluster,
             image_sets.open_image_set(folder),
             spec,
             lambda _images, _spec, count: marks.append((time.perf_counter(), count)),
-            max_actors=actors,
+            max_workers=actors,
         )
     # The first mark is of what was stored before; then actors take seconds to start.
     steady = marks[1:][actors - 1 :]

@@ -19,10 +19,11 @@ from rdm_batch.engine.conditioner import (
     UnconditionalConditioner,
 )
 from rdm_batch.models.clip import OpenClipEncoder, load_encoder
+from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.conditioning import ContextVariant
 from rdm_batch.retrieval.database import read_manifest
 from rdm_batch.retrieval.exact import exact_top_k
-from rdm_batch.retrieval.local import LocalRetriever, open_database, read_proposal
+from rdm_batch.retrieval.local import open_database, read_proposal
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.sampling.noise import QUERY, SampleNoise
 from rdm_batch.storage.object_store import local_path
@@ -58,7 +59,7 @@ class World:
         encoder = load_encoder(local_path("package://shapes/clip.safetensors"))
         assert isinstance(encoder, OpenClipEncoder)
         self.encoder = encoder
-        self.database: LocalRetriever = open_database(root)
+        self.database: CompositeRetriever = open_database(root)
         self.pictures = ShapesSource("database", self.database.rows)
         proposal = read_proposal(root, read_manifest(root))
         assert proposal is not None

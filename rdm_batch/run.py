@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -37,8 +38,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--address",
-        help="Ray to use: 'local' starts one here, 'auto' joins the running one, or the address "
-        "of a cluster; default: auto inside a submitted job or with RAY_ADDRESS set, else local",
+        metavar="none|local|auto|ADDRESS",
+        help="where to work: 'none' in this process, without Ray; 'local' on a Ray started here; "
+        "'auto' on the running one; or the address of a cluster; default: auto inside a "
+        "submitted job or with RAY_ADDRESS set, else local. The samples do not depend on it",
     )
     return parser
 
@@ -76,4 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == _INTERRUPTED:
+        # Without Ray, threads of this process would finish their shards first.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

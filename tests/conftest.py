@@ -8,4 +8,4 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
-pytest_plugins = ["tests.stores", "tests.worlds"]
+pytest_plugins = ["tests.ray_nodes", "tests.stores", "tests.worlds"]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from rdm_batch.cluster.pool import POLL_S, ClusterResources, Pool, WorkerNeeds
+from rdm_batch.cluster.pool import (
+    ClusterResources,
+    Pool,
+    RetrieverNeeds,
+    WorkerNeeds,
+    as_finished,
+)
+from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.reports.provenance import describe_machine
 from rdm_batch.reports.result import RayNode
+from rdm_batch.retrieval.composite import CompositeRetriever
+from rdm_batch.retrieval.local import open_database
 
 Worker = TypeVar("Worker")
 Item = TypeVar("Item")
@@ -41,6 +49,17 @@ class LocalCluster:
         """Make one worker, whatever the count; see ``Cluster.workers``."""
         yield _LocalPool(make(0), needs.in_flight)
 
+    @contextmanager
+    def retriever(self, database: Database, needs: RetrieverNeeds) -> Iterator[CompositeRetriever]:
+        """Open every shard in this process; see ``Cluster.retriever``."""
+        shards = range(len(database.manifest.shards))
+        yield open_database(
+            database.root(shards),
+            manifest=database.manifest,
+            leaves_to_search=needs.leaves_to_search,
+            reorder=needs.reorder,
+        )
+
     def tasks(self) -> TaskRunner:
         """Give what calls plain functions one after the other."""
         return HERE
@@ -63,27 +82,34 @@ class _LocalPool(Generic[Worker]):
         on_wait: Callable[[], None] | None = None,
     ) -> Iterator[tuple[Item, Result]]:
         """Call a method for every item; see ``Pool.map``."""
-        waiting = iter(items)
         if self._in_flight == 1:
-            for item in waiting:
+            # In the caller's own thread: nothing runs beside it, and Ctrl-C ends it at once.
+            for item in items:
                 yield item, method(self._worker, item, *shared)
                 if on_wait is not None:
                     on_wait()
             return
-        with ThreadPoolExecutor(self._in_flight, thread_name_prefix="worker") as threads:
-            running: dict[Future[Result], Item] = {}
+        threads = ThreadPoolExecutor(self._in_flight, thread_name_prefix="worker")
+        finish = True
 
-            def feed(count: int) -> None:
-                for item in islice(waiting, count):
-                    running[threads.submit(method, self._worker, item, *shared)] = item
+        def start(_: int, item: Item) -> Future[Result]:
+            return threads.submit(method, self._worker, item, *shared)
 
-            feed(self._in_flight)
-            while running:
-                done, _ = wait(running, POLL_S, FIRST_COMPLETED)
-                if on_wait is not None:
-                    on_wait()
-                for future in done:
-                    item = running.pop(future)
-                    result = future.result()
-                    feed(1)
-                    yield item, result
+        try:
+            yield from as_finished(
+                range(self._in_flight),
+                items,
+                start,
+                _wait,
+                lambda call, _: call.result(),
+                on_wait,
+            )
+        except KeyboardInterrupt:
+            finish = False
+            raise
+        finally:
+            threads.shutdown(wait=finish)
+
+
+def _wait(calls: Collection[Future[Result]], seconds: float) -> Collection[Future[Result]]:
+    return wait(calls, seconds, FIRST_COMPLETED).done

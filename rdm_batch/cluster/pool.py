@@ -7,18 +7,24 @@ what it makes does not depend on that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from itertools import islice
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.tasks import TaskRunner
 from rdm_batch.reports.result import RayNode
+from rdm_batch.retrieval.composite import CompositeRetriever
 
 Worker = TypeVar("Worker")
 PoolWorker = TypeVar("PoolWorker", covariant=True)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Place = TypeVar("Place")
+Call = TypeVar("Call")
+Thing = TypeVar("Thing")
 
 POLL_S = 1.0
 """Longest time between two calls of ``on_wait``, seconds."""
@@ -47,13 +53,54 @@ class WorkerNeeds:
         num_cpus: CPUs reserved.
         num_gpus: GPUs reserved, or a fraction of one.
         in_flight: Items a worker has at once; above 1 its methods are called from as many threads.
+        ahead: Items that wait at a worker already, so that it never waits for the next one.
     """
 
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     in_flight: int = 1
+    ahead: int = 0
 
 
+@dataclass(frozen=True)
+class RetrieverNeeds:
+    """Say how a database is spread and how hard it is searched.
+
+    Args:
+        num_actors: Actors it is spread over. None: one for each of its shards; more than there
+            are shards are not used.
+        leaves_to_search: Partitions scanned per query. None: as built.
+        reorder: Candidates rescored per query. None: as built.
+        num_cpus: CPUs reserved per actor.
+    """
+
+    num_actors: int | None = None
+    leaves_to_search: int | None = None
+    reorder: int | None = None
+    num_cpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Opened(Generic[Thing]):
+    """Hold what is open in this process, and is opened again wherever it is sent.
+
+    Args:
+        thing: What is open.
+        again: Opens it there.
+    """
+
+    thing: Thing
+    again: Callable[[], Thing]
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _open_again, (self.again,)
+
+
+def _open_again(again: Callable[[], Thing]) -> Opened[Thing]:
+    return Opened(again(), again)
+
+
+@runtime_checkable
 class Pool(Protocol[PoolWorker]):
     """Some equal workers that take items as they become free."""
 
@@ -108,13 +155,71 @@ class Cluster(Protocol):
         """Start workers for the duration of a block; they load in the background.
 
         Args:
-            make: Makes a worker from its number; called where the worker lives. A module-level
-                function or class, or a ``partial`` of one.
+            make: Makes a worker from its number; called where the worker lives. A class, whose
+                name the worker's process carries, or a ``partial`` of one.
             count: How many, at least 1. In this process there is always one.
             needs: What each takes.
+        """
+        ...
+
+    def retriever(
+        self, database: Database, needs: RetrieverNeeds
+    ) -> AbstractContextManager[CompositeRetriever]:
+        """Open a database for searching for the duration of a block.
+
+        The retriever can be sent to workers, and used by several threads at once.
+
+        Args:
+            database: The database.
+            needs: How it is spread and searched.
         """
         ...
 
     def tasks(self) -> TaskRunner:
         """Give what runs plain functions over shared arrays."""
         ...
+
+
+def as_finished(
+    places: Iterable[Place],
+    items: Iterable[Item],
+    start: Callable[[Place, Item], Call],
+    wait: Callable[[Collection[Call], float], Collection[Call]],
+    result: Callable[[Call, Item], Result],
+    on_wait: Callable[[], None] | None = None,
+) -> Iterator[tuple[Item, Result]]:
+    """Start a call in every place, and the next one wherever one has finished.
+
+    The one loop behind every way to work: threads of this process, actors, tasks.
+
+    Args:
+        places: Where calls can run, each named as often as it has room, in the order in which
+            they get their first item.
+        items: What is called; taken only when there is a place for it.
+        start: Starts the call of an item in a place.
+        wait: Gives the calls that have finished, after so many seconds at the latest.
+        result: Gives the result of a finished call, or raises its failure.
+        on_wait: As ``Pool.map``.
+
+    Yields:
+        Items with their results, as they finish.
+    """
+    waiting = iter(items)
+    running: dict[Call, tuple[Place, Item]] = {}
+
+    def feed(place: Place) -> None:
+        for item in islice(waiting, 1):
+            running[start(place, item)] = place, item
+
+    for place in places:
+        feed(place)
+    while running:
+        finished = wait(list(running), POLL_S)
+        if on_wait is not None:
+            on_wait()
+        for call in finished:
+            place, item = running.pop(call)
+            found = result(call, item)
+            # Before whoever asked looks at the result: nobody waits for that.
+            feed(place)
+            yield item, found

@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, UInt8
 
 from rdm_batch.engine.conditioner import Conditioner, SampleInputs
 from rdm_batch.engine.plan import ShardRange
 from rdm_batch.heads.head import Head
-from rdm_batch.retrieval.merge import Neighbors
-from rdm_batch.retrieval.retriever import Retriever
+from rdm_batch.retrieval.retriever import ObservedRetriever, Retriever, Search
 from rdm_batch.sampling.noise import SampleNoise
 
 Interval = tuple[float, float]
@@ -48,6 +47,10 @@ class ShardClock:
             yield
         finally:
             self.intervals[activity] = (start, time.time())
+
+    def searched(self, search: Search) -> None:
+        """Record a retrieval call."""
+        self.searches.append((len(search.queries), search.seconds))
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class ShardRenderer:
         """
         with clock.measure("neighbors"):
             noise = SampleNoise(self._seed, shard.indices)
-            inputs = source.conditioner(noise, _TimedRetriever(source.retriever, clock))
+            inputs = source.conditioner(noise, ObservedRetriever(source.retriever, clock.searched))
         images = self._model_thread.submit(
             self._run_model, shard, inputs.conditioning.context, clock
         ).result()
@@ -127,31 +130,3 @@ class ShardRenderer:
                 for indices in shard.batches(self._batch_size)
             ]
         return np.concatenate(parts)
-
-
-class _TimedRetriever:
-    """Pass everything on and record how long each search took."""
-
-    def __init__(self, retriever: Retriever, clock: ShardClock) -> None:
-        self._retriever = retriever
-        self._clock = clock
-
-    @property
-    def rows(self) -> int:
-        return self._retriever.rows
-
-    @property
-    def dim(self) -> int:
-        return self._retriever.dim
-
-    def search(self, queries: Float32[np.ndarray, "n dim"], k: int) -> Neighbors:
-        start = time.perf_counter()
-        found = self._retriever.search(queries, k)
-        self._clock.searches.append((len(queries), time.perf_counter() - start))
-        return found
-
-    def fetch(self, ids: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
-        return self._retriever.fetch(ids)
-
-    def thumbnails(self, ids: Int64[np.ndarray, " n"]) -> list[bytes]:
-        return self._retriever.thumbnails(ids)

@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
 from pydantic import JsonValue
 
+from rdm_batch.cluster.connect import NONE, connected
+from rdm_batch.cluster.pool import Cluster, Opened
 from rdm_batch.datasets.source import ImageSource
 from rdm_batch.errors import ClusterError, ImageError, SpecError
 from rdm_batch.inputs.images import open_images
@@ -19,16 +21,16 @@ from rdm_batch.pipelines.database_parts import PartFiles, write_shards
 from rdm_batch.pipelines.database_target import DatabaseTarget
 from rdm_batch.pipelines.encode_images import (
     EncodeSettings,
-    FanOut,
+    Encoding,
     ImageEncoder,
     encode_source,
+    open_encoding,
 )
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, EncoderRecord, SourceRecord
 from rdm_batch.retrieval.index import IndexSettings
-from rdm_batch.retrieval.local import LocalRetriever
+from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.proposal import Proposal, count_neighbors, merge_counts
-from rdm_batch.retrieval.shard import open_shard
 from rdm_batch.retrieval.writer import write_proposal
 
 
@@ -104,15 +106,17 @@ def build_database(
     if finished is not None:
         _refuse_skipped(build, finished.source.skipped)
         return finished
-    with target.exclusive(), _joined(build):
+    with target.exclusive(), _connected(build) as cluster:
 
         def encode(
             images: ImageSource, location: str, name: str, settings: EncodeSettings
         ) -> PartFiles:
             stage = progress.stage(f"encode {name}", total=len(images), unit="images")
-            fan_out = FanOut(location, make_encoder, build.workers) if build.workers > 1 else None
+            encoding = Opened(
+                Encoding(images, encoder), partial(open_encoding, location, make_encoder)
+            )
             folder = target.work / name
-            paths = encode_source(images, folder, encoder, settings, stage, fan_out)
+            paths = encode_source(cluster, encoding, folder, settings, stage, build.workers)
             stage.finish()
             return PartFiles(paths)
 
@@ -165,21 +169,16 @@ def _refuse_skipped(build: DatabaseBuild, skipped: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def _joined(build: DatabaseBuild) -> Iterator[None]:
-    if build.workers == 1:
-        yield
-        return
-    from rdm_batch.pipelines.cluster import connected  # imports ray, which takes 2 s
-
-    with connected(build.address) as resources:
-        if build.workers > resources.num_cpus:
+def _connected(build: DatabaseBuild) -> Iterator[Cluster]:
+    with connected(NONE if build.workers == 1 else build.address) as cluster:
+        if build.workers > max(1, cluster.resources.num_cpus):
             raise ClusterError(
                 f"Ray at {build.address}",
-                f"{resources.num_cpus:g} CPUs for {build.workers} workers",
+                f"{cluster.resources.num_cpus:g} CPUs for {build.workers} workers",
                 f"{build.workers} CPUs",
                 "ask for fewer workers",
             )
-        yield
+        yield cluster
 
 
 def _write(
@@ -221,12 +220,7 @@ def _count(
     if build.proposal_k > manifest.rows:
         found = f"{build.proposal_k} neighbors of {manifest.rows} rows"
         raise SpecError("--proposal-k", found, f"at most {manifest.rows}")
-    retriever = LocalRetriever(
-        [
-            open_shard(root, number, manifest=manifest, num_threads=os.cpu_count() or 1)
-            for number in range(len(manifest.shards))
-        ]
-    )
+    retriever = open_database(root, manifest=manifest, num_threads=os.cpu_count() or 1)
     stage = progress.stage("count neighbors", total=queries.rows, unit="images")
     counts = []
     for number in range(len(queries.paths)):

@@ -1,9 +1,10 @@
-"""Build a job's conditioner; texts are embedded on the cluster, not on the driver."""
+"""Build a job's conditioner; texts are embedded on the cluster, not by who asks for it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-import ray
 from jaxtyping import Float32
 
 from rdm_batch.engine.conditioner import (
@@ -15,20 +16,20 @@ from rdm_batch.engine.conditioner import (
 )
 from rdm_batch.engine.preflight import CheckedJob
 from rdm_batch.inputs.databases import load_proposal
-from rdm_batch.inputs.encoders import load_named_encoder
-from rdm_batch.pipelines.generate import result_of
 from rdm_batch.retrieval.proposal import every_row
 from rdm_batch.specs.conditioning import ClassConditioning, TextConditioning
 from rdm_batch.specs.job import EncoderSpec
 
-
-@ray.remote(num_cpus=1)
-def _embed_texts(encoder: EncoderSpec, texts: tuple[str, ...]) -> Float32[np.ndarray, "texts dim"]:
-    return load_named_encoder(encoder.name, encoder.weights).encode_texts(texts)
+Embed = Callable[[EncoderSpec, tuple[str, ...]], Float32[np.ndarray, "texts dim"]]
+"""Embed texts with an encoder, wherever there is room for it."""
 
 
-def build_conditioner(job: CheckedJob) -> Conditioner:
+def build_conditioner(job: CheckedJob, embed: Embed) -> Conditioner:
     """Build what conditions the samples of a job.
+
+    Args:
+        job: The job.
+        embed: Embeds its texts, where it has any.
 
     Raises:
         RdmBatchError: The proposal distribution or the encoder cannot be used.
@@ -39,7 +40,7 @@ def build_conditioner(job: CheckedJob) -> Conditioner:
         return _unconditional(job)
     assert spec.database.encoder is not None  # the spec demands it where texts are embedded
     texts = job.prompts.texts
-    embeddings = result_of(_embed_texts.remote(spec.database.encoder, texts), "database.encoder")
+    embeddings = embed(spec.database.encoder, texts)
     if isinstance(conditioning, ClassConditioning):
         return ClassConditioner(
             conditioning.labels, texts, embeddings, conditioning.k_nn, conditioning.pool_size

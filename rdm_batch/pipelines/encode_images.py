@@ -1,20 +1,22 @@
-"""Encode a collection of images in parts, in this process or by Ray actors."""
+"""Encode a collection of images in parts, by one worker or several."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
+from rdm_batch.cluster.pool import Cluster, Opened, WorkerNeeds
 from rdm_batch.datasets.patches import Box, patch_boxes
 from rdm_batch.datasets.source import ImageItem, ImageSource
-from rdm_batch.errors import ImageError, RdmBatchError
+from rdm_batch.errors import ImageError
 from rdm_batch.inputs.images import open_images
 from rdm_batch.pipelines.database_parts import EncodedPart, part_path, save_part
 from rdm_batch.reports.progress import Stage
@@ -165,89 +167,74 @@ def part_ranges(images: int) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class FanOut:
-    """Encode with several Ray actors, one CPU each, on a cluster that is joined already.
+class Encoding:
+    """What encodes a source: its images and the encoder."""
 
-    Attributes:
-        location: Where the actors open the source again.
-        make_encoder: Loads the encoder in each actor.
-        workers: Number of actors, at least 1.
+    source: ImageSource
+    encoder: ImageEncoder
+
+
+def open_encoding(location: str, make_encoder: Callable[[], ImageEncoder]) -> Encoding:
+    """Open a source, and load an encoder for it."""
+    source, _ = open_images(location)
+    return Encoding(source, make_encoder())
+
+
+class EncoderWorker:
+    """Hold a source and an encoder, and encode parts of it.
+
+    Args:
+        encoding: Both of them.
+        settings: How images become rows.
+        number: Number of this worker.
     """
 
-    location: str
-    make_encoder: Callable[[], ImageEncoder]
-    workers: int
+    def __init__(self, encoding: Opened[Encoding], settings: EncodeSettings, number: int) -> None:
+        self._encoding = encoding.thing
+        self._settings = settings
+
+    def encode(self, part: tuple[int, int]) -> EncodedPart:
+        """Encode the images of a range."""
+        used = self._encoding
+        return encode_part(used.source, *part, used.encoder, self._settings)
 
 
 def encode_source(
-    source: ImageSource,
+    cluster: Cluster,
+    encoding: Opened[Encoding],
     folder: Path,
-    encoder: ImageEncoder,
     settings: EncodeSettings,
     stage: Stage,
-    fan_out: FanOut | None = None,
+    workers: int = 1,
 ) -> list[Path]:
     """Encode every image of a source and give the files of its parts, in order.
 
     Parts that exist are kept, so an interrupted run continues where it stopped.
 
     Args:
-        source: The images.
+        cluster: Where workers live.
+        encoding: The images and their encoder.
         folder: Folder of the parts.
-        encoder: Encoder of this process.
         settings: How images become rows.
         stage: Progress over images.
-        fan_out: Encode with Ray actors instead; None encodes in this process, where
-            PyTorch uses every core by itself.
+        workers: Most workers to start, one CPU each. In this process there is one, and PyTorch
+            uses every core by itself.
 
     Raises:
         ImageError: An image cannot be decoded and ``settings.strict`` is set.
+        ClusterError: A worker was lost more often than it may be brought back.
     """
-    ranges = part_ranges(len(source))
-    paths = [part_path(folder, number) for number in range(len(ranges))]
-    missing = [number for number, path in enumerate(paths) if not path.is_file()]
-    stage.advance(len(source) - sum(ranges[n][1] - ranges[n][0] for n in missing))
-    parts: Iterator[tuple[int, EncodedPart]]
-    if fan_out is None:
-        parts = ((n, encode_part(source, *ranges[n], encoder, settings)) for n in missing)
-    else:
-        parts = _encode_by_actors(fan_out, settings, [(n, *ranges[n]) for n in missing])
-    for number, part in parts:
-        save_part(paths[number], part)
-        stage.advance(ranges[number][1] - ranges[number][0])
-    return paths
-
-
-class _Worker:
-    """Encode ranges of a source in a Ray actor."""
-
-    def __init__(
-        self, location: str, make_encoder: Callable[[], ImageEncoder], settings: EncodeSettings
-    ) -> None:
-        self._source, _ = open_images(location)
-        self._encoder = make_encoder()
-        self._settings = settings
-
-    def encode(self, number: int, start: int, stop: int) -> tuple[int, EncodedPart]:
-        """Encode one range."""
-        return number, encode_part(self._source, start, stop, self._encoder, self._settings)
-
-
-def _encode_by_actors(
-    fan_out: FanOut, settings: EncodeSettings, work: list[tuple[int, int, int]]
-) -> Iterator[tuple[int, EncodedPart]]:
-    import ray
-    from ray.util import ActorPool
-
-    remote: Any = ray.remote(num_cpus=1, max_restarts=1, max_task_retries=2)(_Worker)
-    actors = [
-        remote.remote(fan_out.location, fan_out.make_encoder, settings)
-        for _ in range(min(fan_out.workers, len(work)))
-    ]
-    pool = ActorPool(actors)
-    try:
-        yield from pool.map_unordered(lambda actor, item: actor.encode.remote(*item), work)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, RdmBatchError):
-            raise error.cause from None
-        raise
+    ranges = part_ranges(len(encoding.thing.source))
+    paths = {part: part_path(folder, number) for number, part in enumerate(ranges)}
+    missing = [part for part in ranges if not paths[part].is_file()]
+    stage.advance(len(encoding.thing.source) - sum(stop - start for start, stop in missing))
+    if missing:
+        worker = partial(EncoderWorker, encoding, settings)
+        with cluster.workers(worker, min(workers, len(missing)), WorkerNeeds()) as pool:
+            encoded = pool.map(
+                EncoderWorker.encode, missing, where=lambda part: f"images {part[0]} to {part[1]}"
+            )
+            for (start, stop), rows in encoded:
+                save_part(paths[start, stop], rows)
+                stage.advance(stop - start)
+    return list(paths.values())

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rdm_batch.cluster.connect import NONE, connected
 from rdm_batch.engine.check_evaluation import check_scores
 from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, Extract, evaluate
 from rdm_batch.engine.features import load_features, parts_without_features
@@ -15,8 +16,8 @@ from rdm_batch.inputs.extractors import extractor_digest
 from rdm_batch.inputs.image_sets import ImageSet, open_image_set
 from rdm_batch.inputs.references import open_reference
 from rdm_batch.metrics.reference import ReferenceStatistics
-from rdm_batch.metrics.tasks import HERE, TaskRunner
-from rdm_batch.pipelines.extraction import extract_here, images_per_worker, missing_parts
+from rdm_batch.metrics.tasks import TaskRunner
+from rdm_batch.pipelines.extraction import extract_features, workers_worth_starting
 from rdm_batch.pipelines.score_report import reported
 from rdm_batch.reports.progress import Progress, Stage
 from rdm_batch.reports.provenance import command_line, software_versions
@@ -30,7 +31,7 @@ def evaluate_images(request: EvaluationRequest, address: str | None = None) -> E
 
     Args:
         request: What to judge and how.
-        address: Ray to use, as ``pipelines.cluster.connected`` takes it. None: none where the
+        address: Ray to use, as ``cluster.connect.connected`` takes it. None: none where the
             work is small, else one on this machine.
 
     Raises:
@@ -41,10 +42,7 @@ def evaluate_images(request: EvaluationRequest, address: str | None = None) -> E
     samples = open_reference(request.samples, request.allow_partial).images
     reference = open_reference(request.evaluation.reference).images
     sets = [images for images in (samples, reference) if images is not None]
-    with _workers(sets, extractor, address) as (
-        extract,
-        runner,
-    ):
+    with _workers(sets, extractor, address) as (extract, runner):
         return evaluate(request, extract, runner)
 
 
@@ -129,21 +127,15 @@ def _workers(
             else:
                 stages[key].advance(count)
 
-        digest = extractor_digest(extractor)
-        lacking = sum(
-            part.num_images for images in sets for part in parts_without_features(images, digest)
-        )
-        if address is None and lacking <= images_per_worker(extractor):
+        if address is None:
+            # Ray takes seconds to import and to start: only where there is work for it.
+            digest = extractor_digest(extractor)
+            parts = [part for images in sets for part in parts_without_features(images, digest)]
+            lacking = sum(part.num_images for part in parts)
+            address = NONE if workers_worth_starting(lacking, extractor) == 1 else "local"
+        with connected(address) as cluster:
 
             def extract(images: ImageSet, used: ExtractorSpec) -> None:
-                parts = missing_parts(images, used, on_extracted)
-                extract_here(images, used, parts, on_extracted)
+                extract_features(cluster, images, used, on_extracted)
 
-            yield extract, HERE
-            return
-        # Ray takes seconds to import and to start: only where there is work for it.
-        from rdm_batch.pipelines.cluster import connected
-        from rdm_batch.pipelines.evaluate import RayTasks, extract_on_cluster
-
-        with connected(address or "local"):
-            yield lambda images, used: extract_on_cluster(images, used, on_extracted), RayTasks()
+            yield extract, cluster.tasks()

@@ -1,15 +1,20 @@
-"""Extract features in this process, without Ray; and say when that is enough."""
+"""Extract the features a set of images lacks, by as many workers as are worth starting."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
+from rdm_batch.cluster.local import LocalCluster
+from rdm_batch.cluster.pool import Cluster, ClusterResources, Opened, WorkerNeeds
 from rdm_batch.engine.build import head_device
+from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, evaluate
 from rdm_batch.engine.features import extract_part, parts_without_features, store_features
 from rdm_batch.errors import MetricError
 from rdm_batch.inputs.encoders import SHIPPED_ENCODERS
 from rdm_batch.inputs.extractors import extractor_digest, load_extractor
-from rdm_batch.inputs.image_sets import ImagePart, ImageSet
+from rdm_batch.inputs.image_sets import ImagePart, ImageSet, SampleImages, open_image_set
+from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.specs.job import ExtractorSpec
 from rdm_batch.storage.object_store import local_path
 
@@ -34,36 +39,101 @@ def images_per_worker(extractor: ExtractorSpec) -> int:
     return _LIGHT_IMAGES if size < _LIGHT_BYTES else _HEAVY_IMAGES
 
 
-def missing_parts(
-    images: ImageSet, extractor: ExtractorSpec, on_extracted: OnExtracted
-) -> Sequence[ImagePart]:
-    """List the parts a set lacks features of, and report the others as done."""
-    missing = parts_without_features(images, extractor_digest(extractor))
-    lacking = sum(part.num_images for part in missing)
-    on_extracted(images, extractor, images.num_images - lacking)
-    return missing
+def workers_worth_starting(num_images: int, extractor: ExtractorSpec) -> int:
+    """Say how many workers so many images are worth; with one, this process does as well.
+
+    Raises:
+        MetricError: The extractor's weights are not there.
+    """
+    return max(1, -(-num_images // images_per_worker(extractor)))
 
 
-def extract_here(
-    images: ImageSet,
-    extractor: ExtractorSpec,
-    parts: Sequence[ImagePart],
-    on_extracted: OnExtracted,
-) -> None:
-    """Extract and store the features of some parts, one after the other.
+def run_evaluation(
+    cluster: Cluster, request: EvaluationRequest, on_extracted: Callable[[int], None]
+) -> Evaluated:
+    """Score images.
 
     Args:
+        cluster: Where features are extracted and parts of large scores computed.
+        request: What to judge and how.
+        on_extracted: Called with a number of samples whenever their features are stored.
+
+    Raises:
+        RdmBatchError: The images cannot be used, or a score cannot be computed.
+    """
+
+    def counted(images: ImageSet, extractor: ExtractorSpec, count: int) -> None:
+        own = extractor == request.evaluation.extractor
+        if own and images.uri == request.samples:
+            on_extracted(count)
+
+    def extract(images: ImageSet, extractor: ExtractorSpec) -> None:
+        extract_features(cluster, images, extractor, counted)
+
+    return evaluate(request, extract, cluster.tasks())
+
+
+def extract_features(
+    cluster: Cluster,
+    images: ImageSet,
+    extractor: ExtractorSpec,
+    on_extracted: OnExtracted,
+    max_workers: int | None = None,
+) -> None:
+    """Extract and store the features a set lacks.
+
+    Args:
+        cluster: Where workers live, unless there is too little to do for more than this process.
         images: The set.
         extractor: What computes the features.
-        parts: Parts without features.
-        on_extracted: Called whenever features of some images are stored.
+        on_extracted: Called whenever features of some images are stored, first with those that
+            were stored before.
+        max_workers: Most workers to start. None: as many as the cluster has room for.
 
     Raises:
         RdmBatchError: An image cannot be used, or the extractor cannot be loaded.
     """
-    if not parts:
+    waiting = parts_without_features(images, extractor_digest(extractor))
+    lacking = sum(part.num_images for part in waiting)
+    on_extracted(images, extractor, images.num_images - lacking)
+    if not waiting:
         return
-    loaded = load_extractor(extractor, head_device())
-    for part in parts:
-        store_features(images, part, extract_part(images, part, loaded))
-        on_extracted(images, extractor, part.num_images)
+    wanted = workers_worth_starting(lacking, extractor)
+    if wanted == 1:
+        cluster = LocalCluster()
+    needs = WorkerNeeds(num_gpus=1.0 if cluster.resources.num_gpus else 0.0, ahead=1)
+    room = max_workers or _room(cluster.resources)
+    again = partial(open_image_set, images.uri, allow_partial=True)
+    worker = partial(ExtractorWorker, Opened(images, again), extractor)
+    with cluster.workers(worker, max(1, min(room, len(waiting), wanted)), needs) as pool:
+        extracted = pool.map(ExtractorWorker.extract, waiting, where=lambda _: "feature extraction")
+        for part, features in extracted:
+            if features is not None:
+                store_features(images, part, features)
+            on_extracted(images, extractor, part.num_images)
+
+
+def _room(resources: ClusterResources) -> int:
+    return int(resources.num_gpus or resources.num_cpus)
+
+
+class ExtractorWorker:
+    """Hold a feature extractor, and extract parts of a set.
+
+    Args:
+        images: The set.
+        extractor: What computes the features.
+        number: Number of this worker.
+    """
+
+    def __init__(self, images: Opened[ImageSet], extractor: ExtractorSpec, number: int) -> None:
+        self._images = images.thing
+        self._extractor = load_extractor(extractor, head_device())
+
+    def extract(self, part: ImagePart) -> FeatureSet | None:
+        """Extract a part; store it where every node can, else give it back."""
+        features = extract_part(self._images, part, self._extractor)
+        if not isinstance(self._images, SampleImages):
+            return features
+        store_features(self._images, part, features)
+        return None

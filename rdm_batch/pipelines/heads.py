@@ -1,20 +1,17 @@
-"""Head actors: thin shells around a head, a renderer and the sample set they write to."""
+"""Make the missing shards of a sample set: heads that take one shard after the other."""
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
-import ray
-
+from rdm_batch.cluster.pool import Cluster, WorkerNeeds
 from rdm_batch.engine.build import build_job_head, head_device
 from rdm_batch.engine.plan import ShardRange
 from rdm_batch.engine.records import shard_table
 from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer
 from rdm_batch.pipelines.resources import HeadResources
-from rdm_batch.pipelines.retrievers import RESTARTS
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import Measured, SampleSetHeader, ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
@@ -23,18 +20,21 @@ SHARDS_IN_FLIGHT = 3
 """Shards a head works on at once: one looks up neighbors, one is in the model, one is written."""
 
 
-class HeadActor:
-    """Hold one head and make shards with it; ``start_heads`` makes an actor of it."""
+class HeadWorker:
+    """Hold one head and commit the shards made with it.
+
+    Args:
+        spec: The job.
+        header: Of the sample set it writes to.
+        context_dim: Width of the database's embeddings.
+        number: Number of this head.
+    """
 
     def __init__(
-        self,
-        name: str,
-        spec: JobSpec,
-        header: SampleSetHeader,
-        context_dim: int,
+        self, spec: JobSpec, header: SampleSetHeader, context_dim: int, number: int
     ) -> None:
         device = head_device()
-        self._name = name
+        self._name = f"head-{number}"
         self._device = f"{device} on {socket.gethostname()}"
         self._spec = spec
         self._source: ContextSource | None = None
@@ -45,10 +45,6 @@ class HeadActor:
             spec.sampling.batch_size,
             spec.model.cpu_threads,
         )
-
-    def process_id(self) -> int:
-        """Give the process id, so that a test can end this actor and no other."""
-        return os.getpid()
 
     def make(self, shard: ShardRange, source: ContextSource, run_id: str) -> ShardEntry:
         """Make one shard and commit it.
@@ -75,35 +71,43 @@ class HeadActor:
         return self._set.commit_shard(shard.index, table, measured)
 
 
-def start_heads(
+def make_shards(
+    cluster: Cluster,
     resources: HeadResources,
     spec: JobSpec,
     header: SampleSetHeader,
-    context_dim: int,
-) -> list[Any]:
-    """Start head actors; they load in the background.
+    shards: Sequence[ShardRange],
+    source: ContextSource,
+    run_id: str,
+    on_commit: Callable[[ShardEntry], None],
+    on_wait: Callable[[], None],
+) -> None:
+    """Make shards, each on whichever head is free first.
 
     Args:
-        resources: How many, and what each reserves.
+        cluster: Where heads live; they end with the call, and what they reserved is free.
+        resources: How many heads, and what each reserves.
         spec: The job.
         header: Of the sample set they write to.
-        context_dim: Width of the database's embeddings.
+        shards: What is missing.
+        source: What samples are conditioned on.
+        run_id: Recorded in the entries.
+        on_commit: Called with each entry as soon as it is stored.
+        on_wait: Called at least once a second, for progress lines.
+
+    Raises:
+        RdmBatchError: A shard failed for a reason that repeating cannot cure.
+        ClusterError: A head was lost more often than it may be brought back.
     """
-    actor: Any = ray.remote(
-        max_restarts=RESTARTS,
-        max_task_retries=RESTARTS,
-        max_concurrency=SHARDS_IN_FLIGHT,
-        num_cpus=resources.num_cpus,
-        num_gpus=resources.num_gpus,
-        scheduling_strategy="SPREAD",
-    )(HeadActor)
-    return [
-        actor.remote(f"head-{number}", spec, header, context_dim)
-        for number in range(resources.num_heads)
-    ]
-
-
-def stop(actors: Sequence[Any]) -> None:
-    """End actors for good, so that what they reserved is free for the next stage."""
-    for actor in actors:
-        ray.kill(actor)
+    needs = WorkerNeeds(resources.num_cpus, resources.num_gpus, SHARDS_IN_FLIGHT)
+    head = partial(HeadWorker, spec, header, source.retriever.dim)
+    with cluster.workers(head, resources.num_heads, needs) as heads:
+        committed = heads.map(
+            HeadWorker.make,
+            shards,
+            where=lambda shard: f"shard {shard.index}",
+            shared=(source, run_id),
+            on_wait=on_wait,
+        )
+        for _, entry in committed:
+            on_commit(entry)

@@ -1,4 +1,4 @@
-"""The whole job: check, start Ray, generate what is missing, measure, score, report."""
+"""The whole job: check, connect, generate what is missing, measure, score, report."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from rdm_batch.engine.conditioner import Conditioner
+from rdm_batch.cluster.connect import NONE, connected
+from rdm_batch.cluster.local import local_resources
+from rdm_batch.cluster.pool import Cluster, RetrieverNeeds
+from rdm_batch.cluster.texts import embed_texts
 from rdm_batch.engine.evaluation import EvaluationRequest
 from rdm_batch.engine.preflight import CheckedJob, preflight
 from rdm_batch.engine.worker import ContextSource
-from rdm_batch.pipelines.cluster import (
-    ClusterResources,
-    connected,
-    describe_nodes,
-    local_resources,
-)
+from rdm_batch.inputs.databases import Database
 from rdm_batch.pipelines.conditioning import build_conditioner
-from rdm_batch.pipelines.evaluate import run_evaluation
-from rdm_batch.pipelines.generate import make_shards
-from rdm_batch.pipelines.heads import start_heads, stop
+from rdm_batch.pipelines.extraction import run_evaluation
+from rdm_batch.pipelines.heads import make_shards
 from rdm_batch.pipelines.measure import illustrate, measure_recall
 from rdm_batch.pipelines.resources import HeadResources, plan_resources
-from rdm_batch.pipelines.retrievers import ClusterRetriever, start_retrievers
 from rdm_batch.pipelines.score_report import reported
 from rdm_batch.pipelines.submission import default_address, locate
 from rdm_batch.pipelines.summary import latencies, latest_run, measured_in, throughput
@@ -56,7 +53,8 @@ def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunRep
     Args:
         path: The job file.
         overrides: ``key.path=value`` strings.
-        address: Ray to use; None chooses (see ``submission.default_address``).
+        address: Where to work, as ``cluster.connect.connected`` takes it; None chooses (see
+            ``submission.default_address``).
 
     Raises:
         RdmBatchError: The job cannot run, or could not finish; what was stored stays.
@@ -67,12 +65,13 @@ def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunRep
     saved = run.nothing_to_do()
     if saved is None:
         address = address or default_address()
-        if address == "local":
-            # What a Ray started here will lack is known before it is started.
+        if address in (NONE, "local"):
+            # What this machine lacks is known before anything is started on it.
             plan_resources(job.spec, local_resources(), len(job.shards))
         run.reached("checks")
         with Progress() as progress, connected(address) as cluster:
-            run.reached("Ray")
+            if address != NONE:
+                run.reached("Ray")
             saved = run.complete(cluster, progress)
         page = save_run(job.spec.output.uri, saved)
     else:
@@ -112,36 +111,36 @@ class _Run:
             return None
         return load_run(uri)
 
-    def complete(self, cluster: ClusterResources, progress: Progress) -> SavedRun:
+    def complete(self, cluster: Cluster, progress: Progress) -> SavedRun:
         """Make what is missing, measure and score the whole."""
         spec = self._job.spec
-        resources = plan_resources(spec, cluster, len(self._job.shards))
+        resources = plan_resources(spec, cluster.resources, len(self._job.shards))
         before = self._saved()
         sample_set = SampleSet.create_or_resume(spec.output.uri, self._job.header)
         missing = sample_set.missing_shards()
-        retriever = start_retrievers(
-            spec.database.uri,
-            self._job.manifest,
-            spec.database.retriever_shards,
-            spec.database.leaves_to_search,
-            spec.cluster.cpus_per_retriever,
+        database = Database(spec.database.uri, self._job.manifest)
+        searched = RetrieverNeeds(
+            num_actors=spec.database.retriever_shards,
+            leaves_to_search=spec.database.leaves_to_search,
+            num_cpus=spec.cluster.cpus_per_retriever,
         )
-        conditioner = build_conditioner(self._job)
-        if missing:
-            self._generate(sample_set, missing, conditioner, retriever, resources, progress)
-        sample_set.finish()
+        with cluster.retriever(database, searched) as retriever:
+            conditioner = build_conditioner(self._job, partial(embed_texts, cluster))
+            if missing:
+                source = ContextSource(conditioner, retriever)
+                self._generate(cluster, missing, source, resources, progress)
+            sample_set.finish()
+            recall = measure_recall(
+                retriever, conditioner, spec.sampling.seed, spec.sampling.num_samples
+            )
+            illustrated, pictures = illustrate(sample_set, retriever)
         entries = sample_set.entries()
         mine = measured_in(self._id, entries)
         # Killed after the last shard and before the report: the entries still tell.
         known = mine or measured_in(latest_run(entries) or "", entries)
         raw = latencies(known)
-        recall = measure_recall(
-            retriever, conditioner, spec.sampling.seed, spec.sampling.num_samples
-        )
-        illustrated, pictures = illustrate(sample_set, retriever)
-        nodes = describe_nodes()
-        stop(retriever.actors)
-        scores, views, seen = self._evaluate(progress)
+        nodes = cluster.nodes()
+        scores, views, seen = self._evaluate(cluster, progress)
         report = RunReport(
             job_name=spec.name,
             spec=spec.model_dump(mode="json"),
@@ -176,39 +175,44 @@ class _Run:
             report = report.model_copy(update={k: getattr(before.report, k) for k in kept})
         return SavedRun(report, raw, pictures | seen)
 
-    def _evaluate(self, progress: Progress) -> tuple[tuple[Score, ...], Views | None, Pictures]:
+    def _evaluate(
+        self, cluster: Cluster, progress: Progress
+    ) -> tuple[tuple[Score, ...], Views | None, Pictures]:
         spec = self._job.spec
         if spec.evaluation is None:
             return (), None, Pictures()
         stage = progress.stage("evaluate", spec.sampling.num_samples, "samples")
         request = EvaluationRequest(spec.output.uri, spec.evaluation, spec.database)
-        evaluated = run_evaluation(request, stage.advance)
+        evaluated = run_evaluation(cluster, request, stage.advance)
         stage.finish()
         return reported(evaluated.scores), *look_at(evaluated, spec.database.uri)
 
     def _generate(
         self,
-        sample_set: SampleSet,
+        cluster: Cluster,
         missing: Sequence[int],
-        conditioner: Conditioner,
-        retriever: ClusterRetriever,
+        source: ContextSource,
         resources: HeadResources,
         progress: Progress,
     ) -> None:
         spec = self._job.spec
-        heads = start_heads(resources, spec, self._job.header, retriever.dim)
-        missing_rows = sum(self._job.shards[shard].num_samples for shard in missing)
-        done = spec.sampling.num_samples - missing_rows
+        shards = [self._job.shards[shard] for shard in missing]
+        done = spec.sampling.num_samples - sum(shard.num_samples for shard in shards)
         stage = progress.stage("generate", spec.sampling.num_samples, "samples", done)
 
         def committed(entry: ShardEntry) -> None:
             self.reached("first shard")
             stage.advance(entry.num_rows)
 
-        source = ContextSource(conditioner, retriever)
-        shards = [self._job.shards[shard] for shard in missing]
-        try:
-            make_shards(heads, shards, source, self._id, committed, lambda: stage.advance(0))
-        finally:
-            stop(heads)
+        make_shards(
+            cluster,
+            resources,
+            spec,
+            self._job.header,
+            shards,
+            source,
+            self._id,
+            committed,
+            lambda: stage.advance(0),
+        )
         stage.finish()

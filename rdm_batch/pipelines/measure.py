@@ -8,11 +8,11 @@ import numpy as np
 
 from rdm_batch.engine.conditioner import Conditioner
 from rdm_batch.errors import DatabaseError
-from rdm_batch.pipelines.retrievers import ClusterRetriever
 from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.result import IllustratedSample, Recall
+from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.exact import recall_at_k
-from rdm_batch.retrieval.merge import Neighbors
+from rdm_batch.retrieval.retriever import ObservedRetriever, Search
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.storage.sample_set import SampleSet
 
@@ -20,35 +20,8 @@ NUM_ILLUSTRATED = 64
 NUM_RECALL_QUERIES = 256
 
 
-class _Recorder:
-    """Answer like a retriever and remember what was asked."""
-
-    def __init__(self, retriever: ClusterRetriever) -> None:
-        self._retriever = retriever
-        self.asked: list[tuple[np.ndarray, int, Neighbors]] = []
-
-    @property
-    def rows(self) -> int:
-        return self._retriever.rows
-
-    @property
-    def dim(self) -> int:
-        return self._retriever.dim
-
-    def search(self, queries: np.ndarray, k: int) -> Neighbors:
-        found = self._retriever.search(queries, k)
-        self.asked.append((queries, k, found))
-        return found
-
-    def fetch(self, ids: np.ndarray) -> np.ndarray:
-        return self._retriever.fetch(ids)
-
-    def thumbnails(self, ids: np.ndarray) -> list[bytes]:
-        return self._retriever.thumbnails(ids)
-
-
 def measure_recall(
-    retriever: ClusterRetriever, conditioner: Conditioner, seed: int, num_samples: int
+    retriever: CompositeRetriever, conditioner: Conditioner, seed: int, num_samples: int
 ) -> Recall | None:
     """Compare the index with exact search on queries of the job itself.
 
@@ -62,17 +35,18 @@ def measure_recall(
         Recall@k with the job's own k; None where the job searches nothing.
     """
     indices = np.arange(min(num_samples, NUM_RECALL_QUERIES), dtype=np.int64)
-    recorder = _Recorder(retriever)
-    conditioner(SampleNoise(seed, indices), recorder)
-    if not recorder.asked:
+    searches: list[Search] = []
+    conditioner(SampleNoise(seed, indices), ObservedRetriever(retriever, searches.append))
+    if not searches:
         return None
-    queries, k, found = recorder.asked[-1]
+    queries, found = searches[-1].queries, searches[-1].found
+    k = found.ids.shape[1]
     exact = retriever.search_exactly(queries, k)
     return Recall(k=k, queries=len(queries), value=recall_at_k(found.scores, exact.scores))
 
 
 def illustrate(
-    sample_set: SampleSet, retriever: ClusterRetriever
+    sample_set: SampleSet, retriever: CompositeRetriever
 ) -> tuple[tuple[IllustratedSample, ...], Pictures]:
     """Collect the first samples with the neighbors each was conditioned on."""
     columns = ["image", "sample_index", "query_id", "neighbor_ids", "neighbor_scores"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rdm_batch.cluster.pool import ClusterResources
 from rdm_batch.errors import ClusterError
-from rdm_batch.pipelines.cluster import ClusterResources
 from rdm_batch.specs.job import JobSpec
 
 

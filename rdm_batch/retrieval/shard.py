@@ -62,11 +62,6 @@ class ShardSearcher:
         """Width of an embedding."""
         return int(self._embeddings.shape[1])
 
-    @property
-    def embeddings(self) -> Float[np.ndarray, "rows dim"]:
-        """Rows as stored, for exact search beside the index."""
-        return self._embeddings
-
     def search(self, queries: Float32[np.ndarray, "n dim"], k: int) -> Neighbors:
         """Find the k nearest rows of each query by cosine similarity.
 
@@ -82,6 +77,19 @@ class ShardSearcher:
         check_dim(queries.shape[1], self.dim, self._where)
         check_embeddings(queries, f"queries to {self._where}")
         positions, scores = self._best(queries, k)
+        return Neighbors(
+            ids=positions + self.first_row,
+            scores=scores,
+            embeddings=self._embeddings[positions].astype(np.float32),
+        )
+
+    def search_exactly(self, queries: Float32[np.ndarray, "n dim"], k: int) -> Neighbors:
+        """Find them by an exact scan, to judge the index.
+
+        Raises:
+            DatabaseError: k is out of range, or a query is not finite or has norm zero.
+        """
+        positions, scores = exact_top_k(self._embeddings, queries, k)
         return Neighbors(
             ids=positions + self.first_row,
             scores=scores,

@@ -15,8 +15,9 @@ from rdm_batch.engine.conditioner import (
     TextConditioner,
     UnconditionalConditioner,
 )
+from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.database import read_manifest
-from rdm_batch.retrieval.local import LocalRetriever, open_database, read_proposal
+from rdm_batch.retrieval.local import open_database, read_proposal
 from rdm_batch.retrieval.merge import Neighbors
 from rdm_batch.sampling.noise import SampleNoise
 from tests.job_kit import DIM, ROWS
@@ -28,7 +29,7 @@ SEED = 11
 
 
 @pytest.fixture(scope="module")
-def retriever(built_world: World) -> LocalRetriever:
+def retriever(built_world: World) -> CompositeRetriever:
     return open_database(built_world.root / "database")
 
 
@@ -54,7 +55,7 @@ def conditioner(request: pytest.FixtureRequest, built_world: World) -> Condition
 
 
 def _inputs(
-    conditioner: Conditioner, retriever: LocalRetriever, indices: Sequence[int]
+    conditioner: Conditioner, retriever: CompositeRetriever, indices: Sequence[int]
 ) -> SampleInputs:
     return conditioner(SampleNoise(SEED, np.array(indices, dtype=np.int64)), retriever)
 
@@ -72,7 +73,7 @@ def _of_sample(inputs: SampleInputs, position: int) -> list[object]:
 
 
 def test_a_sample_has_the_same_inputs_in_every_shard_and_batch(
-    conditioner: Conditioner, retriever: LocalRetriever
+    conditioner: Conditioner, retriever: CompositeRetriever
 ) -> None:
     together = _inputs(conditioner, retriever, range(12))
     for indices in ([7], [11, 7, 0], [6, 7, 8]):
@@ -81,12 +82,14 @@ def test_a_sample_has_the_same_inputs_in_every_shard_and_batch(
             assert _of_sample(apart, position) == _of_sample(together, index)
 
 
-def test_samples_differ(conditioner: Conditioner, retriever: LocalRetriever) -> None:
+def test_samples_differ(conditioner: Conditioner, retriever: CompositeRetriever) -> None:
     found = _inputs(conditioner, retriever, range(24)).conditioning
     assert len({row.tobytes() for row in found.context}) >= 3
 
 
-def test_another_seed_draws_other_queries(built_world: World, retriever: LocalRetriever) -> None:
+def test_another_seed_draws_other_queries(
+    built_world: World, retriever: CompositeRetriever
+) -> None:
     root = built_world.root / "database"
     conditioner = UnconditionalConditioner(read_proposal(root, read_manifest(root)), 3, "uniform")
     drawn = [
@@ -98,7 +101,9 @@ def test_another_seed_draws_other_queries(built_world: World, retriever: LocalRe
     assert drawn[0].tolist() != drawn[1].tolist()
 
 
-def test_top_m_keeps_the_most_frequent_rows(built_world: World, retriever: LocalRetriever) -> None:
+def test_top_m_keeps_the_most_frequent_rows(
+    built_world: World, retriever: CompositeRetriever
+) -> None:
     root = built_world.root / "database"
     proposal = read_proposal(root, read_manifest(root)).truncate(0.1)
     conditioner = UnconditionalConditioner(proposal, 3, "uniform")
@@ -109,7 +114,7 @@ def test_top_m_keeps_the_most_frequent_rows(built_world: World, retriever: Local
     assert (found.neighbor_ids[:, 0] == found.query_ids).all()
 
 
-def test_sample_i_takes_prompt_i_mod_p(retriever: LocalRetriever) -> None:
+def test_sample_i_takes_prompt_i_mod_p(retriever: CompositeRetriever) -> None:
     conditioner = TextConditioner(PROMPTS, _embeddings(3), 2, "neighbors")
     inputs = _inputs(conditioner, retriever, [0, 1, 2, 3, 100])
     assert inputs.prompts == (PROMPTS[0], PROMPTS[1], PROMPTS[2], PROMPTS[0], PROMPTS[1])
@@ -121,7 +126,7 @@ def test_sample_i_takes_prompt_i_mod_p(retriever: LocalRetriever) -> None:
     [("text", 3, 0), ("text_and_neighbors", 1, 2), ("neighbors", 0, 3)],
 )
 def test_a_text_context_holds_the_text_its_neighbors_or_both(
-    retriever: LocalRetriever, context: str, own: int, neighbors: int
+    retriever: CompositeRetriever, context: str, own: int, neighbors: int
 ) -> None:
     embeddings = _embeddings(3)
     conditioner = TextConditioner(PROMPTS, embeddings, 3, VARIANTS[context])
@@ -135,7 +140,7 @@ def test_a_text_context_holds_the_text_its_neighbors_or_both(
     np.testing.assert_array_equal(found.neighbor_ids, expected.ids[:, :neighbors])
 
 
-def test_a_class_sample_draws_distinct_rows_of_its_pool(retriever: LocalRetriever) -> None:
+def test_a_class_sample_draws_distinct_rows_of_its_pool(retriever: CompositeRetriever) -> None:
     pools = retriever.search(_embeddings(2), 8).ids
     inputs = _inputs(_class_conditioner(), retriever, range(60))
     assert inputs.labels == LABELS * 30
@@ -147,7 +152,7 @@ def test_a_class_sample_draws_distinct_rows_of_its_pool(retriever: LocalRetrieve
 
 
 class _CountingRetriever:
-    def __init__(self, retriever: LocalRetriever) -> None:
+    def __init__(self, retriever: CompositeRetriever) -> None:
         self._retriever = retriever
         self.rows, self.dim = retriever.rows, retriever.dim
         self.fetch, self.thumbnails = retriever.fetch, retriever.thumbnails
@@ -158,7 +163,7 @@ class _CountingRetriever:
         return self._retriever.search(queries, k)
 
 
-def test_pools_are_looked_up_once_for_all_threads(retriever: LocalRetriever) -> None:
+def test_pools_are_looked_up_once_for_all_threads(retriever: CompositeRetriever) -> None:
     conditioner, counting = _class_conditioner(), _CountingRetriever(retriever)
     noises = [SampleNoise(SEED, np.arange(4 * shard, 4 * shard + 4)) for shard in range(6)]
     with ThreadPoolExecutor(4) as pool:
@@ -167,7 +172,7 @@ def test_pools_are_looked_up_once_for_all_threads(retriever: LocalRetriever) -> 
 
 
 def test_conditioners_travel_to_other_processes(
-    conditioner: Conditioner, retriever: LocalRetriever
+    conditioner: Conditioner, retriever: CompositeRetriever
 ) -> None:
     here = _inputs(conditioner, retriever, range(4))
     there = _inputs(pickle.loads(pickle.dumps(conditioner)), retriever, range(4))

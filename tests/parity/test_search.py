@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from rdm_batch.retrieval import conditioning
+from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.index import IndexSettings, build_index
-from rdm_batch.retrieval.local import LocalRetriever
 from rdm_batch.retrieval.published import order_parts, read_neighbor_memory, read_part
 from rdm_batch.retrieval.shard import ShardSearcher
 from tests.tolerances import COSINE_REL
@@ -59,7 +59,7 @@ def published(recorded: dict[str, np.ndarray], tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="module", params=["one shard", "a shard per part", "partitioned"])
-def retriever(published: Path, request: pytest.FixtureRequest) -> LocalRetriever:
+def retriever(published: Path, request: pytest.FixtureRequest) -> CompositeRetriever:
     parts = [read_part(path).embeddings for path in order_parts(published, list(PARTS))]
     if request.param != "a shard per part":
         parts = [np.concatenate(parts)]
@@ -67,7 +67,7 @@ def retriever(published: Path, request: pytest.FixtureRequest) -> LocalRetriever
     if request.param == "partitioned":
         settings = IndexSettings(kind="tree_ah", leaves_to_search=500)
     first_rows = np.cumsum([0, *map(len, parts)])
-    return LocalRetriever(
+    return CompositeRetriever(
         [
             ShardSearcher(rows, build_index(rows, settings, "parity"), int(first))
             for rows, first in zip(parts, first_rows, strict=False)
@@ -77,7 +77,7 @@ def retriever(published: Path, request: pytest.FixtureRequest) -> LocalRetriever
 
 @pytest.mark.parametrize(("model", "case"), ROW_QUERIES)
 def test_pseudo_queries_find_the_published_neighbors(
-    retriever: LocalRetriever, recorded: dict[str, np.ndarray], model: str, case: str
+    retriever: CompositeRetriever, recorded: dict[str, np.ndarray], model: str, case: str
 ) -> None:
     expected = recorded[f"{model}/{case}/nns"]
     queries = retriever.fetch(recorded[f"{model}/{case}/qids"])
@@ -90,7 +90,7 @@ def test_pseudo_queries_find_the_published_neighbors(
 
 @pytest.mark.parametrize("model", ["rdm", "rarm"])
 def test_text_queries_find_the_published_neighbors(
-    retriever: LocalRetriever, recorded: dict[str, np.ndarray], model: str
+    retriever: CompositeRetriever, recorded: dict[str, np.ndarray], model: str
 ) -> None:
     found = retriever.search(recorded[f"{model}/text_query"], 4)
     np.testing.assert_array_equal(found.ids, recorded[f"{model}/text_query_nns"])
@@ -109,7 +109,7 @@ def test_text_queries_find_the_published_neighbors(
     ],
 )
 def test_text_contexts_are_the_published_ones(
-    retriever: LocalRetriever,
+    retriever: CompositeRetriever,
     recorded: dict[str, np.ndarray],
     model: str,
     case: str,

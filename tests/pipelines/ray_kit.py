@@ -65,7 +65,7 @@ def wait_for_shards(out: Path, count: int, process: subprocess.Popen[str]) -> No
 def actor_processes(class_name: str, ray_folder: Path) -> list[int]:
     """Find the processes of actors of one class, in the cluster whose files lie in a folder.
 
-    An idle actor is titled ``ray::HeadActor``, a busy one ``ray::HeadActor.make``.
+    An idle actor is titled ``ray::HeadWorker``, a busy one ``ray::HeadWorker.call``.
     """
     found = []
     for process in psutil.process_iter():

@@ -290,7 +290,8 @@ def test_partitioned_shards_are_built_and_measured(build: Build, tmp_path: Path)
     manifest = build(images="shapes:database:500", index=settings)
     assert manifest.shards[0].recall_at_20 is not None
     assert "leaves searched, recall@20" in describe_database(manifest)["shards"]
-    assert open_database(tmp_path / "db", verify="sha256").rows == 500
+    check_files(tmp_path / "db", manifest.files(), digests=True)
+    assert open_database(tmp_path / "db").rows == 500
 
 
 @pytest.mark.parametrize(

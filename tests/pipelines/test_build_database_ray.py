@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,15 @@ from rdm_batch.pipelines import encode_images
 from rdm_batch.pipelines.build_database import DatabaseBuild, build_database
 from rdm_batch.pipelines.encode_images import EncodeSettings
 from rdm_batch.reports.progress import Progress
-from tests.fixtures.fake_encoder import FakeEncoder
-from tests.pipelines.conftest import TwoNodes
+from tests.fixtures.fake_encoder import FakeEncoder, MortalEncoder
+from tests.ray_nodes import TwoNodes
 
 
-def build(out: Path, **request: Any) -> dict[str, bytes]:
+def build(
+    out: Path, make_encoder: Callable[[], FakeEncoder] = FakeEncoder, **request: Any
+) -> dict[str, bytes]:
     with Progress(Console(file=io.StringIO())) as progress:
-        build_database(DatabaseBuild(out=str(out), **request), FakeEncoder, progress)
+        build_database(DatabaseBuild(out=str(out), **request), make_encoder, progress)
     files = [path for path in out.rglob("*") if path.is_file()]
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
@@ -34,6 +38,22 @@ def test_workers_build_the_database_one_process_builds(
     here = build(tmp_path / "here", **request)
     there = build(tmp_path / "there", **request, workers=2, address=two_nodes.address)
     assert here == there
+
+
+def test_killed_encoders_are_brought_back_and_cost_nothing_but_time(
+    two_nodes: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode_images, "PART_IMAGES", 20)
+    request = {"images": "shapes:database:130", "shards": 2}
+    undisturbed = build(tmp_path / "undisturbed", **request)
+    lives = tmp_path / "lives"
+    lives.mkdir()
+    for number in range(3):
+        (lives / f"{number}").touch()
+    there = {"workers": 2, "address": two_nodes.address}
+    disturbed = build(tmp_path / "disturbed", partial(MortalEncoder, lives), **request, **there)
+    assert list(lives.iterdir()) == []
+    assert disturbed == undisturbed
 
 
 def test_failures_of_workers_are_reported_as_their_own(two_nodes: TwoNodes, tmp_path: Path) -> None:

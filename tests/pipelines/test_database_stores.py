@@ -13,7 +13,7 @@ from rdm_batch.pipelines import database_target
 from rdm_batch.pipelines.build_database import DatabaseBuild, build_database
 from rdm_batch.pipelines.inspect_database import check_database, open_manifest
 from rdm_batch.reports.progress import Progress
-from rdm_batch.retrieval.database import DatabaseManifest
+from rdm_batch.retrieval.database import DatabaseManifest, check_files
 from rdm_batch.retrieval.local import open_database
 from rdm_batch.storage.object_store import local_path, open_store
 from tests.fixtures.fake_encoder import FakeEncoder
@@ -40,7 +40,8 @@ def test_a_database_is_built_read_and_checked_on_every_store(
     assert open_manifest(storage_uri)[1] == manifest
     progress = Progress(Console(file=io.StringIO()))
     assert check_database(storage_uri, progress) == []
-    retriever = open_database(local_path(storage_uri), verify="sha256")
+    check_files(local_path(storage_uri), manifest.files(), digests=True)
+    retriever = open_database(local_path(storage_uri))
     rows = retriever.fetch(np.arange(120))
     assert retriever.search(rows[[3, 99]], 4).ids[:, 0].tolist() == [3, 99]
     assert build(storage_uri) == manifest

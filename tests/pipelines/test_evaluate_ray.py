@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rdm_batch.cluster.connect import connected
+from rdm_batch.cluster.local import LocalCluster
+from rdm_batch.cluster.pool import Cluster
 from rdm_batch.engine.evaluation import EvaluationRequest, evaluate
 from rdm_batch.engine.features import load_features, parts_without_features
 from rdm_batch.errors import MetricError
@@ -15,32 +18,29 @@ from rdm_batch.inputs.extractors import extractor_digest
 from rdm_batch.inputs.image_sets import ImageSet, open_image_set
 from rdm_batch.metrics.kernel_distance import kernel_distance
 from rdm_batch.metrics.manifold_scores import manifold_scores
-from rdm_batch.pipelines import evaluate as on_ray
-from rdm_batch.pipelines.cluster import connected
-from rdm_batch.pipelines.evaluate import RayTasks, extract_on_cluster, run_evaluation
-from rdm_batch.pipelines.extraction import extract_here
+from rdm_batch.pipelines.extraction import extract_features, run_evaluation
 from rdm_batch.specs.job import EvaluationSpec, ExtractorSpec
 from rdm_batch.storage.png import encode_png
 from tests.job_kit import write_encoder, write_reference
 from tests.metrics.examples import cloud
-from tests.pipelines.conftest import TwoNodes
 from tests.pipelines.ray_kit import kill_one
+from tests.ray_nodes import TwoNodes
 from tests.tolerances import NETWORK_REL
 
 COUNT = 60
 
 
 @pytest.fixture(scope="module")
-def cluster(two_nodes: TwoNodes) -> Iterator[None]:
-    with connected(two_nodes.address):
-        yield
+def cluster(two_nodes: TwoNodes) -> Iterator[Cluster]:
+    with connected(two_nodes.address) as cluster:
+        yield cluster
 
 
 @pytest.fixture
 def parts_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut small sets into parts; every node gets an actor."""
     monkeypatch.setattr("rdm_batch.inputs.image_sets.PART_IMAGES", 10)
-    monkeypatch.setattr(on_ray, "images_per_worker", lambda _: 30)
+    monkeypatch.setattr("rdm_batch.pipelines.extraction.images_per_worker", lambda _: 30)
 
 
 @pytest.fixture
@@ -64,9 +64,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RDM_BATCH_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.usefixtures("cluster", "parts_of_ten")
+@pytest.mark.usefixtures("parts_of_ten")
 def test_scores_of_actors_equal_those_of_one_process(
-    folder: Path, extractor: ExtractorSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster,
+    folder: Path,
+    extractor: ExtractorSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     weights = Path(str(extractor.weights))
     reference = write_reference(tmp_path / "reference.npz", weights)
@@ -75,50 +79,53 @@ def test_scores_of_actors_equal_those_of_one_process(
     )
     request = EvaluationRequest(str(folder), evaluation)
     stored: list[int] = []
-    scores = run_evaluation(request, stored.append).scores
+    scores = run_evaluation(cluster, request, stored.append).scores
     assert sum(stored) == COUNT
     assert len(stored) == 7
 
     monkeypatch.setenv("RDM_BATCH_CACHE", str(tmp_path / "another"))
 
     def extract(images: ImageSet, used: ExtractorSpec) -> None:
-        extract_here(images, used, images.parts, lambda *_: None)
+        extract_features(LocalCluster(), images, used, lambda *_: None)
 
     for score, expected in zip(scores, evaluate(request, extract).scores, strict=True):
         assert score.description == expected.description
         assert score.value == pytest.approx(expected.value, rel=100 * NETWORK_REL)
 
 
-@pytest.mark.usefixtures("cluster", "parts_of_ten")
+@pytest.mark.usefixtures("parts_of_ten")
 def test_extraction_survives_the_death_of_an_actor(
-    folder: Path, extractor: ExtractorSpec, two_nodes: TwoNodes
+    cluster: Cluster, folder: Path, extractor: ExtractorSpec, two_nodes: TwoNodes
 ) -> None:
     images = open_image_set(str(folder))
     killed: list[int] = []
 
     def kill_after_the_first(_images: ImageSet, _extractor: ExtractorSpec, count: int) -> None:
         if count and not killed:
-            killed.append(kill_one("ExtractorActor", two_nodes.folder))
+            killed.append(kill_one("ExtractorWorker", two_nodes.folder))
 
-    extract_on_cluster(images, extractor, kill_after_the_first)
+    extract_features(cluster, images, extractor, kill_after_the_first)
     assert killed
     digest = extractor_digest(extractor)
     assert parts_without_features(images, digest) == []
     assert load_features(images, digest).ids.tolist() == list(range(COUNT))
 
 
-@pytest.mark.usefixtures("cluster", "parts_of_ten")
-def test_a_failure_in_an_actor_is_the_error_it_was(folder: Path, extractor: ExtractorSpec) -> None:
+@pytest.mark.usefixtures("parts_of_ten")
+def test_a_failure_in_an_actor_is_the_error_it_was(
+    cluster: Cluster, folder: Path, extractor: ExtractorSpec
+) -> None:
     (folder / "033.png").write_bytes(encode_png(np.zeros((9, 9, 3), np.uint8)))
     with pytest.raises(MetricError, match=r"59 of 16 x 16, 1 of 9 x 9; 033\.png"):
-        extract_on_cluster(open_image_set(str(folder)), extractor, lambda *_: None)
+        extract_features(cluster, open_image_set(str(folder)), extractor, lambda *_: None)
 
 
-@pytest.mark.usefixtures("cluster")
-def test_large_scores_in_tasks_equal_those_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_ray, "_LEAST_SHARED_BYTES", 0)
+def test_large_scores_in_tasks_equal_those_of_one_process(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rdm_batch.cluster.ray_cluster._LEAST_SHARED_BYTES", 0)
     generated, reference = cloud(300, 24, seed=0), cloud(250, 24, seed=1)
-    tasks = RayTasks()
+    tasks = cluster.tasks()
     assert tasks.num_tasks == 4
     here = manifold_scores(generated, reference, 3, 5, block_size=64)
     there = manifold_scores(generated, reference, 3, 5, 64, tasks)

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from rdm_batch.reports.saved import load_run
 from rdm_batch.storage.sample_set import SampleSet
 from tests.browser import open_page
 from tests.job_kit import job_document, write_job
-from tests.pipelines.conftest import TwoNodes
 from tests.pipelines.ray_kit import (
+    ROOT,
     actor_processes,
     kill_one,
     run_job,
@@ -26,11 +27,19 @@ from tests.pipelines.ray_kit import (
     started_job,
     wait_for_shards,
 )
+from tests.ray_nodes import TwoNodes
 
 SLOW_STEPS = 150
 """Solver steps that make a shard last long enough to be interrupted."""
 
-Variant = Callable[..., Path]
+NO_RAY = ("--address", "none")
+RUN_AND_LOOK_FOR_RAY = """
+import sys
+from rdm_batch.run import main
+status = main(sys.argv[1:])
+print("modules of ray:", [name for name in sys.modules if name.split(".")[0] == "ray"])
+sys.exit(status)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +74,9 @@ def undisturbed(slow_world: Path, two_nodes: TwoNodes) -> dict[str, str]:
     return shard_digests(out)
 
 
-def at(cluster: TwoNodes, out: Path) -> list[str]:
-    return ["--address", cluster.address, "--set", f"output.uri={out}"]
+def at(cluster: TwoNodes | None, out: Path) -> list[str]:
+    address = NO_RAY if cluster is None else ("--address", cluster.address)
+    return [*address, "--set", f"output.uri={out}"]
 
 
 def sample_indices(out: Path) -> list[int]:
@@ -121,6 +131,40 @@ def test_one_retriever_makes_the_same_bytes_as_two(
     assert shard_digests(tmp_path) == shard_digests(finished)
 
 
+TEXT = ("--set", "conditioning={mode: text, k_nn: 3, prompts: [a red circle, a blue square]}")
+
+
+@pytest.mark.parametrize("conditioning", [(), TEXT], ids=["unconditional", "text"])
+def test_a_job_without_ray_makes_the_same_bytes(
+    world: Path,
+    finished: Path,
+    two_nodes: TwoNodes,
+    tmp_path: Path,
+    conditioning: tuple[str, ...],
+) -> None:
+    expected = finished
+    if conditioning:
+        expected = tmp_path / "on-ray"
+        run_job(world / "job.yaml", *at(two_nodes, expected), *conditioning)
+    out = tmp_path / "out"
+    job = [str(world / "job.yaml"), *NO_RAY, "--set", f"output.uri={out}", *conditioning]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_AND_LOOK_FOR_RAY, *job], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "modules of ray: []"
+    assert shard_digests(out) == shard_digests(expected)
+    report, on_ray = load_run(str(out)).report, load_run(str(expected)).report
+    assert [head.name for head in report.throughput.heads] == ["head-0"]
+    assert report.provenance.ray_nodes == ()
+    assert [stage.name for stage in report.start_up] == ["checks", "first shard"]
+    assert report.retrieval is not None
+    assert on_ray.retrieval is not None
+    assert report.retrieval.recall == on_ray.retrieval.recall
+    assert report.scores == on_ray.scores
+    assert report.illustrated == on_ray.illustrated
+
+
 def test_running_again_does_nothing(world: Path, finished: Path, two_nodes: TwoNodes) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     printed = run_job(world / "job.yaml", "--address", "local")
@@ -168,7 +212,7 @@ def test_more_gpus_than_the_cluster_has_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("class_name", ["HeadActor", "RetrieverActor"])
+@pytest.mark.parametrize("class_name", ["HeadWorker", "RetrieverWorker"])
 def test_a_killed_actor_costs_nothing_but_time(
     slow_world: Path,
     undisturbed: dict[str, str],
@@ -186,10 +230,15 @@ def test_a_killed_actor_costs_nothing_but_time(
     assert sample_indices(tmp_path) == list(range(24))
 
 
+@pytest.mark.parametrize("with_ray", [True, False], ids=["ray", "no ray"])
 def test_a_killed_driver_resumes_with_the_same_command(
-    slow_world: Path, undisturbed: dict[str, str], two_nodes: TwoNodes, tmp_path: Path
+    slow_world: Path,
+    undisturbed: dict[str, str],
+    two_nodes: TwoNodes,
+    tmp_path: Path,
+    with_ray: bool,
 ) -> None:
-    arguments = at(two_nodes, tmp_path)
+    arguments = at(two_nodes if with_ray else None, tmp_path)
     with started_job(slow_world / "job.yaml", *arguments) as process:
         wait_for_shards(tmp_path, 1, process)
         process.send_signal(signal.SIGKILL)
@@ -203,10 +252,15 @@ def test_a_killed_driver_resumes_with_the_same_command(
     assert load_run(str(tmp_path)).report.sample_set.resumed_shards >= len(stored)
 
 
+@pytest.mark.parametrize("with_ray", [True, False], ids=["ray", "no ray"])
 def test_an_interrupted_job_ends_cleanly_and_says_how_to_resume(
-    slow_world: Path, undisturbed: dict[str, str], two_nodes: TwoNodes, tmp_path: Path
+    slow_world: Path,
+    undisturbed: dict[str, str],
+    two_nodes: TwoNodes,
+    tmp_path: Path,
+    with_ray: bool,
 ) -> None:
-    arguments = at(two_nodes, tmp_path)
+    arguments = at(two_nodes if with_ray else None, tmp_path)
     with started_job(slow_world / "job.yaml", *arguments) as process:
         wait_for_shards(tmp_path, 1, process)
         os.killpg(process.pid, signal.SIGINT)

@@ -12,8 +12,9 @@ from PIL import Image
 
 from rdm_batch.cli import main
 from rdm_batch.inputs.encoders import load_named_encoder
+from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.database import read_manifest
-from rdm_batch.retrieval.local import LocalRetriever, open_database
+from rdm_batch.retrieval.local import open_database
 from tests.fixtures.pictures import PHOTOGRAPHS, write_digits, write_photographs
 
 
@@ -22,7 +23,7 @@ def item_ids(root: Path) -> np.ndarray:
     return np.array(table.column("item_id").to_pylist())
 
 
-def share_of_like_neighbors(retriever: LocalRetriever, kinds: np.ndarray) -> float:
+def share_of_like_neighbors(retriever: CompositeRetriever, kinds: np.ndarray) -> float:
     """Share of the five nearest other rows that are of a row's own kind."""
     rows = retriever.fetch(np.arange(retriever.rows))
     found = retriever.search(rows, 6).ids

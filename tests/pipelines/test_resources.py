@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from rdm_batch.cluster.pool import ClusterResources
 from rdm_batch.errors import ClusterError
-from rdm_batch.pipelines.cluster import ClusterResources
 from rdm_batch.pipelines.resources import HeadResources, plan_resources
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.load import parse_job

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rdm_batch.cluster.local import LocalCluster
 from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, evaluate
 from rdm_batch.inputs.image_sets import ImageSet
-from rdm_batch.pipelines.extraction import extract_here
+from rdm_batch.pipelines.extraction import extract_features
 from rdm_batch.pipelines.views import look_at
 from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec
 from rdm_batch.storage.manifest import SampleSetHeader
@@ -69,7 +70,7 @@ def _evaluated(samples: str, extractor: ExtractorSpec, *scores: str) -> Evaluate
         write_database(Path(database.uri))
 
     def extract(images: ImageSet, used: ExtractorSpec) -> None:
-        extract_here(images, used, images.parts, lambda *_: None)
+        extract_features(LocalCluster(), images, used, lambda *_: None)
 
     return evaluate(EvaluationRequest(samples, evaluation, database), extract)
 

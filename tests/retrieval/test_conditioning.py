@@ -8,9 +8,9 @@ import pytest
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval import conditioning
+from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.retrieval.index import IndexSettings, build_index
-from rdm_batch.retrieval.local import LocalRetriever
 from rdm_batch.retrieval.proposal import every_row
 from rdm_batch.retrieval.shard import ShardSearcher
 
@@ -23,8 +23,8 @@ def rows(vectors: Vectors) -> np.ndarray:
 
 
 @pytest.fixture
-def retriever(rows: np.ndarray) -> LocalRetriever:
-    return LocalRetriever(
+def retriever(rows: np.ndarray) -> CompositeRetriever:
+    return CompositeRetriever(
         [
             ShardSearcher(rows[a:b], build_index(rows[a:b], IndexSettings(), "test"), first_row=a)
             for a, b in [(0, 120), (120, 300)]
@@ -33,7 +33,7 @@ def retriever(rows: np.ndarray) -> LocalRetriever:
 
 
 def test_unconditional_context_is_the_neighbors_of_a_drawn_row(
-    retriever: LocalRetriever, rows: np.ndarray
+    retriever: CompositeRetriever, rows: np.ndarray
 ) -> None:
     uniforms = np.random.default_rng(0).random(20)
     result = conditioning.unconditional(retriever, every_row(300), uniforms, 4, "proposal")
@@ -46,7 +46,7 @@ def test_unconditional_context_is_the_neighbors_of_a_drawn_row(
     np.testing.assert_array_equal(result.neighbor_ids[:, 0], result.query_ids)
 
 
-def test_samples_do_not_depend_on_their_batch(retriever: LocalRetriever) -> None:
+def test_samples_do_not_depend_on_their_batch(retriever: CompositeRetriever) -> None:
     uniforms = np.random.default_rng(0).random(30)
     whole = conditioning.unconditional(retriever, every_row(300), uniforms, 5, "uniform")
     for start, end in [(0, 1), (3, 30), (29, 30)]:
@@ -58,7 +58,7 @@ def test_samples_do_not_depend_on_their_batch(retriever: LocalRetriever) -> None
 
 
 def test_query_variants_hold_query_and_neighbors(
-    retriever: LocalRetriever, rows: np.ndarray, vectors: Vectors
+    retriever: CompositeRetriever, rows: np.ndarray, vectors: Vectors
 ) -> None:
     queries = vectors(3, seed=5)
     ids, _ = exact_top_k(rows, queries, 4)
@@ -77,20 +77,20 @@ def test_query_variants_hold_query_and_neighbors(
 
 
 def test_one_token_of_query_and_neighbors_is_the_query(
-    retriever: LocalRetriever, vectors: Vectors
+    retriever: CompositeRetriever, vectors: Vectors
 ) -> None:
     queries = vectors(2, seed=5)
     result = conditioning.from_queries(retriever, queries, 1, "query_and_neighbors")
     np.testing.assert_array_equal(result.context, queries[:, None])
 
 
-def test_query_of_another_width_is_refused_in_every_variant(retriever: LocalRetriever) -> None:
+def test_query_of_another_width_is_refused_in_every_variant(retriever: CompositeRetriever) -> None:
     for variant in ("query", "query_and_neighbors", "neighbors"):
         with pytest.raises(DatabaseError, match=r"16-dimensional .* 8 dimensions"):
             conditioning.from_queries(retriever, np.ones((1, 8), dtype=np.float32), 2, variant)
 
 
-def test_classes_draw_from_their_own_pool(retriever: LocalRetriever, vectors: Vectors) -> None:
+def test_classes_draw_from_their_own_pool(retriever: CompositeRetriever, vectors: Vectors) -> None:
     pools = conditioning.class_pools(retriever, vectors(2, seed=7), 10)
     labels = np.array([0, 1, 1, 0])
     uniforms = np.random.default_rng(0).random((4, 3))
@@ -118,7 +118,9 @@ def test_drawing_the_whole_pool_gives_the_whole_pool() -> None:
     np.testing.assert_array_equal(chosen, np.tile(np.arange(6), (50, 1)))
 
 
-def test_pools_refuse_what_they_cannot_give(retriever: LocalRetriever, vectors: Vectors) -> None:
+def test_pools_refuse_what_they_cannot_give(
+    retriever: CompositeRetriever, vectors: Vectors
+) -> None:
     pools = conditioning.class_pools(retriever, vectors(2, seed=7), 3)
     with pytest.raises(DatabaseError, match="k_nn = 4 of a pool of 3"):
         conditioning.from_class_pools(pools, np.array([0]), np.zeros((1, 4)))
@@ -133,7 +135,7 @@ def test_class_prompt_keeps_braces_in_labels() -> None:
 
 
 def test_given_rows_and_embeddings_become_the_context(
-    retriever: LocalRetriever, rows: np.ndarray
+    retriever: CompositeRetriever, rows: np.ndarray
 ) -> None:
     ids = np.array([[5, 299], [130, 5]])
     by_id = conditioning.given_rows(retriever, ids)

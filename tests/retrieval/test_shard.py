@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from rdm_batch.errors import DatabaseError
+from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.retrieval.index import IndexSettings, build_index
-from rdm_batch.retrieval.local import LocalRetriever, open_database
+from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.shard import ShardSearcher, open_shard
 
 Vectors = Callable[..., np.ndarray]
@@ -126,8 +127,8 @@ def test_missing_or_repeated_shards_are_refused(
     first, second = open_shard(tmp_path, 0), open_shard(tmp_path, 1)
     for shards in ([], [second], [first, first], [first, second, second]):
         with pytest.raises(DatabaseError, match="every shard"):
-            LocalRetriever(shards)
-    assert LocalRetriever([second, first]).rows == 100
+            CompositeRetriever(shards)
+    assert CompositeRetriever([second, first]).rows == 100
 
 
 def test_search_effort_can_be_raised_on_opening(

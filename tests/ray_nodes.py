@@ -1,3 +1,5 @@
+"""A Ray of two nodes, shared by all tests that need one."""
+
 from __future__ import annotations
 
 import tempfile
