@@ -196,7 +196,7 @@ class _Run:
         progress: Progress,
     ) -> None:
         spec = self._job.spec
-        heads = start_heads(resources, spec, self._job.header, retriever.dim)
+        heads = start_heads(resources, spec, self._job.model, self._job.header, retriever.dim)
         missing_rows = sum(self._job.shards[shard].num_samples for shard in missing)
         done = spec.sampling.num_samples - missing_rows
         stage = progress.stage("generate", spec.sampling.num_samples, "samples", done)
