@@ -10,9 +10,8 @@ from typing import Any
 
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.files import canonical_digest
-from rdm_batch.heads.build import build_head_around
+from rdm_batch.heads.build import PLAIN_HEADS, build_head_around
 from rdm_batch.heads.head import Head
-from rdm_batch.heads.null import NullHead
 from rdm_batch.models.checkpoint import (
     Checkpoint,
     CheckpointInfo,
@@ -22,10 +21,9 @@ from rdm_batch.models.checkpoint import (
 )
 from rdm_batch.models.checkpoint_fit import WeightsCopy
 from rdm_batch.models.networks import load_networks, tensor_shapes
-from rdm_batch.specs.architecture import Architecture
-from rdm_batch.specs.model import ModelSpec, NullModel
+from rdm_batch.specs.architecture_files import load_architecture, read_architecture
+from rdm_batch.specs.families import Architecture, ModelSpec, WeightedModel
 from rdm_batch.specs.presets import PRESETS, preset_architecture
-from rdm_batch.specs.published import load_architecture, read_architecture
 from rdm_batch.specs.sampling import SamplingSpec
 from rdm_batch.storage.object_store import local_path
 
@@ -66,8 +64,8 @@ class OpenedCheckpoint:
         Raises:
             RdmBatchError: The weights or settings cannot be used.
         """
-        if isinstance(self.model, NullModel):
-            return NullHead(self.model.image_size, context_dim)
+        if not isinstance(self.model, WeightedModel):
+            return PLAIN_HEADS[self.model.head](self.image_size, context_dim)
         loaded = _load(self.model.checkpoint, self.architecture, self.model.weights)
         networks = load_networks(loaded.architecture, loaded.state_dict)
         # Only the networks hold the weights now: converting or moving them leaves no second copy.
@@ -84,7 +82,7 @@ def open_checkpoint(model: ModelSpec) -> OpenedCheckpoint:
         SpecError: The architecture named is not one, or not of this kind of head.
         CheckpointError: The weights are missing, damaged, unsafe or do not fit.
     """
-    if isinstance(model, NullModel):
+    if not isinstance(model, WeightedModel):
         return OpenedCheckpoint(model, None, None, model.image_size, None)
     named = named_architecture(model.preset, model.architecture)
     path = local_path(model.checkpoint, error=CheckpointError)

@@ -22,7 +22,7 @@ from rdm_batch.inputs.weights import (
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.networks import tensor_shapes
 from rdm_batch.sampling.noise import SampleNoise
-from rdm_batch.specs.model import RdmModel
+from rdm_batch.specs.families import RdmModel
 from rdm_batch.specs.presets import PRESETS
 from rdm_batch.specs.sampling import DdimSampling
 from rdm_batch.storage.object_store import open_store
@@ -140,7 +140,7 @@ import torch
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.heads.build import build_head_around
 from rdm_batch.models.networks import load_networks
-from rdm_batch.specs.published import load_architecture
+from rdm_batch.specs.architecture_files import load_architecture
 from rdm_batch.specs.sampling import DdimSampling
 
 def peak():
