@@ -28,7 +28,7 @@ from benchmarks.heads_changes import check_integration, measure_changes
 from benchmarks.heads_report import as_markdown
 from benchmarks.measure_heads import Measurement, Settings, decoder_errors, measure
 from rdm_batch.heads.precision import Precision, torch_dtype
-from rdm_batch.specs.architecture import Architecture, RarmArchitecture
+from rdm_batch.specs.families import Architecture, RarmArchitecture
 from rdm_batch.specs.presets import PRESETS
 
 _COLUMNS = (

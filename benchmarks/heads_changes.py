@@ -24,7 +24,7 @@ from benchmarks.measure_heads import (
     rdm_networks,
 )
 from rdm_batch.models.packed import can_pack, pack_linears
-from rdm_batch.specs.architecture import Architecture, RarmArchitecture, RdmArchitecture
+from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from rdm_batch.models.networks import tensor_shapes
-from rdm_batch.specs.architecture import Architecture
+from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.presets import PRESETS
 
 NEEDED = 1.3
@@ -36,7 +36,7 @@ from benchmarks.counting import peak_memory_bytes
 from rdm_batch.heads.build import build_head_around
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.networks import load_networks
-from rdm_batch.specs.architecture import parse_architecture
+from rdm_batch.specs.families import parse_architecture
 from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling
 
 path, precision = sys.argv[1:]

@@ -24,7 +24,7 @@ from rdm_batch.models.networks import RarmNetworks, RdmNetworks
 from rdm_batch.sampling.autoregressive import TokenSampler, draw
 from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
-from rdm_batch.specs.architecture import Architecture, RarmArchitecture, RdmArchitecture
+from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
 
 
 @dataclass(frozen=True)

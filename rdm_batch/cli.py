@@ -103,7 +103,7 @@ def _add_train(commands: Commands) -> None:
 
 
 def _run_train(args: argparse.Namespace) -> int:
-    from rdm_batch.pipelines.train import train
+    from rdm_batch.training.train import train
 
     print(train(args.kind, args.config, args.out, args.resume))
     return 0

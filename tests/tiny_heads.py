@@ -5,14 +5,8 @@ from __future__ import annotations
 import torch
 
 from rdm_batch.models.networks import build_networks
-from rdm_batch.specs.architecture import (
-    Architecture,
-    RarmArchitecture,
-    RdmArchitecture,
-    TransformerConfig,
-    UNetConfig,
-    VqAutoencoderConfig,
-)
+from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
+from rdm_batch.specs.networks import TransformerConfig, UNetConfig, VqAutoencoderConfig
 
 TINY_VQ = VqAutoencoderConfig(
     channels=8,

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from rdm_batch.engine.check_database import check_database, check_encoder, conditioning_problems
 from rdm_batch.engine.check_evaluation import check_extractors, check_reference, score_problems
-from rdm_batch.engine.check_model import CheckedModel, check_model
+from rdm_batch.engine.check_model import check_model
 from rdm_batch.engine.identity import ContentDigests, identity_digest, job_identity
 from rdm_batch.engine.plan import ShardRange, plan_shards
 from rdm_batch.errors import DatabaseError, InvalidJobError, RdmBatchError
 from rdm_batch.inputs.encoders import check_texts
 from rdm_batch.inputs.prompts import Prompts, read_prompts
+from rdm_batch.inputs.weights import OpenedCheckpoint
 from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import SampleSetHeader
@@ -32,6 +33,7 @@ class CheckedJob:
     Attributes:
         spec: The job, with absolute locations.
         shards: All units of work.
+        model: The head, ready to load.
         manifest: Of the database.
         prompts: Texts to embed; None where none are.
         header: The header of the sample set, digest included.
@@ -39,6 +41,7 @@ class CheckedJob:
 
     spec: JobSpec
     shards: list[ShardRange]
+    model: OpenedCheckpoint
     manifest: DatabaseManifest
     prompts: Prompts | None
     header: SampleSetHeader
@@ -74,7 +77,7 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
     """
     problems = Problems()
     manifest: DatabaseManifest | None = None
-    model: CheckedModel | None = None
+    model: OpenedCheckpoint | None = None
     prompts: Prompts | None = None
     encoder: str | None = None
     with problems.collect():
@@ -110,11 +113,11 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
         SampleSet.check(spec.output.uri, header)
     if problems.found:
         raise InvalidJobError(where, tuple(problems.found))
-    return CheckedJob(spec, plan_shards(spec), manifest, prompts, header)
+    return CheckedJob(spec, plan_shards(spec), model, manifest, prompts, header)
 
 
 def _check_context(
-    spec: JobSpec, model: CheckedModel | None, manifest: DatabaseManifest | None
+    spec: JobSpec, model: OpenedCheckpoint | None, manifest: DatabaseManifest | None
 ) -> None:
     if model is None or manifest is None or model.context_dim in (None, manifest.dim):
         return

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import Any
+
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from rdm_batch.heads.decode import finite_bytes
@@ -13,10 +16,11 @@ from rdm_batch.models.codebook import Codebook
 from rdm_batch.models.packed import can_pack, pack_linears
 from rdm_batch.sampling.guidance import check_guidance_scale, guide
 from rdm_batch.sampling.noise import SampleNoise
-from rdm_batch.specs.architecture import Architecture
+from rdm_batch.specs.families import Architecture
+from rdm_batch.specs.sampling import SamplingSpec
 
 
-class NetworkHead:
+class NetworkHead(ABC):
     """Hold a head's sizes, and where and how its networks compute.
 
     Args:
@@ -30,6 +34,23 @@ class NetworkHead:
     Raises:
         SpecError: The guidance scale is below 1.
     """
+
+    @classmethod
+    @abstractmethod
+    def build(
+        cls,
+        networks: Any,
+        sampling: SamplingSpec,
+        device: torch.device | str,
+        precision: Precision,
+        compile: bool,
+    ) -> NetworkHead:
+        """Build the head around networks of its family, which it takes over.
+
+        Raises:
+            SpecError: The sampler does not drive this kind of head, or a setting is out of
+                range.
+        """
 
     def __init__(
         self,
@@ -47,6 +68,12 @@ class NetworkHead:
         self._precision = precision
         self._dtype = torch_dtype(precision)
         self._compile = compile
+
+    @abstractmethod
+    def generate(
+        self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
+    ) -> UInt8[np.ndarray, "batch height width 3"]:
+        """Generate one image for every sample; see ``Head``."""
 
     def _convert(self, networks: nn.Module) -> None:
         """Give networks the arithmetic of the head, and the layouts it is fastest in."""

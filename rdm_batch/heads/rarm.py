@@ -24,6 +24,8 @@ from rdm_batch.sampling.autoregressive import (
     sample_tokens,
 )
 from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.sampling.samplers import build_token_sampler
+from rdm_batch.specs.sampling import SamplingSpec
 
 
 class RarmHead(NetworkHead):
@@ -42,6 +44,19 @@ class RarmHead(NetworkHead):
     Raises:
         SpecError: The guidance scale is below 1.
     """
+
+    @classmethod
+    def build(
+        cls,
+        networks: RarmNetworks,
+        sampling: SamplingSpec,
+        device: torch.device | str,
+        precision: Precision,
+        compile: bool,
+    ) -> RarmHead:
+        """Build the head around its networks; see ``NetworkHead.build``."""
+        sampler = build_token_sampler(sampling)
+        return cls(networks, sampler, sampling.guidance_scale, device, precision, compile)
 
     def __init__(
         self,

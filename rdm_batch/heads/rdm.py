@@ -18,7 +18,9 @@ from rdm_batch.models.autoencoder import VqAutoencoder
 from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.sampling.samplers import build_solver
 from rdm_batch.sampling.solver import Observe, Solver
+from rdm_batch.specs.sampling import SamplingSpec
 
 
 class RdmHead(NetworkHead):
@@ -38,6 +40,19 @@ class RdmHead(NetworkHead):
     Raises:
         SpecError: The guidance scale is below 1.
     """
+
+    @classmethod
+    def build(
+        cls,
+        networks: RdmNetworks,
+        sampling: SamplingSpec,
+        device: torch.device | str,
+        precision: Precision,
+        compile: bool,
+    ) -> RdmHead:
+        """Build the head around its networks; see ``NetworkHead.build``."""
+        solver = build_solver(networks.architecture.noise_schedule, sampling)
+        return cls(networks, solver, sampling.guidance_scale, device, precision, compile)
 
     def __init__(
         self,

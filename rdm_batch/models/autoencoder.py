@@ -13,10 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdm_batch.models.codebook import Codebook, Quantized
-from rdm_batch.specs.architecture import (
-    KlAutoencoderConfig,
-    VqAutoencoderConfig,
-)
+from rdm_batch.specs.networks import KlAutoencoderConfig, VqAutoencoderConfig
 
 _EPS = 1e-6
 

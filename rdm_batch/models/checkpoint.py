@@ -30,7 +30,7 @@ from rdm_batch.models.checkpoint_fit import (
 from rdm_batch.models.networks import tensor_shapes
 from rdm_batch.models.safetensors_file import DTYPE_NAMES, write_tensors
 from rdm_batch.models.weights_file import WeightsFile, open_weights
-from rdm_batch.specs.architecture import Architecture, parse_architecture
+from rdm_batch.specs.families import Architecture, parse_architecture
 from rdm_batch.specs.presets import PRESETS
 
 FORMAT: Final = "rdm_batch"

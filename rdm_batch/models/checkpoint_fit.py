@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal
 
-import numpy as np
-
-from rdm_batch.models.networks import tensor_shapes
+from rdm_batch.models.networks import NETWORKS, tensor_shapes
 from rdm_batch.models.weights_file import WeightsFile
-from rdm_batch.specs.architecture import Architecture, RarmArchitecture, RdmArchitecture
+from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.presets import PRESETS
 
 WeightsCopy = Literal["ema", "raw"]
@@ -82,7 +80,7 @@ def fit_problems(
         if closest is not None and PRESETS[closest] != architecture:
             problems.insert(0, f"the closest preset is {closest}")
     else:
-        problems += _content_problems(file, architecture)
+        problems += NETWORKS[architecture.kind].content_problems(file, architecture)
     return problems
 
 
@@ -102,26 +100,6 @@ def shape_problems(
         if name in found and found[name] != shape
     ]
     return missing + unexpected + misshapen
-
-
-def _content_problems(file: WeightsFile, architecture: Architecture) -> list[str]:
-    """Compare the small tensors that say what the weights were trained for."""
-    if isinstance(architecture, RarmArchitecture) and "sos_token" in file.entries:
-        start_token = int(file.read("sos_token"))
-        if start_token != architecture.start_token:
-            return [f"start_token is {start_token} in the file, {architecture.start_token} here"]
-    if isinstance(architecture, RdmArchitecture) and "betas" in file.entries:
-        config = architecture.noise_schedule
-        betas = file.read("betas").double().numpy()
-        stored = (len(betas), betas[0], betas[-1])
-        wanted = (config.num_train_steps, config.linear_start, config.linear_end)
-        if not np.allclose(stored, wanted, rtol=1e-5):
-            return [
-                f"the noise schedule in the file has {stored[0]} steps with betas "
-                f"{stored[1]:.6g} to {stored[2]:.6g}; the architecture has {wanted[0]} steps "
-                f"with {wanted[1]:.6g} to {wanted[2]:.6g}"
-            ]
-    return []
 
 
 def preset_problems(file: WeightsFile, preset: Architecture) -> int:

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import cast
+from typing import Any, Final, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
 from rdm_batch.models.transformer import CausalTransformer
 from rdm_batch.models.unet import UNet
-from rdm_batch.specs.architecture import Architecture, RarmArchitecture, RdmArchitecture
+from rdm_batch.models.weights_file import WeightsFile
+from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
 
 
-class RdmNetworks(nn.Module):
-    """Hold UNet and autoencoder of a diffusion head; its state dict is the file format.
+class HeadNetworks(nn.Module):
+    """Hold the networks of a head; the state dict is the file format."""
+
+    architecture: Architecture
+
+    @staticmethod
+    @abstractmethod
+    def content_problems(file: WeightsFile, architecture: Any) -> list[str]:
+        """Compare the small tensors that say what the weights were trained for.
+
+        Args:
+            file: Weights whose names and shapes fit.
+            architecture: The family's.
+        """
+
+
+class RdmNetworks(HeadNetworks):
+    """Hold UNet and autoencoder of a diffusion head.
 
     Args:
         architecture: Sizes of both.
     """
+
+    architecture: RdmArchitecture
 
     def __init__(self, architecture: RdmArchitecture) -> None:
         super().__init__()
@@ -38,13 +59,32 @@ class RdmNetworks(nn.Module):
         """The first stage."""
         return self.first_stage_model
 
+    @staticmethod
+    def content_problems(file: WeightsFile, architecture: RdmArchitecture) -> list[str]:
+        """Compare the noise schedule, where the file has it."""
+        if "betas" not in file.entries:
+            return []
+        config = architecture.noise_schedule
+        betas = file.read("betas").double().numpy()
+        stored = (len(betas), betas[0], betas[-1])
+        wanted = (config.num_train_steps, config.linear_start, config.linear_end)
+        if np.allclose(stored, wanted, rtol=1e-5):
+            return []
+        return [
+            f"the noise schedule in the file has {stored[0]} steps with betas "
+            f"{stored[1]:.6g} to {stored[2]:.6g}; the architecture has {wanted[0]} steps "
+            f"with {wanted[1]:.6g} to {wanted[2]:.6g}"
+        ]
 
-class RarmNetworks(nn.Module):
-    """Hold transformer and autoencoder of an autoregressive head, as ``RdmNetworks`` does.
+
+class RarmNetworks(HeadNetworks):
+    """Hold transformer and autoencoder of an autoregressive head.
 
     Args:
         architecture: Sizes of both.
     """
+
+    architecture: RarmArchitecture
 
     def __init__(self, architecture: RarmArchitecture) -> None:
         super().__init__()
@@ -57,17 +97,27 @@ class RarmNetworks(nn.Module):
         """The first stage."""
         return self.first_stage_model
 
+    @staticmethod
+    def content_problems(file: WeightsFile, architecture: RarmArchitecture) -> list[str]:
+        """Compare the token every sequence starts with, where the file has it."""
+        if "sos_token" not in file.entries:
+            return []
+        start_token = int(file.read("sos_token"))
+        if start_token == architecture.start_token:
+            return []
+        return [f"start_token is {start_token} in the file, {architecture.start_token} here"]
 
-def build_networks(architecture: Architecture) -> RdmNetworks | RarmNetworks:
+
+NETWORKS: Final[dict[str, type[HeadNetworks]]] = {"rdm": RdmNetworks, "rarm": RarmNetworks}
+"""The networks of every family that has some; see ``specs.families``."""
+
+
+def build_networks(architecture: Architecture) -> HeadNetworks:
     """Build the networks of a head, with new weights."""
-    if isinstance(architecture, RdmArchitecture):
-        return RdmNetworks(architecture)
-    return RarmNetworks(architecture)
+    return NETWORKS[architecture.kind](architecture)
 
 
-def load_networks(
-    architecture: Architecture, state_dict: Mapping[str, Tensor]
-) -> RdmNetworks | RarmNetworks:
+def load_networks(architecture: Architecture, state_dict: Mapping[str, Tensor]) -> HeadNetworks:
     """Build the networks of a head around given tensors, without copying them.
 
     Args:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rdm_batch.errors import SpecError
 from rdm_batch.models.layers import KeysValues, TransformerBlock
 from rdm_batch.models.packed import PositionwiseLinear
-from rdm_batch.specs.architecture import TransformerConfig
+from rdm_batch.specs.networks import TransformerConfig
 
 _Room = Float[Tensor, "_ head position head_channel"]
 _New = Float[Tensor, "_ head 1 head_channel"]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdm_batch.models.layers import KeysValues, TransformerBlock, timestep_embedding
-from rdm_batch.specs.architecture import UNetConfig
+from rdm_batch.specs.networks import UNetConfig
 
 TimeBiases = tuple[Float[Tensor, "steps _"], ...]
 

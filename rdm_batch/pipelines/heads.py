@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from rdm_batch.cluster.pool import Cluster, WorkerNeeds
-from rdm_batch.engine.build import build_job_head, head_device
+from rdm_batch.engine.build import head_device
 from rdm_batch.engine.plan import ShardRange
 from rdm_batch.engine.records import shard_table
 from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer
+from rdm_batch.inputs.weights import OpenedCheckpoint
 from rdm_batch.pipelines.resources import HeadResources
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import Measured, SampleSetHeader, ShardEntry
@@ -25,13 +26,19 @@ class HeadWorker:
 
     Args:
         spec: The job.
+        model: Its head.
         header: Of the sample set it writes to.
         context_dim: Width of the database's embeddings.
         number: Number of this head.
     """
 
     def __init__(
-        self, spec: JobSpec, header: SampleSetHeader, context_dim: int, number: int
+        self,
+        spec: JobSpec,
+        model: OpenedCheckpoint,
+        header: SampleSetHeader,
+        context_dim: int,
+        number: int,
     ) -> None:
         device = head_device()
         self._name = f"head-{number}"
@@ -40,7 +47,7 @@ class HeadWorker:
         self._source: ContextSource | None = None
         self._set = SampleSet.create_or_resume(spec.output.uri, header)
         self._renderer = ShardRenderer(
-            build_job_head(spec.model, spec.sampling, context_dim, device),
+            model.load_head(spec.sampling, context_dim, device),
             spec.sampling.seed,
             spec.sampling.batch_size,
             spec.model.cpu_threads,
@@ -75,6 +82,7 @@ def make_shards(
     cluster: Cluster,
     resources: HeadResources,
     spec: JobSpec,
+    model: OpenedCheckpoint,
     header: SampleSetHeader,
     shards: Sequence[ShardRange],
     source: ContextSource,
@@ -88,6 +96,7 @@ def make_shards(
         cluster: Where heads live; they end with the call, and what they reserved is free.
         resources: How many heads, and what each reserves.
         spec: The job.
+        model: Its head.
         header: Of the sample set they write to.
         shards: What is missing.
         source: What samples are conditioned on.
@@ -100,7 +109,7 @@ def make_shards(
         ClusterError: A head was lost more often than it may be brought back.
     """
     needs = WorkerNeeds(resources.num_cpus, resources.num_gpus, SHARDS_IN_FLIGHT)
-    head = partial(HeadWorker, spec, header, source.retriever.dim)
+    head = partial(HeadWorker, spec, model, header, source.retriever.dim)
     with cluster.workers(head, resources.num_heads, needs) as heads:
         committed = heads.map(
             HeadWorker.make,

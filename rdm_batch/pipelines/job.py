@@ -208,6 +208,7 @@ class _Run:
             cluster,
             resources,
             spec,
+            self._job.model,
             self._job.header,
             shards,
             source,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from rdm_batch.errors import SpecError
-from rdm_batch.specs.architecture import NoiseScheduleConfig
+from rdm_batch.specs.networks import NoiseScheduleConfig
 
 TimestepRule = Literal["even", "published"]
 

@@ -8,14 +8,8 @@ from pydantic import Field, model_validator
 
 from rdm_batch.specs.base import Spec, Uri
 from rdm_batch.specs.conditioning import ConditioningSpec
-from rdm_batch.specs.model import ModelSpec
-from rdm_batch.specs.sampling import SamplingSpec
-
-_SAMPLERS_OF_HEAD = {
-    "rdm": ("ddim", "plms", "dpm_solver_pp"),
-    "rarm": ("autoregressive",),
-    "noise": ("none",),
-}
+from rdm_batch.specs.families import ModelSpec
+from rdm_batch.specs.sampling import SamplingSpec, samplers_of
 
 
 class EncoderSpec(Spec):
@@ -150,7 +144,7 @@ class JobSpec(Spec):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> JobSpec:
-        allowed = _SAMPLERS_OF_HEAD[self.model.head]
+        allowed = samplers_of(self.model.process)
         if self.sampling.sampler not in allowed:
             raise ValueError(
                 f"sampling.sampler {self.sampling.sampler!r} does not drive model.head "

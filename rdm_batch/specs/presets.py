@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from rdm_batch.errors import SpecError
-from rdm_batch.specs.architecture import (
-    Architecture,
+from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
+from rdm_batch.specs.networks import (
     KlAutoencoderConfig,
     NoiseScheduleConfig,
-    RarmArchitecture,
-    RdmArchitecture,
     TransformerConfig,
     UNetConfig,
     VqAutoencoderConfig,

@@ -1,15 +1,32 @@
-"""The ``sampling`` part of a job file: how many samples, and how each is drawn."""
+"""The ``sampling`` part of a job file: how many samples, and how each is drawn.
+
+A sampler is declared by its class here; what implements it is keyed by its name in
+``sampling.samplers``.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import Field
 
 from rdm_batch.specs.base import Spec
+from rdm_batch.specs.unions import members
+
+Process = Literal["diffusion", "autoregressive", "none"]
+"""What a sampler solves, and which heads it therefore drives."""
+
+
+class SamplerColumns(NamedTuple):
+    """Settings of a sampler that are recorded beside every sample; None where it has none."""
+
+    num_steps: int | None = None
+    eta: float | None = None
 
 
 class _Sampling(Spec):
+    process: ClassVar[Process]
+
     num_samples: Annotated[int, Field(ge=1)] = Field(description="Images in the finished set.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         default=0, description="With the sample index, the only source of randomness."
@@ -23,8 +40,15 @@ class _Sampling(Spec):
         default=1.0, description="Classifier-free guidance; 1 is none."
     )
 
+    @property
+    def columns(self) -> SamplerColumns:
+        """What is recorded of the sampler beside every sample."""
+        return SamplerColumns()
+
 
 class _Diffusion(_Sampling):
+    process: ClassVar[Process] = "diffusion"
+
     num_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=50, description="Solver steps; each is one network evaluation (two with guidance)."
     )
@@ -34,6 +58,11 @@ class _Diffusion(_Sampling):
         "`range(0, 1000, 1000 // num_steps) + 1`, which can take more steps than asked for.",
     )
 
+    @property
+    def columns(self) -> SamplerColumns:
+        """What is recorded of the sampler beside every sample."""
+        return SamplerColumns(self.num_steps)
+
 
 class DdimSampling(_Diffusion):
     """DDIM (Song et al. 2021, arXiv:2010.02502)."""
@@ -42,6 +71,11 @@ class DdimSampling(_Diffusion):
     eta: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0, description="Share of fresh noise: 0 deterministic, 1 ancestral."
     )
+
+    @property
+    def columns(self) -> SamplerColumns:
+        """What is recorded of the sampler beside every sample."""
+        return SamplerColumns(self.num_steps, self.eta)
 
 
 class PlmsSampling(_Diffusion):
@@ -59,6 +93,8 @@ class DpmSolverSampling(_Diffusion):
 class AutoregressiveSampling(_Sampling):
     """Draw tokens one after the other."""
 
+    process: ClassVar[Process] = "autoregressive"
+
     sampler: Literal["autoregressive"] = Field(description="Token by token, for `head: rarm`.")
     temperature: Annotated[float, Field(gt=0, le=100)] = Field(
         default=1.0, description="Divides the logits before drawing."
@@ -74,6 +110,8 @@ class AutoregressiveSampling(_Sampling):
 class NoSampling(_Sampling):
     """For the head without a network, which has nothing to solve."""
 
+    process: ClassVar[Process] = "none"
+
     sampler: Literal["none"] = Field(description="For `head: noise`.")
 
 
@@ -81,3 +119,10 @@ SamplingSpec = Annotated[
     DdimSampling | PlmsSampling | DpmSolverSampling | AutoregressiveSampling | NoSampling,
     Field(discriminator="sampler"),
 ]
+SAMPLERS: Final = members(SamplingSpec, "sampler")
+"""Every sampler by its name in a job file."""
+
+
+def samplers_of(process: Process) -> tuple[str, ...]:
+    """Name the samplers that solve a process."""
+    return tuple(name for name, spec in SAMPLERS.items() if spec.process == process)

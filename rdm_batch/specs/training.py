@@ -1,9 +1,14 @@
-"""Settings of the training commands, as written in their YAML files."""
+"""Settings of the training commands, as written in their YAML files.
+
+What can be trained is declared by its class here; what trains it is keyed by its name in
+``training.train``.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import yaml
 from pydantic import (
@@ -18,9 +23,10 @@ from pydantic import (
 )
 
 from rdm_batch.errors import InvalidJobError, SpecError
-from rdm_batch.specs.architecture import AutoencoderConfig, NoiseScheduleConfig, UNetConfig
 from rdm_batch.specs.base import Uri
 from rdm_batch.specs.clip import ClipSizes
+from rdm_batch.specs.networks import AutoencoderConfig, NoiseScheduleConfig, UNetConfig
+from rdm_batch.specs.unions import members
 
 
 class _Frozen(BaseModel):
@@ -54,7 +60,12 @@ class Optimization(_Frozen):
     checkpoint_every: int = Field(default=1000, gt=0, description="Updates between checkpoints.")
 
 
-class _Training(_Frozen):
+class Training(_Frozen):
+    """What every training is told."""
+
+    summary: ClassVar[str]
+    """What is trained, in the words of the command's help."""
+
     images: Uri = Field(
         description="Training set: a folder of images, a parquet file or folder, or "
         "`shapes:SUBSET:COUNT` for the embedded world."
@@ -62,8 +73,10 @@ class _Training(_Frozen):
     optimization: Optimization
 
 
-class ClipTraining(_Training):
+class ClipTraining(Training):
     """Train an image and text encoder; every image needs a caption."""
+
+    summary: ClassVar[str] = "the image and text encoder"
 
     train: Literal["clip"]
     name: str = Field(min_length=1, description="Name of the encoder, recorded in databases.")
@@ -91,8 +104,10 @@ class ClipTraining(_Training):
         return self
 
 
-class AutoencoderTraining(_Training):
+class AutoencoderTraining(Training):
     """Train an autoencoder, vector-quantized or with Gaussian latents."""
+
+    summary: ClassVar[str] = "the autoencoder under a head"
 
     train: Literal["autoencoder"]
     architecture: AutoencoderConfig
@@ -114,11 +129,20 @@ class AutoencoderTraining(_Training):
     )
 
 
-class _HeadTraining(_Training):
+class HeadTraining(Training):
+    """What the training of every head is told."""
+
     autoencoder: Uri = Field(description="Weights that `train autoencoder` wrote.")
 
+    @property
+    @abstractmethod
+    def context_dim(self) -> int:
+        """Width of the neighbor embeddings."""
 
-class _NeighborTraining(_HeadTraining):
+
+class NeighborTraining(HeadTraining):
+    """What the training of a head with neighbors is told besides."""
+
     encoder: Uri = Field(description="Weights that `train clip` wrote.")
     encoder_weights: Uri | None = Field(
         default=None, description="Weights file where `encoder` is the name of a published model."
@@ -136,10 +160,17 @@ class _NeighborTraining(_HeadTraining):
     )
 
 
-class _DiffusionTraining(_HeadTraining):
+class DiffusionTraining(HeadTraining):
+    """What the training of a diffusion head is told, with neighbors or without."""
+
     unet: UNetConfig
     noise_schedule: NoiseScheduleConfig = NoiseScheduleConfig()
     preview_steps: int = Field(default=25, gt=0, description="Solver steps of the sample pictures.")
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the neighbor embeddings."""
+        return self.unet.context_dim
 
 
 class TransformerSizes(_Frozen):
@@ -151,46 +182,59 @@ class TransformerSizes(_Frozen):
     context_dim: PositiveInt = Field(description="Width of the neighbor embeddings.")
 
 
-class _AutoregressiveTraining(_HeadTraining):
+class AutoregressiveTraining(HeadTraining):
+    """What the training of an autoregressive head is told, with neighbors or without."""
+
     transformer: TransformerSizes
 
+    @property
+    def context_dim(self) -> int:
+        """Width of the neighbor embeddings."""
+        return self.transformer.context_dim
 
-class RdmTraining(_NeighborTraining, _DiffusionTraining):
+
+class RdmTraining(NeighborTraining, DiffusionTraining):
     """Train a retrieval-augmented diffusion head."""
+
+    summary: ClassVar[str] = "a retrieval-augmented diffusion head"
 
     train: Literal["rdm"]
 
 
-class LdmTraining(_DiffusionTraining):
+class LdmTraining(DiffusionTraining):
     """Train the fully parametric diffusion head: the same network, never shown neighbors."""
+
+    summary: ClassVar[str] = "the diffusion head without neighbors, a baseline"
 
     train: Literal["ldm"]
 
 
-class RarmTraining(_NeighborTraining, _AutoregressiveTraining):
+class RarmTraining(NeighborTraining, AutoregressiveTraining):
     """Train a retrieval-augmented autoregressive head."""
+
+    summary: ClassVar[str] = "a retrieval-augmented autoregressive head"
 
     train: Literal["rarm"]
 
 
-class ArTraining(_AutoregressiveTraining):
+class ArTraining(AutoregressiveTraining):
     """Train the fully parametric autoregressive head: the same network without neighbors."""
+
+    summary: ClassVar[str] = "the autoregressive head without neighbors, a baseline"
 
     train: Literal["ar"]
 
 
-DiffusionTraining = RdmTraining | LdmTraining
-AutoregressiveTraining = RarmTraining | ArTraining
-HeadTraining = DiffusionTraining | AutoregressiveTraining
 TrainingSpec = Annotated[
-    ClipTraining | AutoencoderTraining | HeadTraining, Field(discriminator="train")
+    ClipTraining | AutoencoderTraining | RdmTraining | RarmTraining | LdmTraining | ArTraining,
+    Field(discriminator="train"),
 ]
-Kind = Literal["clip", "autoencoder", "rdm", "rarm", "ldm", "ar"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+TRAININGS: Final = members(TrainingSpec, "train")
+"""Settings of everything that can be trained, by its name in the command."""
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(TrainingSpec)
 
 
-def load_training(path: Path, kind: Kind) -> ClipTraining | AutoencoderTraining | HeadTraining:
+def load_training(path: Path, kind: str) -> Training:
     """Read the settings of a training command.
 
     Args:
@@ -216,5 +260,5 @@ def load_training(path: Path, kind: Kind) -> ClipTraining | AutoencoderTraining 
         raise InvalidJobError(where, problems) from error
     if spec.train != kind:
         raise SpecError(where, f"asks to train {spec.train}", f"train: {kind}")
-    read: ClipTraining | AutoencoderTraining | HeadTraining = spec
+    read: Training = spec
     return read

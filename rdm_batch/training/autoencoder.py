@@ -7,16 +7,21 @@ Both with the reconstruction loss |x - x'| + (x - x')^2 averaged over pixels.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder
-from rdm_batch.specs.architecture import KlAutoencoderConfig, VqAutoencoderConfig
-from rdm_batch.training.device import on_device_of
-from rdm_batch.training.images import TrainingImages
+from rdm_batch.models.pixels import to_uint8
+from rdm_batch.specs.networks import KlAutoencoderConfig, VqAutoencoderConfig
+from rdm_batch.specs.training import AutoencoderTraining
+from rdm_batch.training.images import TrainingImages, load_images, on_device_of
+from rdm_batch.training.loop import run_training
+from rdm_batch.training.pictures import NUM_PREVIEWED, alternate, save_grid
+from rdm_batch.training.weights import WEIGHTS_NAME, save_autoencoder
 
 _REVIVAL_IMAGES = 512
 
@@ -118,3 +123,40 @@ class KlObjective:
 def _distance(decoded: Tensor, pixels: Tensor) -> Tensor:
     decoded = decoded.float()
     return F.l1_loss(decoded, pixels) + F.mse_loss(decoded, pixels)
+
+
+def train_autoencoder(spec: AutoencoderTraining, out: Path, resume: bool) -> Path:
+    """Train an autoencoder, with pictures of what it makes of images, and write it.
+
+    Returns:
+        The weights file.
+    """
+    images = load_images(spec.images, spec.architecture.resolution)
+    torch.manual_seed(spec.optimization.seed)
+
+    @torch.inference_mode()
+    def preview(network: nn.Module, step: int) -> None:
+        assert isinstance(network, VqAutoencoder | KlAutoencoder)
+        rows = torch.arange(min(NUM_PREVIEWED, len(images)))
+        decoded = to_uint8(network.decode(network.encode(images.batch(rows)))).numpy()
+        both = alternate(images.pixels[rows].numpy(), decoded)
+        save_grid(both, out / f"reconstructions-{step:06d}.png")
+
+    objective = _objective(spec, images)
+    network = run_training(objective, len(images), spec.optimization, out, resume, preview)
+    assert isinstance(network, VqAutoencoder | KlAutoencoder)
+    save_autoencoder(network, out / WEIGHTS_NAME)
+    return out / WEIGHTS_NAME
+
+
+def _objective(spec: AutoencoderTraining, images: TrainingImages) -> VqObjective | KlObjective:
+    if not isinstance(spec.architecture, VqAutoencoderConfig):
+        return KlObjective(images, spec.architecture, spec.kl_weight)
+    return VqObjective(
+        images,
+        spec.architecture,
+        spec.quantize_from,
+        spec.revive_every,
+        spec.revive_until,
+        spec.freeze_encoder_from,
+    )

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from rdm_batch.errors import SpecError
-from rdm_batch.models.clip import WordTokenizer, build_clip, pixels_to_clip
+from rdm_batch.errors import CheckpointError
+from rdm_batch.models.clip import build_clip, collect_vocabulary, pixels_to_clip, save_clip
 from rdm_batch.specs.clip import ClipArchitecture
-from rdm_batch.training.device import on_device_of
-from rdm_batch.training.images import TrainingImages
+from rdm_batch.specs.training import ClipTraining
+from rdm_batch.storage.object_store import local_path
+from rdm_batch.training.images import (
+    TrainingImages,
+    load_images,
+    on_device_of,
+    tokenize_captions,
+)
+from rdm_batch.training.loop import run_training
+from rdm_batch.training.text_tower import train_text_tower
+from rdm_batch.training.weights import WEIGHTS_NAME
 
 _CALIBRATION_IMAGES = 2_048
-
-
-def tokenize_captions(
-    images: TrainingImages, architecture: ClipArchitecture
-) -> Int64[Tensor, "image token"]:
-    """Turn the captions of a training set into token numbers.
-
-    Raises:
-        SpecError: If an image has no caption, or a caption a word the encoder does not know.
-    """
-    captions = [caption for caption in images.captions if caption is not None]
-    if len(captions) < len(images):
-        missing = len(images) - len(captions)
-        raise SpecError("training images", f"{missing:,} of {len(images):,} have no caption")
-    return WordTokenizer(architecture.vocabulary, architecture.context_length)(captions)
 
 
 class ClipObjective:
@@ -86,3 +81,27 @@ class ClipObjective:
         for parameter in (last.weight, last.bias):
             parameter.div_(image.square().mean().sqrt())
         towers.text_projection.div_(text.square().mean().sqrt())
+
+
+def train_clip(spec: ClipTraining, out: Path, resume: bool) -> Path:
+    """Train an encoder anew, or the text tower of one, and write it.
+
+    Returns:
+        The weights file.
+    """
+    if spec.image_tower is not None:
+        return train_text_tower(
+            spec, local_path(spec.image_tower, error=CheckpointError), out, resume
+        )
+    images = load_images(spec.images, spec.sizes.image_size)
+    torch.manual_seed(spec.optimization.seed)
+    architecture = ClipArchitecture(
+        **spec.sizes.model_dump(),
+        name=spec.name,
+        vocabulary=collect_vocabulary(caption for caption in images.captions if caption),
+    )
+    objective = ClipObjective(images, architecture, spec.max_logit_scale)
+    network = run_training(objective, len(images), spec.optimization, out, resume)
+    objective.calibrate(network)
+    save_clip(network, architecture, out / WEIGHTS_NAME)
+    return out / WEIGHTS_NAME

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
+
+from rdm_batch.errors import DatabaseError, SpecError
+from rdm_batch.heads.head import no_context
+from rdm_batch.models.clip import ImageTextEncoder, load_encoder
+from rdm_batch.retrieval.database import read_manifest
+from rdm_batch.retrieval.exact import exact_top_k
+from rdm_batch.retrieval.tables import read_embeddings
+from rdm_batch.specs.training import HeadTraining, NeighborTraining
+from rdm_batch.storage.object_store import local_path
+from rdm_batch.training.images import TrainingImages
+from rdm_batch.training.pictures import NUM_PREVIEWED
 
 
 @runtime_checkable
@@ -65,3 +77,62 @@ class NoContext:
     ) -> Float[Tensor, "batch 1 dim"]:
         """Give zeros for each of ``rows``."""
         return torch.zeros(len(rows), 1, self._dim)
+
+
+def training_context(
+    spec: HeadTraining, images: TrainingImages
+) -> tuple[TrainingContext, Float32[np.ndarray, "image k_nn dim"]]:
+    """Give the context of training, and that of the first images for pictures.
+
+    Raises:
+        SpecError: The settings do not fit the database.
+        CheckpointError: The encoder's weights are missing or do not fit.
+        DatabaseError: The database is damaged or was built with another encoder.
+    """
+    if not isinstance(spec, NeighborTraining):
+        dim = spec.context_dim
+        return NoContext(dim), no_context(min(NUM_PREVIEWED, len(images)), dim)
+    encoder_path = spec.encoder
+    if encoder_path.endswith(".safetensors"):
+        encoder_path = str(local_path(encoder_path))
+    weights = None if spec.encoder_weights is None else local_path(spec.encoder_weights)
+    encoder = load_encoder(encoder_path, weights)
+    embeddings = _read_database(spec, encoder)
+    neighbor_ids, _ = exact_top_k(
+        embeddings, encoder.encode_images(list(images.pixels.numpy())), spec.neighbors_found
+    )
+    context = NeighborContext(
+        torch.from_numpy(neighbor_ids),
+        torch.from_numpy(embeddings),
+        spec.k_train,
+        spec.zero_share,
+    )
+    return context, embeddings[neighbor_ids[:NUM_PREVIEWED, : spec.k_train]]
+
+
+def _read_database(
+    spec: NeighborTraining, encoder: ImageTextEncoder
+) -> Float32[np.ndarray, "row dim"]:
+    root = local_path(spec.database, error=DatabaseError)
+    manifest = read_manifest(root)
+    if manifest.encoder.digest != encoder.digest:
+        raise DatabaseError(
+            spec.database,
+            f"embedded by {manifest.encoder.name} {(manifest.encoder.digest or 'unknown')[:12]}",
+            f"{encoder.name} {encoder.digest[:12]}, the encoder of this training",
+            "build the database again or name its encoder",
+        )
+    if manifest.dim != spec.context_dim:
+        raise SpecError(
+            "context_dim", f"{spec.context_dim}", f"{manifest.dim}, the width of the database"
+        )
+    if not spec.k_train <= spec.neighbors_found <= manifest.rows:
+        found = f"k_train {spec.k_train}, neighbors_found {spec.neighbors_found}"
+        raise SpecError(
+            "k_train", found, f"k_train <= neighbors_found <= {manifest.rows:,} database rows"
+        )
+    shards = [
+        read_embeddings(root / shard.embeddings.path, shard.rows, manifest.dim, manifest.dtype)
+        for shard in manifest.shards
+    ]
+    return np.concatenate(shards).astype(np.float32)

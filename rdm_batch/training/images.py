@@ -1,4 +1,4 @@
-"""Hold a training set in memory."""
+"""Hold a training set in memory, and bring batches of it to the network."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from rdm_batch.datasets.source import ImageSource
+from rdm_batch.errors import SpecError
+from rdm_batch.inputs.images import open_images
+from rdm_batch.models.clip import WordTokenizer
+from rdm_batch.models.pixels import from_uint8
+from rdm_batch.specs.clip import ClipArchitecture
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,41 @@ class TrainingImages:
 
     def batch(self, rows: Int64[Tensor, " batch"]) -> Float[Tensor, "batch 3 height width"]:
         """Return some images as numbers from -1 to 1."""
-        return self.pixels[rows].permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        return from_uint8(self.pixels[rows])
+
+
+def load_images(location: str, image_size: int) -> TrainingImages:
+    """Read a training set into memory.
+
+    Raises:
+        ImageError: Nothing usable is there.
+        SpecError: The shapes are not described correctly.
+    """
+    return TrainingImages.load(open_images(location)[0], image_size)
+
+
+def on_device_of(network: nn.Module, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Move tensors to where a network computes.
+
+    Data and chance stay on the CPU until then, the same for every device.
+    """
+    device = next(network.parameters()).device
+    return tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
+
+
+def tokenize_captions(
+    images: TrainingImages, architecture: ClipArchitecture
+) -> Int64[Tensor, "image token"]:
+    """Turn the captions of a training set into token numbers.
+
+    Raises:
+        SpecError: If an image has no caption, or a caption a word the encoder does not know.
+    """
+    captions = [caption for caption in images.captions if caption is not None]
+    if len(captions) < len(images):
+        missing = len(images) - len(captions)
+        raise SpecError("training images", f"{missing:,} of {len(images):,} have no caption")
+    return WordTokenizer(architecture.vocabulary, architecture.context_length)(captions)
 
 
 def _fit(image: UInt8[np.ndarray, "height width 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:

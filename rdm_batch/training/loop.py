@@ -8,6 +8,7 @@ was not.
 from __future__ import annotations
 
 import copy
+import json
 import math
 import sys
 import time
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
 from rdm_batch.specs.training import Optimization
+from rdm_batch.training.pictures import save_losses
 
 
 @runtime_checkable
@@ -194,6 +196,57 @@ class TrainingLoop:
             f"{rate * self.optimization.batch_size:,.0f} images/s  "
             f"{(last - self.step) / rate:,.0f} s left"
         )
+
+
+def run_training(
+    objective: Objective,
+    num_images: int,
+    optimization: Optimization,
+    out: Path,
+    resume: bool,
+    preview: Callable[[nn.Module, int], None] | None = None,
+) -> nn.Module:
+    """Run the loop with pictures at every checkpoint, and record the run.
+
+    Args:
+        objective: What to train.
+        num_images: Size of the training set.
+        optimization: Settings of the loop.
+        out: Folder for checkpoint, pictures and the record of the run.
+        resume: Continue from the checkpoint in ``out``.
+        preview: Draws a picture of what a network has learned up to a step.
+
+    Returns:
+        The network with averaged weights.
+
+    Raises:
+        CheckpointError: If the checkpoint to resume is missing or of other settings.
+    """
+    started = time.monotonic()
+
+    def show(network: nn.Module, step: int) -> None:
+        save_losses(loop.losses, out / "losses.png")
+        if preview is not None:
+            preview(network, step)
+
+    loop = TrainingLoop(objective, num_images, optimization, out / "checkpoint.pt", show)
+    if resume:
+        loop.resume()
+    first_step = loop.step
+    network = loop.run()
+    seconds = time.monotonic() - started
+    record = {
+        "steps": loop.step,
+        "resumed_from_step": first_step,
+        "images": num_images,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "last_loss": float(np.mean(loop.losses[-optimization.log_every :])),
+        "seconds": round(seconds, 1),
+        "images_per_s": round((loop.step - first_step) * optimization.batch_size / seconds, 1),
+        "threads": torch.get_num_threads(),
+    }
+    (out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    return network
 
 
 def learning_rate(settings: Optimization, step: int) -> float:

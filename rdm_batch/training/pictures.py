@@ -9,6 +9,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+NUM_PREVIEWED = 64
+"""Images of the training set that pictures show."""
+
 
 def save_grid(
     images: UInt8[np.ndarray, "image height width 3"], path: Path, columns: int = 16
@@ -28,6 +31,18 @@ def save_grid(
     picture = Image.fromarray(grid.reshape(rows * height, columns * width, 3))
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(path)
+
+
+def alternate(
+    originals: UInt8[np.ndarray, "image height width 3"],
+    made: UInt8[np.ndarray, "image height width 3"],
+    columns: int = 16,
+) -> UInt8[np.ndarray, "_ height width 3"]:
+    """Put rows of originals above rows of what was made of them."""
+    rows = []
+    for start in range(0, len(originals), columns):
+        rows += [originals[start : start + columns], made[start : start + columns]]
+    return np.concatenate(rows)
 
 
 def save_losses(losses: Sequence[float], path: Path) -> None:

@@ -7,17 +7,24 @@ autoregressive baseline (Esser et al. 2021, arXiv:2012.09841).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor
 
-from rdm_batch.models.autoencoder import VqAutoencoder
+from rdm_batch.errors import SpecError
+from rdm_batch.heads.rarm import RarmHead
+from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder
 from rdm_batch.models.transformer import CausalTransformer
-from rdm_batch.specs.architecture import TransformerConfig
+from rdm_batch.sampling.autoregressive import TokenSampler
+from rdm_batch.specs.families import RarmArchitecture
+from rdm_batch.specs.networks import TransformerConfig
+from rdm_batch.specs.training import AutoregressiveTraining, NeighborTraining
 from rdm_batch.training.context import TrainingContext
-from rdm_batch.training.device import on_device_of
-from rdm_batch.training.images import TrainingImages
+from rdm_batch.training.heads import HeadPlan, train_head
+from rdm_batch.training.images import TrainingImages, on_device_of
 
 _ENCODED_AT_ONCE = 256
 
@@ -62,3 +69,38 @@ def encode_codes(
     parts = torch.split(torch.arange(len(images)), _ENCODED_AT_ONCE)
     codes = [autoencoder.quantize.nearest(autoencoder.encode(images.batch(p))) for p in parts]
     return torch.cat(codes).flatten(1)
+
+
+def train_rarm(spec: AutoregressiveTraining, out: Path, resume: bool) -> Path:
+    """Train an autoregressive head, with neighbors or without; see ``train_head``."""
+    return train_head(spec, out, resume, _plan)
+
+
+def _plan(
+    spec: AutoregressiveTraining,
+    autoencoder: VqAutoencoder | KlAutoencoder,
+    images: TrainingImages,
+    context: TrainingContext,
+) -> HeadPlan:
+    if not isinstance(autoencoder, VqAutoencoder):
+        raise SpecError("autoencoder", f"{spec.autoencoder} has no codebook", "one of kind vq")
+    codes = encode_codes(autoencoder, images)
+    codebook_size = autoencoder.config.codebook_size
+    transformer = TransformerConfig(
+        **spec.transformer.model_dump(),
+        vocabulary_in=codebook_size + 1,
+        vocabulary_out=codebook_size,
+        num_positions=codes.shape[1],
+    )
+    architecture = RarmArchitecture(
+        transformer=transformer,
+        autoencoder=autoencoder.config,
+        start_token=codebook_size,
+        parametric=not isinstance(spec, NeighborTraining),
+    )
+    return HeadPlan(
+        architecture,
+        lambda: RarmObjective(codes, context, transformer, architecture.start_token),
+        "transformer.",
+        lambda networks: RarmHead(networks, TokenSampler()),
+    )

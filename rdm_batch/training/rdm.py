@@ -7,18 +7,25 @@ is the latent diffusion baseline (Rombach et al. 2022, arXiv:2112.10752).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder
 from rdm_batch.models.unet import UNet
+from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
-from rdm_batch.specs.architecture import NoiseScheduleConfig, UNetConfig
+from rdm_batch.specs.families import RdmArchitecture
+from rdm_batch.specs.networks import NoiseScheduleConfig, UNetConfig
+from rdm_batch.specs.training import DiffusionTraining, NeighborTraining
 from rdm_batch.training.context import TrainingContext
-from rdm_batch.training.device import on_device_of
-from rdm_batch.training.images import TrainingImages
+from rdm_batch.training.heads import HeadPlan, train_head
+from rdm_batch.training.images import TrainingImages, on_device_of
+from rdm_batch.training.weights import unit_scale
 
 _ENCODED_AT_ONCE = 256
 
@@ -65,3 +72,34 @@ def encode_latents(
     parts = torch.split(torch.arange(len(images)), _ENCODED_AT_ONCE)
     latents = [autoencoder.encode(images.batch(part)) for part in parts]
     return torch.cat(latents)
+
+
+def train_rdm(spec: DiffusionTraining, out: Path, resume: bool) -> Path:
+    """Train a diffusion head, with neighbors or without; see ``train_head``."""
+    return train_head(spec, out, resume, _plan)
+
+
+def _plan(
+    spec: DiffusionTraining,
+    autoencoder: VqAutoencoder | KlAutoencoder,
+    images: TrainingImages,
+    context: TrainingContext,
+) -> HeadPlan:
+    latents = encode_latents(autoencoder, images)
+    architecture = RdmArchitecture(
+        unet=spec.unet,
+        autoencoder=autoencoder.config,
+        noise_schedule=spec.noise_schedule,
+        latent_size=latents.shape[-1],
+        scale_factor=unit_scale(latents),
+        parametric=not isinstance(spec, NeighborTraining),
+    )
+    solver = DdimSolver(NoiseSchedule.from_config(spec.noise_schedule), spec.preview_steps)
+    return HeadPlan(
+        architecture,
+        lambda: RdmObjective(
+            latents * architecture.scale_factor, context, spec.unet, spec.noise_schedule
+        ),
+        "model.diffusion_model.",
+        lambda networks: RdmHead(networks, solver),
+    )

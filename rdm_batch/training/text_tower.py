@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +11,17 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, normalize
 
-from rdm_batch.models.clip import pixels_to_clip
+from rdm_batch.models.clip import load_clip, pixels_to_clip, save_clip
 from rdm_batch.specs.clip import ClipArchitecture
-from rdm_batch.training.clip import tokenize_captions
-from rdm_batch.training.device import on_device_of
-from rdm_batch.training.images import TrainingImages
+from rdm_batch.specs.training import ClipTraining
+from rdm_batch.training.images import (
+    TrainingImages,
+    load_images,
+    on_device_of,
+    tokenize_captions,
+)
+from rdm_batch.training.loop import run_training
+from rdm_batch.training.weights import WEIGHTS_NAME
 
 _BATCH = 500
 
@@ -70,6 +77,23 @@ class TextTowerObjective:
             normalize(image, dim=-1), normalize(text, dim=-1), self._towers.logit_scale.exp()
         )
         return contrast + self._alignment_weight * mse_loss(text, image)
+
+
+def train_text_tower(spec: ClipTraining, image_tower: Path, out: Path, resume: bool) -> Path:
+    """Train the text tower of an encoder on, and write the whole encoder.
+
+    Returns:
+        The weights file.
+    """
+    network, architecture = load_clip(image_tower)
+    architecture = architecture.model_copy(update={"name": spec.name})
+    images = load_images(spec.images, architecture.image_size)
+    objective = TextTowerObjective(
+        images, network, architecture, spec.max_logit_scale, spec.alignment_weight
+    )
+    network = run_training(objective, len(images), spec.optimization, out, resume)
+    save_clip(network, architecture, out / WEIGHTS_NAME)
+    return out / WEIGHTS_NAME
 
 
 @torch.no_grad()

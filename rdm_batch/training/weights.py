@@ -15,8 +15,10 @@ from rdm_batch.errors import CheckpointError
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
 from rdm_batch.models.checkpoint import FORMAT
 from rdm_batch.models.safetensors_file import write_tensors
-from rdm_batch.specs.architecture import AutoencoderConfig
+from rdm_batch.specs.networks import AutoencoderConfig
 
+WEIGHTS_NAME = "weights.safetensors"
+"""The file a training writes."""
 _PREFIX = "first_stage_model."
 _CONFIG: TypeAdapter[AutoencoderConfig] = TypeAdapter(AutoencoderConfig)
 

@@ -10,7 +10,7 @@ from rdm_batch.models.networks import RarmNetworks, RdmNetworks, load_networks
 from rdm_batch.sampling.autoregressive import TokenSampler
 from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
-from rdm_batch.specs.architecture import NoiseScheduleConfig
+from rdm_batch.specs.networks import NoiseScheduleConfig
 from tests.compare import relative_error
 from tests.tiny_heads import TINY_RARM, TINY_RDM, random_weights
 from tests.tolerances import REORDERED_REL

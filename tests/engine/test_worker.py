@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from rdm_batch.engine.build import build_job_head
 from rdm_batch.engine.conditioner import UnconditionalConditioner
 from rdm_batch.engine.plan import ShardRange, plan_shards
 from rdm_batch.engine.records import shard_table
@@ -15,6 +14,7 @@ from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer
 from rdm_batch.errors import DatabaseError
 from rdm_batch.heads.head import Head
 from rdm_batch.heads.null import NullHead
+from rdm_batch.inputs.weights import open_checkpoint
 from rdm_batch.retrieval.database import read_manifest
 from rdm_batch.retrieval.local import open_database, read_proposal
 from rdm_batch.sampling.noise import SampleNoise
@@ -42,7 +42,7 @@ def source(built_world: World) -> ContextSource:
 def head(request: pytest.FixtureRequest, spec: JobSpec) -> Head:
     if request.param == "noise":
         return NullHead(8, DIM)
-    return build_job_head(spec.model, spec.sampling, DIM, "cpu")
+    return open_checkpoint(spec.model).load_head(spec.sampling, DIM, "cpu")
 
 
 def _render(renderer: ShardRenderer, source: ContextSource, shard: ShardRange) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 from rdm_batch.heads.build import build_head
 from rdm_batch.heads.head import Head
 from rdm_batch.sampling.noise import SampleNoise
-from rdm_batch.specs.architecture import Architecture
+from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling
 from tests.tiny_heads import TINY_RARM, TINY_RDM, random_weights
 

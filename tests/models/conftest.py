@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rdm_batch.specs.architecture import RdmArchitecture
+from rdm_batch.specs.families import RdmArchitecture
 from tests.tiny_heads import TINY_RDM
 
 

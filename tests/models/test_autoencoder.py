@@ -5,11 +5,8 @@ import torch
 
 from rdm_batch.models import codebook as codebook_module
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
-from rdm_batch.specs.architecture import (
-    KlAutoencoderConfig,
-    RdmArchitecture,
-    VqAutoencoderConfig,
-)
+from rdm_batch.specs.families import RdmArchitecture
+from rdm_batch.specs.networks import KlAutoencoderConfig, VqAutoencoderConfig
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from rdm_batch.errors import CheckpointError
 from rdm_batch.models.checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
 from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.sampling.schedules import NoiseSchedule
-from rdm_batch.specs.architecture import NoiseScheduleConfig, RdmArchitecture
+from rdm_batch.specs.families import RdmArchitecture
+from rdm_batch.specs.networks import NoiseScheduleConfig
 
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
 

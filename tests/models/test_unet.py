@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rdm_batch.models.unet import UNet
-from rdm_batch.specs.architecture import RdmArchitecture, UNetConfig
+from rdm_batch.specs.families import RdmArchitecture
+from rdm_batch.specs.networks import UNetConfig
 from tests.compare import relative_error
 from tests.tolerances import REORDERED_REL
 

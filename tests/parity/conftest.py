@@ -9,13 +9,8 @@ import pytest
 import torch
 
 from rdm_batch.models.networks import RarmNetworks, RdmNetworks
-from rdm_batch.specs.architecture import (
-    RarmArchitecture,
-    RdmArchitecture,
-    TransformerConfig,
-    UNetConfig,
-    VqAutoencoderConfig,
-)
+from rdm_batch.specs.families import RarmArchitecture, RdmArchitecture
+from rdm_batch.specs.networks import TransformerConfig, UNetConfig, VqAutoencoderConfig
 from tests.parity.recipe import rarm_weights, rdm_weights
 
 _DATA = Path(__file__).parent / "data"

@@ -20,7 +20,7 @@ from rdm_batch.sampling.dpm_solver import DpmSolver
 from rdm_batch.sampling.plms import PlmsSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
 from rdm_batch.sampling.solver import Solver
-from rdm_batch.specs.architecture import KlAutoencoderConfig, NoiseScheduleConfig
+from rdm_batch.specs.networks import KlAutoencoderConfig, NoiseScheduleConfig
 from tests.compare import relative_error
 from tests.parity.recipe import raw_weights
 from tests.tolerances import DECODED_REL, NETWORK_REL

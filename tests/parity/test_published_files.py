@@ -15,7 +15,7 @@ from rdm_batch.models.networks import load_networks
 from rdm_batch.sampling.autoregressive import TokenSampler
 from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
-from rdm_batch.specs.published import load_architecture
+from rdm_batch.specs.architecture_files import load_architecture
 from tests.compare import relative_error
 from tests.parity.conftest import RARM_MINI, RDM_MINI, multinomial
 from tests.parity.recipe import rarm_weights, rdm_weights

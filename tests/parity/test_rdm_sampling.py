@@ -9,7 +9,7 @@ from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.models.pixels import to_uint8
 from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
-from rdm_batch.specs.architecture import NoiseScheduleConfig
+from rdm_batch.specs.networks import NoiseScheduleConfig
 from tests.compare import relative_error
 from tests.tolerances import (
     CHAIN_BYTES_FRACTION,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from rdm_batch.sampling.schedules import NoiseSchedule
-from rdm_batch.specs.architecture import NoiseScheduleConfig
+from rdm_batch.specs.networks import NoiseScheduleConfig
 from tests.compare import relative_error
 from tests.tolerances import SCHEDULE_REL
 

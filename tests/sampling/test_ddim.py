@@ -7,7 +7,7 @@ import torch
 from rdm_batch.errors import SpecError
 from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
-from rdm_batch.specs.architecture import NoiseScheduleConfig
+from rdm_batch.specs.networks import NoiseScheduleConfig
 from tests.sampling.gaussian import gaussian_predictor, marginal_std
 
 SCHEDULE = NoiseSchedule.from_config(NoiseScheduleConfig())

@@ -12,7 +12,7 @@ from rdm_batch.sampling.dpm_solver import DpmSolver
 from rdm_batch.sampling.plms import PlmsSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
 from rdm_batch.sampling.solver import Solver
-from rdm_batch.specs.architecture import NoiseScheduleConfig
+from rdm_batch.specs.networks import NoiseScheduleConfig
 from tests.sampling.gaussian import gaussian_predictor, marginal_std
 
 SCHEDULE = NoiseSchedule.from_config(NoiseScheduleConfig())

@@ -5,7 +5,7 @@ import pytest
 
 from rdm_batch.errors import SpecError
 from rdm_batch.sampling.schedules import NoiseSchedule, solver_timesteps
-from rdm_batch.specs.architecture import NoiseScheduleConfig
+from rdm_batch.specs.networks import NoiseScheduleConfig
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500])

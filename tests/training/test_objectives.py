@@ -11,14 +11,14 @@ from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.models.autoencoder import build_autoencoder
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.clip import collect_vocabulary
-from rdm_batch.specs.architecture import (
+from rdm_batch.specs.clip import ClipArchitecture
+from rdm_batch.specs.networks import (
     KlAutoencoderConfig,
     NoiseScheduleConfig,
     TransformerConfig,
     UNetConfig,
     VqAutoencoderConfig,
 )
-from rdm_batch.specs.clip import ClipArchitecture
 from rdm_batch.storage.object_store import local_path
 from rdm_batch.training.autoencoder import KlObjective, VqObjective
 from rdm_batch.training.clip import ClipObjective

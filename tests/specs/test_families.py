@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rdm_batch.errors import SpecError
-from rdm_batch.specs.architecture import parse_architecture
+from rdm_batch.specs.families import parse_architecture
 
 
 def _fields() -> dict[str, Any]:

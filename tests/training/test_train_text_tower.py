@@ -11,11 +11,11 @@ from safetensors.numpy import load_file
 from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.errors import CheckpointError, InvalidJobError, SpecError
 from rdm_batch.models.clip import load_clip, load_encoder
-from rdm_batch.pipelines.train import train
 from rdm_batch.specs.training import Optimization, load_training
 from rdm_batch.training.images import TrainingImages
 from rdm_batch.training.loop import TrainingLoop
 from rdm_batch.training.text_tower import TextTowerObjective
+from rdm_batch.training.train import train
 
 NUM_IMAGES = 24
 IMAGES = f"shapes:captions:{NUM_IMAGES}"

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from rdm_batch.errors import SpecError
-from rdm_batch.specs.architecture import Architecture
+from rdm_batch.specs.architecture_files import from_published_config, load_architecture
+from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.presets import PRESETS, preset_architecture
-from rdm_batch.specs.published import from_published_config, load_architecture
 
 
 def _autoencoder(**sizes: Any) -> dict[str, Any]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from rdm_batch.errors import SpecError
-from rdm_batch.specs.architecture import Architecture, parse_architecture
+from rdm_batch.specs.families import Architecture, parse_architecture
 
-_DIFFUSION_TARGETS = ("MinimalRETRODiffusion", "LatentDiffusion")
-_AUTOREGRESSIVE_TARGETS = ("LatentImageRETRO",)
 # What the networks here do not have a switch for, and the one value they implement.
 _UNET_FIXED = {
     "use_scale_shift_norm": False,
@@ -82,17 +80,15 @@ def from_published_config(config: Mapping[str, Any], where: str) -> Architecture
     """
     model = _Config(config, where).part("model")
     target = str(model["target"]).rsplit(".", 1)[-1]
-    if target in _DIFFUSION_TARGETS:
-        fields = _rdm_fields(model.part("params"))
-    elif target in _AUTOREGRESSIVE_TARGETS:
-        fields = _rarm_fields(model.part("params"))
-    else:
+    if target not in _PUBLISHED_CLASSES:
         raise SpecError(
             where,
             f"model.target is {model['target']!r}",
-            f"a class named {' or '.join(_DIFFUSION_TARGETS + _AUTOREGRESSIVE_TARGETS)}",
+            f"a class named {' or '.join(_PUBLISHED_CLASSES)}",
         )
-    return parse_architecture(fields, where)
+    family = _PUBLISHED_CLASSES[target]
+    fields = _FIELDS[family](model.part("params"))
+    return parse_architecture({"kind": family, **fields}, where)
 
 
 def load_architecture(path: Path) -> Architecture:
@@ -132,7 +128,6 @@ def _rdm_fields(params: _Config) -> dict[str, Any]:
             "equal numbers",
         )
     return {
-        "kind": "rdm",
         "unet": {
             "latent_channels": unet["in_channels"],
             "model_channels": unet["model_channels"],
@@ -158,7 +153,6 @@ def _rarm_fields(params: _Config) -> dict[str, Any]:
     transformer = params.part("transformer_config", "params")
     transformer.require(_TRANSFORMER_FIXED)
     return {
-        "kind": "rarm",
         "transformer": {
             "vocabulary_in": transformer["in_channels"],
             "vocabulary_out": transformer["out_channels"],
@@ -191,3 +185,16 @@ def _autoencoder_fields(params: _Config) -> dict[str, Any]:
     if fields["kind"] == "vq":
         fields["codebook_size"] = first_stage["n_embed"]
     return fields
+
+
+_PUBLISHED_CLASSES: Final = {
+    "MinimalRETRODiffusion": "rdm",
+    "LatentDiffusion": "rdm",
+    "LatentImageRETRO": "rarm",
+}
+"""Families of the classes that published files name."""
+_FIELDS: Final[dict[str, Callable[[_Config], dict[str, Any]]]] = {
+    "rdm": _rdm_fields,
+    "rarm": _rarm_fields,
+}
+"""How the published files of a family state its architecture."""

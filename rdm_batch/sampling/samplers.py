@@ -1,0 +1,82 @@
+"""From the sampling part of a job to what draws its samples, one table for each process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+from rdm_batch.errors import SpecError
+from rdm_batch.sampling.autoregressive import TokenSampler
+from rdm_batch.sampling.ddim import DdimSolver
+from rdm_batch.sampling.dpm_solver import DpmSolver
+from rdm_batch.sampling.plms import PlmsSolver
+from rdm_batch.sampling.schedules import NoiseSchedule
+from rdm_batch.sampling.solver import Solver
+from rdm_batch.specs.networks import NoiseScheduleConfig
+from rdm_batch.specs.sampling import (
+    AutoregressiveSampling,
+    DdimSampling,
+    DpmSolverSampling,
+    PlmsSampling,
+    SamplingSpec,
+)
+
+_Builder = TypeVar("_Builder")
+
+
+def _ddim(schedule: NoiseSchedule, spec: DdimSampling) -> Solver:
+    return DdimSolver(schedule, spec.num_steps, spec.eta, spec.timesteps)
+
+
+def _plms(schedule: NoiseSchedule, spec: PlmsSampling) -> Solver:
+    return PlmsSolver(schedule, spec.num_steps, spec.timesteps)
+
+
+def _dpm_solver(schedule: NoiseSchedule, spec: DpmSolverSampling) -> Solver:
+    return DpmSolver(schedule, spec.num_steps, spec.timesteps)
+
+
+def _token_by_token(spec: AutoregressiveSampling) -> TokenSampler:
+    return TokenSampler(spec.temperature, spec.top_k, spec.top_p)
+
+
+SOLVERS: Final[dict[str, Callable[[NoiseSchedule, Any], Solver]]] = {
+    "ddim": _ddim,
+    "plms": _plms,
+    "dpm_solver_pp": _dpm_solver,
+}
+"""Samplers of diffusion heads, by name."""
+TOKEN_SAMPLERS: Final[dict[str, Callable[[Any], TokenSampler]]] = {
+    "autoregressive": _token_by_token
+}
+"""Samplers of autoregressive heads, by name."""
+
+
+def build_solver(config: NoiseScheduleConfig, sampling: SamplingSpec) -> Solver:
+    """Build the solver of a diffusion head.
+
+    Raises:
+        SpecError: The sampler is none of a diffusion head, or a setting is out of range.
+    """
+    build = _chosen(SOLVERS, sampling, "a diffusion head")
+    return build(NoiseSchedule.from_config(config), sampling)
+
+
+def build_token_sampler(sampling: SamplingSpec) -> TokenSampler:
+    """Build the token sampler of an autoregressive head.
+
+    Raises:
+        SpecError: The sampler is none of an autoregressive head.
+    """
+    return _chosen(TOKEN_SAMPLERS, sampling, "an autoregressive head")(sampling)
+
+
+def _chosen(builders: Mapping[str, _Builder], sampling: SamplingSpec, driven: str) -> _Builder:
+    if sampling.sampler not in builders:
+        *others, last = builders
+        raise SpecError(
+            "sampling.sampler",
+            f"{sampling.sampler!r} does not drive {driven}",
+            f"{', '.join(others)} or {last}" if others else last,
+        )
+    return builders[sampling.sampler]

@@ -1,0 +1,240 @@
+"""The families of decoding heads: what each is made of, and what a job says about it.
+
+An architecture says everything that is needed to build the networks of a head and nothing
+about where the weights come from or how samples are drawn. A family is declared by its two
+classes here; what implements it is keyed by its id: ``models.networks.NETWORKS``,
+``heads.build.HEADS``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from rdm_batch.errors import SpecError
+from rdm_batch.specs.base import Spec, Uri
+from rdm_batch.specs.networks import (
+    AutoencoderConfig,
+    NoiseScheduleConfig,
+    Sizes,
+    TransformerConfig,
+    UNetConfig,
+    VqAutoencoderConfig,
+)
+from rdm_batch.specs.sampling import Process
+from rdm_batch.specs.unions import members
+
+
+class RdmArchitecture(Sizes):
+    """Describe a retrieval-augmented latent diffusion head."""
+
+    kind: Literal["rdm"] = "rdm"
+    unet: UNetConfig
+    autoencoder: AutoencoderConfig
+    noise_schedule: NoiseScheduleConfig = NoiseScheduleConfig()
+    latent_size: PositiveInt = Field(description="Side length of the latents.")
+    scale_factor: PositiveFloat = Field(
+        default=1.0, description="Latents of the head are encoder latents times this."
+    )
+    parametric: bool = Field(
+        default=False,
+        description="Whether this is a baseline that never sees neighbors: its context is zero.",
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> RdmArchitecture:
+        if self.unet.latent_channels != self.autoencoder.embed_dim:
+            raise ValueError(
+                f"unet.latent_channels is {self.unet.latent_channels} but "
+                f"autoencoder.embed_dim is {self.autoencoder.embed_dim}; they must be equal"
+            )
+        smallest = 2 ** (len(self.unet.channel_mult) - 1)
+        if self.latent_size % smallest:
+            raise ValueError(
+                f"latent_size {self.latent_size} is not a multiple of {smallest}, the "
+                "downsampling of the UNet's lowest level"
+            )
+        return self
+
+    @property
+    def image_size(self) -> int:
+        """Side length of the images."""
+        return self.latent_size * self.autoencoder.downsampling
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the neighbor embeddings."""
+        return self.unet.context_dim
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one sample's latents."""
+        return (self.unet.latent_channels, self.latent_size, self.latent_size)
+
+
+class RarmArchitecture(Sizes):
+    """Describe a retrieval-augmented autoregressive head."""
+
+    kind: Literal["rarm"] = "rarm"
+    transformer: TransformerConfig
+    autoencoder: VqAutoencoderConfig
+    start_token: Annotated[int, Field(ge=0)] = Field(
+        description="Token every sequence starts with."
+    )
+    parametric: bool = Field(
+        default=False,
+        description="Whether this is a baseline that never sees neighbors: its context is zero.",
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> RarmArchitecture:
+        if self.transformer.vocabulary_out != self.autoencoder.codebook_size:
+            raise ValueError(
+                f"transformer.vocabulary_out is {self.transformer.vocabulary_out} but "
+                f"autoencoder.codebook_size is {self.autoencoder.codebook_size}; they must be equal"
+            )
+        if self.start_token >= self.transformer.vocabulary_in:
+            raise ValueError(
+                f"start_token {self.start_token} is not below transformer.vocabulary_in "
+                f"{self.transformer.vocabulary_in}"
+            )
+        if math.isqrt(self.transformer.num_positions) ** 2 != self.transformer.num_positions:
+            raise ValueError(
+                f"transformer.num_positions {self.transformer.num_positions} is not a square number"
+            )
+        return self
+
+    @property
+    def latent_size(self) -> int:
+        """Side length of the grid of tokens."""
+        return math.isqrt(self.transformer.num_positions)
+
+    @property
+    def image_size(self) -> int:
+        """Side length of the images."""
+        return self.latent_size * self.autoencoder.downsampling
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the neighbor embeddings."""
+        return self.transformer.context_dim
+
+
+Architecture = Annotated[RdmArchitecture | RarmArchitecture, Field(discriminator="kind")]
+
+
+class WeightedModel(Spec):
+    """What a job says about a head with weights, whatever its family."""
+
+    checkpoint: Uri = Field(
+        description="Weights: safetensors of this package, a Lightning `.ckpt`, or a plain "
+        "state dict. Pickled code in a file is never executed."
+    )
+    preset: str | None = Field(
+        default=None,
+        description="Name of a published architecture, for checkpoints that do not carry "
+        "their own: `rdm-imagenet-256`, `rdm-ffhq-256`, `rdm-768`, `rarm-imagenet-256`.",
+    )
+    architecture: dict[str, Any] | Uri | None = Field(
+        default=None,
+        description="The architecture itself, or the URI of a YAML file with it; the published "
+        "`config.yaml` format is understood. Leave out when the checkpoint carries it.",
+    )
+    weights: Literal["ema", "raw"] = Field(
+        default="ema",
+        description="Which copy of the weights to sample with, where a checkpoint has both.",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Arithmetic of the head."
+    )
+    compile: bool = Field(
+        default=False,
+        description="Run the head through `torch.compile`: slower to start, faster afterwards.",
+    )
+    cpu_threads: Annotated[int, Field(ge=1)] = Field(
+        default=1,
+        description="Threads of a head that computes on CPU. The number of threads changes the "
+        "last digits of float sums, so it belongs to what defines the samples.",
+    )
+
+    @model_validator(mode="after")
+    def _one_architecture(self) -> WeightedModel:
+        if self.preset is not None and self.architecture is not None:
+            raise ValueError("preset and architecture exclude each other; keep one of them")
+        return self
+
+
+class RdmModel(WeightedModel):
+    """A retrieval-augmented latent diffusion head."""
+
+    process: ClassVar[Process] = "diffusion"
+
+    head: Literal["rdm"] = Field(description="Retrieval-augmented diffusion.")
+
+
+class RarmModel(WeightedModel):
+    """A retrieval-augmented autoregressive head."""
+
+    process: ClassVar[Process] = "autoregressive"
+
+    head: Literal["rarm"] = Field(description="Retrieval-augmented autoregression.")
+
+
+class NullModel(Spec):
+    """A head without a network: images straight from noise, to measure the pipeline alone."""
+
+    process: ClassVar[Process] = "none"
+
+    head: Literal["noise"] = Field(description="No model work; measures the pipeline.")
+    image_size: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=32, description="Height and width of the images, pixels."
+    )
+    cpu_threads: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="As for the other heads."
+    )
+
+
+ModelSpec = Annotated[RdmModel | RarmModel | NullModel, Field(discriminator="head")]
+
+
+FAMILIES: Final = members(ModelSpec, "head")
+"""What a job says about a head of every family, by the family's id."""
+ARCHITECTURES: Final = members(Architecture, "kind")
+"""What a head of every family with networks is made of, by the family's id."""
+
+_ADAPTER: TypeAdapter[Architecture] = TypeAdapter(Architecture)
+
+
+def parse_architecture(source: str | bytes | Mapping[str, Any], where: str) -> Architecture:
+    """Read an architecture from its JSON text or its fields.
+
+    Args:
+        source: JSON text (as stored in a weights file) or a mapping of fields.
+        where: What to name in the error: a file or a place in a job file.
+
+    Raises:
+        SpecError: A field is missing, unknown or does not fit the others.
+    """
+    try:
+        if isinstance(source, str | bytes):
+            return _ADAPTER.validate_json(source)
+        return _ADAPTER.validate_python(dict(source))
+    except ValidationError as error:
+        raise SpecError(where, _describe(error), "a valid architecture") from error
+
+
+def _describe(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'architecture'}: {item['msg']}"
+        for item in error.errors(include_url=False)
+    )

@@ -1,0 +1,133 @@
+"""Sizes of the networks that decoding heads are made of, and of their noise schedule."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+
+class Sizes(BaseModel):
+    """Base of everything an architecture is made of: immutable, and no field it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class UNetConfig(Sizes):
+    """Size the noise-predicting UNet of a diffusion head."""
+
+    latent_channels: PositiveInt = Field(
+        default=3, description="Channels of the latents, in and out."
+    )
+    model_channels: PositiveInt = Field(description="Channels at the highest resolution.")
+    channel_mult: tuple[PositiveInt, ...] = Field(
+        min_length=1, description="Channel multiplier of every level, highest resolution first."
+    )
+    num_res_blocks: PositiveInt = Field(
+        default=2, description="Residual blocks a level, going down."
+    )
+    attention_downsampling: tuple[PositiveInt, ...] = Field(
+        description="Downsampling factors at which transformers are placed."
+    )
+    head_channels: PositiveInt = Field(default=32, description="Channels of one attention head.")
+    transformer_depth: PositiveInt = Field(default=1, description="Transformer blocks a place.")
+    context_dim: PositiveInt = Field(description="Width of the neighbor embeddings.")
+    norm_groups: PositiveInt = Field(default=32, description="Groups of every group normalization.")
+
+    @model_validator(mode="after")
+    def _sizes_divide(self) -> UNetConfig:
+        if self.model_channels % 2:
+            raise ValueError(f"model_channels {self.model_channels} is odd; needed an even number")
+        for mult in self.channel_mult:
+            width = mult * self.model_channels
+            for name in ("norm_groups", "head_channels"):
+                if width % getattr(self, name):
+                    raise ValueError(
+                        f"{width} channels (model_channels {self.model_channels} x {mult}) are "
+                        f"not a multiple of {name} {getattr(self, name)}"
+                    )
+        return self
+
+
+class _AutoencoderConfig(Sizes):
+    """Size the convolutional encoder and decoder both kinds of autoencoder share."""
+
+    channels: PositiveInt = Field(description="Channels at image resolution.")
+    channel_mult: tuple[PositiveInt, ...] = Field(
+        min_length=1, description="Channel multiplier of every level, image resolution first."
+    )
+    num_res_blocks: PositiveInt = Field(
+        default=2, description="Residual blocks a level, going down."
+    )
+    resolution: PositiveInt = Field(
+        description="Image side length by which attention is placed; other sizes are accepted."
+    )
+    attention_resolutions: tuple[PositiveInt, ...] = Field(
+        default=(), description="Side lengths, at `resolution`, whose levels get attention."
+    )
+    image_channels: PositiveInt = Field(default=3, description="Channels of the images.")
+    latent_channels: PositiveInt = Field(description="Channels between encoder and decoder.")
+    embed_dim: PositiveInt = Field(description="Channels of the latents the head works on.")
+    norm_groups: PositiveInt = Field(default=32, description="Groups of every group normalization.")
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> _AutoencoderConfig:
+        for mult in self.channel_mult:
+            if mult * self.channels % self.norm_groups:
+                raise ValueError(
+                    f"{mult * self.channels} channels (channels {self.channels} x {mult}) are "
+                    f"not a multiple of norm_groups {self.norm_groups}"
+                )
+        return self
+
+    @property
+    def downsampling(self) -> int:
+        """Image side length over latent side length."""
+        return int(2 ** (len(self.channel_mult) - 1))
+
+
+class VqAutoencoderConfig(_AutoencoderConfig):
+    """Size an autoencoder whose latents are quantized to a codebook."""
+
+    kind: Literal["vq"] = "vq"
+    codebook_size: PositiveInt = Field(description="Number of code words.")
+
+
+class KlAutoencoderConfig(_AutoencoderConfig):
+    """Size an autoencoder whose encoder gives mean and log-variance of the latents."""
+
+    kind: Literal["kl"] = "kl"
+
+
+AutoencoderConfig = Annotated[
+    VqAutoencoderConfig | KlAutoencoderConfig, Field(discriminator="kind")
+]
+
+
+class NoiseScheduleConfig(Sizes):
+    """State the forward process: betas evenly spaced in their square root."""
+
+    num_train_steps: PositiveInt = Field(default=1000, description="Steps of the forward process.")
+    linear_start: PositiveFloat = Field(default=0.0015, description="First beta.")
+    linear_end: PositiveFloat = Field(default=0.0195, lt=1, description="Last beta.")
+
+
+class TransformerConfig(Sizes):
+    """Size the causal transformer of an autoregressive head."""
+
+    vocabulary_in: PositiveInt = Field(
+        description="Rows of the token embedding: codes and special tokens."
+    )
+    vocabulary_out: PositiveInt = Field(description="Codes the transformer chooses among.")
+    depth: PositiveInt = Field(description="Number of transformer blocks.")
+    num_heads: PositiveInt = Field(description="Heads of every attention.")
+    head_channels: PositiveInt = Field(default=64, description="Channels of one attention head.")
+    context_dim: PositiveInt = Field(description="Width of the neighbor embeddings.")
+    num_positions: PositiveInt = Field(
+        description="Longest sequence, and tokens of an image: a square, row by row."
+    )
+
+    @property
+    def width(self) -> int:
+        """Channels of the sequence."""
+        return self.num_heads * self.head_channels

@@ -1,0 +1,91 @@
+"""Train heads: what is the same for every family, with neighbors and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rdm_batch.errors import CheckpointError
+from rdm_batch.heads.head import Head
+from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder
+from rdm_batch.models.checkpoint import save_checkpoint
+from rdm_batch.models.networks import build_networks
+from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.specs.families import Architecture
+from rdm_batch.specs.training import HeadTraining
+from rdm_batch.storage.object_store import local_path
+from rdm_batch.training.context import TrainingContext, training_context
+from rdm_batch.training.images import TrainingImages, load_images
+from rdm_batch.training.loop import Objective, run_training
+from rdm_batch.training.pictures import alternate, save_grid
+from rdm_batch.training.weights import WEIGHTS_NAME, halved, load_autoencoder
+
+_AUTOENCODER_PREFIX = "first_stage_model."
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """What a family makes of the settings and data of a training.
+
+    Attributes:
+        architecture: Of the head.
+        make_objective: What to train; called once chance is seeded, for it makes the network.
+        prefix: What the trained network's tensors are called in the head's weights.
+        make_head: Puts a head around networks with weights, to draw pictures with it.
+    """
+
+    architecture: Architecture
+    make_objective: Callable[[], Objective]
+    prefix: str
+    make_head: Callable[[Any], Head]
+
+
+PlanHead = Callable[
+    [Any, VqAutoencoder | KlAutoencoder, TrainingImages, TrainingContext],
+    HeadPlan,
+]
+
+
+def train_head(spec: HeadTraining, out: Path, resume: bool, plan_head: PlanHead) -> Path:
+    """Train a head and write it with its autoencoder.
+
+    Args:
+        spec: Settings.
+        out: Folder to write to.
+        resume: Continue from the checkpoint in ``out``.
+        plan_head: The family's, from settings, autoencoder, training set and context.
+
+    Returns:
+        The weights file.
+
+    Raises:
+        SpecError: If the settings do not fit the data.
+        CheckpointError: If weights or the checkpoint to resume are missing or do not fit.
+        DatabaseError: If the database is damaged or was built with another encoder.
+    """
+    autoencoder = load_autoencoder(local_path(spec.autoencoder, error=CheckpointError))
+    images = load_images(spec.images, autoencoder.config.resolution)
+    context, shown = training_context(spec, images)
+    first_stage = halved(autoencoder, _AUTOENCODER_PREFIX)
+    plan = plan_head(spec, autoencoder, images, context)
+    torch.manual_seed(spec.optimization.seed)
+    objective = plan.make_objective()
+
+    def preview(network: nn.Module, step: int) -> None:
+        networks = build_networks(plan.architecture)
+        networks.load_state_dict({**halved(network, plan.prefix), **first_stage})
+        noise = SampleNoise(spec.optimization.seed, np.arange(len(shown)))
+        made = plan.make_head(networks).generate(shown, noise)
+        originals = images.pixels[: len(shown)].numpy()
+        save_grid(alternate(originals, made), out / f"samples-{step:06d}.png")
+
+    network = run_training(objective, len(images), spec.optimization, out, resume, preview)
+    tensors = {**halved(network, plan.prefix), **first_stage}
+    save_checkpoint(out / WEIGHTS_NAME, plan.architecture, tensors)
+    return out / WEIGHTS_NAME

@@ -1,0 +1,52 @@
+"""The training commands: read the settings, and hand them to what trains that kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from rdm_batch.errors import SpecError
+from rdm_batch.specs.training import load_training
+from rdm_batch.training.autoencoder import train_autoencoder
+from rdm_batch.training.clip import train_clip
+from rdm_batch.training.rarm import train_rarm
+from rdm_batch.training.rdm import train_rdm
+
+TRAINERS: Final[dict[str, Callable[[Any, Path, bool], Path]]] = {
+    "clip": train_clip,
+    "autoencoder": train_autoencoder,
+    "rdm": train_rdm,
+    "rarm": train_rarm,
+    "ldm": train_rdm,
+    "ar": train_rarm,
+}
+"""What trains each of ``specs.training.TRAININGS``: from its settings, the folder to write to
+and whether to resume, to the weights file."""
+
+
+def train(kind: str, config: Path, out: Path, resume: bool = False) -> Path:
+    """Train a network as a configuration file says.
+
+    Args:
+        kind: What to train, one of ``specs.training.TRAININGS``.
+        config: YAML file with the settings.
+        out: Folder for weights, checkpoint, pictures and the record of the run.
+        resume: Continue from the checkpoint in ``out``; the result is the same, bit for
+            bit, as without the interruption.
+
+    Returns:
+        The weights file.
+
+    Raises:
+        SpecError: If the settings are wrong, do not fit the data, or ask for a GPU where there
+            is none.
+        CheckpointError: If weights or the checkpoint to resume are missing or do not fit.
+        DatabaseError: If the database is damaged or was built with another encoder.
+    """
+    spec = load_training(config, kind)
+    if spec.optimization.device == "cuda" and not torch.cuda.is_available():
+        raise SpecError("optimization.device", "cuda, but no GPU is usable here", "cpu")
+    return TRAINERS[kind](spec, out, resume)
