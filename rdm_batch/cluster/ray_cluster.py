@@ -158,7 +158,8 @@ def _actors(makes: Sequence[partial[Any]], needs: WorkerNeeds) -> Iterator[list[
         "scheduling_strategy": "SPREAD",
     }
     remote: Any = ray.remote(**options)(type(_worker_name(makes[0]), (_Shell,), {}))
-    # Ray cannot restart an actor whose own arguments have left the object store: kept here.
+    # Ray cannot restart an actor whose own arguments have left the object store: as long as this
+    # block lasts, they do not.
     kept = [ray.put(cloudpickle.dumps(make)) for make in makes]
     actors = [remote.remote(made) for made in kept]
     try:
@@ -166,7 +167,6 @@ def _actors(makes: Sequence[partial[Any]], needs: WorkerNeeds) -> Iterator[list[
     finally:
         for actor in actors:
             ray.kill(actor)
-        kept.clear()
 
 
 def _worker_name(make: Any) -> str:
