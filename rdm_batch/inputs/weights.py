@@ -1,24 +1,133 @@
-"""Look into weights files, and convert them to this package's format."""
+"""From the head a job names to its weights; look into weights files, and convert them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rdm_batch.errors import CheckpointError, SpecError
+from rdm_batch.files import canonical_digest
+from rdm_batch.heads.build import build_head_around
+from rdm_batch.heads.head import Head
+from rdm_batch.heads.null import NullHead
 from rdm_batch.models.checkpoint import (
+    Checkpoint,
     CheckpointInfo,
     check_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
 from rdm_batch.models.checkpoint_fit import WeightsCopy
-from rdm_batch.models.networks import tensor_shapes
+from rdm_batch.models.networks import load_networks, tensor_shapes
 from rdm_batch.specs.architecture import Architecture
+from rdm_batch.specs.model import ModelSpec, NullModel
 from rdm_batch.specs.presets import PRESETS, preset_architecture
-from rdm_batch.specs.published import load_architecture
+from rdm_batch.specs.published import load_architecture, read_architecture
+from rdm_batch.specs.sampling import SamplingSpec
 from rdm_batch.storage.object_store import local_path
+
+_READ_AT_ONCE_BYTES = 64 << 20
+"""Weights up to this size are read before the job starts; of larger ones the heads find
+numbers that are not finite when they load them."""
+_MAX_LISTED = 8
+
+
+@dataclass(frozen=True)
+class OpenedCheckpoint:
+    """A head that can be built: its weights were found, and fit its architecture.
+
+    Small and pickled as it is: whoever receives it loads the weights without asking again.
+
+    Attributes:
+        model: What the job says about the head.
+        architecture: Named by the job, or carried by the weights; None for a head without.
+        digest: Of weights and architecture; None for a head without.
+        image_size: Side of its images, pixels.
+        context_dim: Width of the embeddings it attends to; None where any will do.
+    """
+
+    model: ModelSpec
+    architecture: Architecture | None
+    digest: str | None
+    image_size: int
+    context_dim: int | None
+
+    def load_head(self, sampling: SamplingSpec, context_dim: int, device: str) -> Head:
+        """Build the head where this is called, reading its weights there.
+
+        Args:
+            sampling: Sampler and its settings.
+            context_dim: Width of the database's embeddings.
+            device: Where to compute, as torch names it.
+
+        Raises:
+            RdmBatchError: The weights or settings cannot be used.
+        """
+        if isinstance(self.model, NullModel):
+            return NullHead(self.model.image_size, context_dim)
+        loaded = _load(self.model.checkpoint, self.architecture, self.model.weights)
+        networks = load_networks(loaded.architecture, loaded.state_dict)
+        # Only the networks hold the weights now: converting or moving them leaves no second copy.
+        del loaded
+        return build_head_around(
+            networks, sampling, device, self.model.precision, self.model.compile
+        )
+
+
+def open_checkpoint(model: ModelSpec) -> OpenedCheckpoint:
+    """Find the weights of a job's head, and check that the head can be built from them.
+
+    Raises:
+        SpecError: The architecture named is not one, or not of this kind of head.
+        CheckpointError: The weights are missing, damaged, unsafe or do not fit.
+    """
+    if isinstance(model, NullModel):
+        return OpenedCheckpoint(model, None, None, model.image_size, None)
+    named = named_architecture(model.preset, model.architecture)
+    path = local_path(model.checkpoint, error=CheckpointError)
+    info = check_checkpoint(path, named, model.weights)
+    architecture = info.architecture
+    if info.problems or architecture is None:
+        raise _unusable(model.checkpoint, info.problems)
+    if architecture.kind != model.head:
+        raise SpecError(
+            "model.head",
+            f"is {model.head!r} but {model.checkpoint} holds a {architecture.kind!r} head",
+            f"{architecture.kind!r}",
+        )
+    if path.stat().st_size <= _READ_AT_ONCE_BYTES:
+        load_checkpoint(path, named, model.weights)
+    digest = canonical_digest(
+        {"weights": info.digest, "architecture": architecture.model_dump(mode="json")},
+        escape=False,
+    )
+    return OpenedCheckpoint(
+        model, architecture, digest, architecture.image_size, architecture.context_dim
+    )
+
+
+def named_architecture(
+    preset: str | None, architecture: Mapping[str, Any] | str | None
+) -> Architecture | None:
+    """Give the architecture that is named; None where the weights are to carry it.
+
+    Args:
+        preset: Name of a published architecture.
+        architecture: Its fields, or the URI of a YAML file with them.
+
+    Raises:
+        SpecError: The preset is unknown, or the architecture is not one.
+    """
+    if preset is not None:
+        return preset_architecture(preset)
+    if isinstance(architecture, Mapping):
+        return read_architecture(architecture, "model.architecture")
+    if architecture is not None:
+        return load_architecture(local_path(architecture, error=SpecError))
+    return None
 
 
 @dataclass(frozen=True)
@@ -46,11 +155,7 @@ class CheckpointRequest:
         """
         if self.preset is not None and self.architecture is not None:
             raise SpecError("--preset", "excludes --architecture", action="keep one of them")
-        if self.preset is not None:
-            return preset_architecture(self.preset)
-        if self.architecture is not None:
-            return load_architecture(local_path(self.architecture, error=SpecError))
-        return None
+        return named_architecture(self.preset, self.architecture)
 
 
 def inspect_checkpoint(request: CheckpointRequest) -> CheckpointInfo:
@@ -80,11 +185,7 @@ def convert_checkpoint(request: CheckpointRequest, out: Path) -> CheckpointInfo:
     """
     if out.exists():
         raise CheckpointError(str(out), "exists already", action="name another file")
-    checkpoint = load_checkpoint(
-        local_path(request.uri, error=CheckpointError),
-        request.named_architecture(),
-        request.weights,
-    )
+    checkpoint = _load(request.uri, request.named_architecture(), request.weights)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(out, checkpoint.architecture, checkpoint.state_dict)
@@ -110,3 +211,21 @@ def describe_checkpoint(info: CheckpointInfo) -> dict[str, str]:
     for part, size in sizes.items():
         rows[part] = f"{size:,} parameters"
     return rows
+
+
+def _load(uri: str, architecture: Architecture | None, weights: WeightsCopy) -> Checkpoint:
+    return load_checkpoint(local_path(uri, error=CheckpointError), architecture, weights)
+
+
+def _unusable(uri: str, problems: Sequence[str]) -> CheckpointError:
+    # Weights of another network differ in hundreds of tensors.
+    lines = list(problems[:_MAX_LISTED])
+    if len(problems) > _MAX_LISTED:
+        rest = len(problems) - _MAX_LISTED
+        lines.append(f"and {rest:,} more, all listed by `rdm-batch checkpoint inspect`")
+    return CheckpointError(
+        uri,
+        "\n      ".join(["these weights cannot be used:", *lines]),
+        "",
+        "name the preset or architecture they were trained with, or other weights",
+    )

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import ray
 from jaxtyping import Float32
 
-from rdm_batch.engine.conditioner import (
-    VARIANTS,
-    ClassConditioner,
-    Conditioner,
-    TextConditioner,
-    UnconditionalConditioner,
-)
-from rdm_batch.engine.preflight import CheckedJob
-from rdm_batch.inputs.databases import load_proposal
+from rdm_batch.engine.conditioner import Conditioner
+from rdm_batch.generation.modes import mode_of
+from rdm_batch.generation.modes.mode import EmbedTexts
+from rdm_batch.generation.preflight import CheckedJob
 from rdm_batch.inputs.encoders import load_named_encoder
 from rdm_batch.pipelines.generate import result_of
-from rdm_batch.retrieval.proposal import every_row
-from rdm_batch.specs.conditioning import ClassConditioning, TextConditioning
 from rdm_batch.specs.job import EncoderSpec
 
 
@@ -27,33 +22,19 @@ def _embed_texts(encoder: EncoderSpec, texts: tuple[str, ...]) -> Float32[np.nda
     return load_named_encoder(encoder.name, encoder.weights).encode_texts(texts)
 
 
-def build_conditioner(job: CheckedJob) -> Conditioner:
+def embed_on_cluster(encoder: EncoderSpec, texts: tuple[str, ...]) -> Any:
+    """Embed texts on whichever node has a CPU free; see ``EmbedTexts``."""
+    return result_of(_embed_texts.remote(encoder, texts), "database.encoder")
+
+
+def build_conditioner(job: CheckedJob, embed: EmbedTexts) -> Conditioner:
     """Build what conditions the samples of a job.
 
+    Args:
+        job: The job.
+        embed: Embeds its texts, where it has any.
+
     Raises:
-        RdmBatchError: The proposal distribution or the encoder cannot be used.
+        RdmBatchError: The encoder cannot be used.
     """
-    spec = job.spec
-    conditioning = spec.conditioning
-    if job.prompts is None:
-        return _unconditional(job)
-    assert spec.database.encoder is not None  # the spec demands it where texts are embedded
-    texts = job.prompts.texts
-    embeddings = result_of(_embed_texts.remote(spec.database.encoder, texts), "database.encoder")
-    if isinstance(conditioning, ClassConditioning):
-        return ClassConditioner(
-            conditioning.labels, texts, embeddings, conditioning.k_nn, conditioning.pool_size
-        )
-    assert isinstance(conditioning, TextConditioning)
-    return TextConditioner(texts, embeddings, conditioning.k_nn, VARIANTS[conditioning.context])
-
-
-def _unconditional(job: CheckedJob) -> Conditioner:
-    conditioning = job.spec.conditioning
-    assert conditioning.mode == "unconditional"
-    proposal = load_proposal(job.spec.database.uri, job.manifest)
-    if proposal is None:
-        proposal = every_row(job.manifest.rows)
-    return UnconditionalConditioner(
-        proposal.truncate(conditioning.top_m), conditioning.k_nn, conditioning.weighting
-    )
+    return mode_of(job.spec.conditioning).build_conditioner(job, embed)

@@ -9,10 +9,10 @@ from typing import Any
 
 import ray
 
-from rdm_batch.engine.build import build_job_head, head_device
+from rdm_batch.engine.build import head_device
 from rdm_batch.engine.plan import ShardRange
-from rdm_batch.engine.records import shard_table
-from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer
+from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer, shard_table
+from rdm_batch.inputs.weights import OpenedCheckpoint
 from rdm_batch.pipelines.resources import HeadResources
 from rdm_batch.pipelines.retrievers import RESTARTS
 from rdm_batch.specs.job import JobSpec
@@ -30,6 +30,7 @@ class HeadActor:
         self,
         name: str,
         spec: JobSpec,
+        model: OpenedCheckpoint,
         header: SampleSetHeader,
         context_dim: int,
     ) -> None:
@@ -40,7 +41,7 @@ class HeadActor:
         self._source: ContextSource | None = None
         self._set = SampleSet.create_or_resume(spec.output.uri, header)
         self._renderer = ShardRenderer(
-            build_job_head(spec.model, spec.sampling, context_dim, device),
+            model.load_head(spec.sampling, context_dim, device),
             spec.sampling.seed,
             spec.sampling.batch_size,
             spec.model.cpu_threads,
@@ -78,6 +79,7 @@ class HeadActor:
 def start_heads(
     resources: HeadResources,
     spec: JobSpec,
+    model: OpenedCheckpoint,
     header: SampleSetHeader,
     context_dim: int,
 ) -> list[Any]:
@@ -86,6 +88,7 @@ def start_heads(
     Args:
         resources: How many, and what each reserves.
         spec: The job.
+        model: Its head.
         header: Of the sample set they write to.
         context_dim: Width of the database's embeddings.
     """
@@ -98,7 +101,7 @@ def start_heads(
         scheduling_strategy="SPREAD",
     )(HeadActor)
     return [
-        actor.remote(f"head-{number}", spec, header, context_dim)
+        actor.remote(f"head-{number}", spec, model, header, context_dim)
         for number in range(resources.num_heads)
     ]
 

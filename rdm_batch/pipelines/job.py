@@ -10,15 +10,16 @@ from pathlib import Path
 
 from rdm_batch.engine.conditioner import Conditioner
 from rdm_batch.engine.evaluation import EvaluationRequest
-from rdm_batch.engine.preflight import CheckedJob, preflight
 from rdm_batch.engine.worker import ContextSource
+from rdm_batch.generation.preflight import CheckedJob, preflight
+from rdm_batch.generation.submission import default_address, load_job
 from rdm_batch.pipelines.cluster import (
     ClusterResources,
     connected,
     describe_nodes,
     local_resources,
 )
-from rdm_batch.pipelines.conditioning import build_conditioner
+from rdm_batch.pipelines.conditioning import build_conditioner, embed_on_cluster
 from rdm_batch.pipelines.evaluate import run_evaluation
 from rdm_batch.pipelines.generate import make_shards
 from rdm_batch.pipelines.heads import start_heads, stop
@@ -26,7 +27,6 @@ from rdm_batch.pipelines.measure import illustrate, measure_recall
 from rdm_batch.pipelines.resources import HeadResources, plan_resources
 from rdm_batch.pipelines.retrievers import ClusterRetriever, start_retrievers
 from rdm_batch.pipelines.score_report import reported
-from rdm_batch.pipelines.submission import default_address, locate
 from rdm_batch.pipelines.summary import latencies, latest_run, measured_in, throughput
 from rdm_batch.pipelines.views import look_at
 from rdm_batch.reports.latency import summarize_latencies
@@ -43,7 +43,6 @@ from rdm_batch.reports.result import (
 from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
 from rdm_batch.reports.table import print_summary
 from rdm_batch.reports.views import Views
-from rdm_batch.specs.load import load_job
 from rdm_batch.storage.manifest import ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
 
@@ -62,7 +61,7 @@ def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunRep
         RdmBatchError: The job cannot run, or could not finish; what was stored stays.
     """
     started = time.time() - process_age_s()
-    job = preflight(locate(load_job(path, overrides)), str(path), software_versions())
+    job = preflight(load_job(path, overrides), str(path), software_versions())
     run = _Run(job, started)
     saved = run.nothing_to_do()
     if saved is None:
@@ -120,13 +119,13 @@ class _Run:
         sample_set = SampleSet.create_or_resume(spec.output.uri, self._job.header)
         missing = sample_set.missing_shards()
         retriever = start_retrievers(
-            spec.database.uri,
-            self._job.manifest,
+            self._job.database,
             spec.database.retriever_shards,
             spec.database.leaves_to_search,
+            spec.database.reorder,
             spec.cluster.cpus_per_retriever,
         )
-        conditioner = build_conditioner(self._job)
+        conditioner = build_conditioner(self._job, embed_on_cluster)
         if missing:
             self._generate(sample_set, missing, conditioner, retriever, resources, progress)
         sample_set.finish()
@@ -196,7 +195,7 @@ class _Run:
         progress: Progress,
     ) -> None:
         spec = self._job.spec
-        heads = start_heads(resources, spec, self._job.header, retriever.dim)
+        heads = start_heads(resources, spec, self._job.model, self._job.header, retriever.dim)
         missing_rows = sum(self._job.shards[shard].num_samples for shard in missing)
         done = spec.sampling.num_samples - missing_rows
         stage = progress.stage("generate", spec.sampling.num_samples, "samples", done)

@@ -9,8 +9,7 @@ import numpy as np
 import ray
 from jaxtyping import Float32, Int64
 
-from rdm_batch.inputs.databases import database_root
-from rdm_batch.retrieval.database import DatabaseManifest
+from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.retrieval.merge import Neighbors, merge_top_k
 from rdm_batch.retrieval.shard import open_shard
@@ -33,14 +32,20 @@ class RetrieverActor:
 
     def __init__(
         self,
-        uri: str,
-        manifest: DatabaseManifest,
+        database: Database,
         shards: Sequence[int],
         leaves_to_search: int | None,
+        reorder: int | None,
     ) -> None:
-        root = database_root(uri, manifest, shards)
+        root = database.root(shards)
         self._shards = [
-            open_shard(root, number, manifest=manifest, leaves_to_search=leaves_to_search)
+            open_shard(
+                root,
+                number,
+                manifest=database.manifest,
+                leaves_to_search=leaves_to_search,
+                reorder=reorder,
+            )
             for number in shards
         ]
         self._rows = sum(shard.rows for shard in self._shards)
@@ -148,21 +153,22 @@ class ClusterRetriever:
 
 
 def start_retrievers(
-    uri: str,
-    manifest: DatabaseManifest,
+    database: Database,
     num_actors: int | None,
     leaves_to_search: int | None,
+    reorder: int | None,
     num_cpus: float,
 ) -> ClusterRetriever:
     """Spread a database's shards over actors; they load in the background.
 
     Args:
-        uri: The database.
-        manifest: Its manifest.
+        database: What they search.
         num_actors: Actors to start. None: one for each shard; more than shards are not used.
         leaves_to_search: Search effort. None: as built.
+        reorder: Candidates rescored per query. None: as built.
         num_cpus: CPUs reserved per actor.
     """
+    manifest = database.manifest
     count = min(num_actors or len(manifest.shards), len(manifest.shards))
     groups = [part.tolist() for part in np.array_split(np.arange(len(manifest.shards)), count)]
     actor: Any = ray.remote(
@@ -172,6 +178,6 @@ def start_retrievers(
         num_cpus=num_cpus,
         scheduling_strategy="SPREAD",
     )(RetrieverActor)
-    actors = [actor.remote(uri, manifest, group, leaves_to_search) for group in groups]
+    actors = [actor.remote(database, group, leaves_to_search, reorder) for group in groups]
     first_rows = [manifest.shards[group[0]].first_row for group in groups]
     return ClusterRetriever(actors, first_rows, manifest.rows, manifest.dim)

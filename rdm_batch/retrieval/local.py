@@ -10,12 +10,10 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.retrieval.database import DatabaseManifest, check_files, read_manifest
+from rdm_batch.retrieval.database import read_manifest
 from rdm_batch.retrieval.exact import check_k
 from rdm_batch.retrieval.merge import Neighbors, merge_top_k
-from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.retrieval.shard import ShardSearcher, check_dim, open_shard
-from rdm_batch.retrieval.tables import read_counts
 
 
 class LocalRetriever:
@@ -92,26 +90,6 @@ class LocalRetriever:
             )
         owners = np.searchsorted(self._starts, ids, side="right") - 1
         return [(int(number), np.flatnonzero(owners == number)) for number in np.unique(owners)]
-
-
-def read_proposal(root: Path, manifest: DatabaseManifest) -> Proposal:
-    """Read the proposal distribution stored with a local database.
-
-    Raises:
-        DatabaseError: The database has none, its file is damaged, or it names rows that
-            the database does not have.
-    """
-    if manifest.proposal is None:
-        raise DatabaseError(
-            str(root),
-            "no proposal distribution",
-            "proposal.parquet",
-            "rebuild the database with --proposal-from, or draw uniformly with top_m 1",
-        )
-    check_files(root, [manifest.proposal], digests=True)
-    proposal = Proposal(*read_counts(root / manifest.proposal.path))
-    proposal.check_rows(manifest.rows)
-    return proposal
 
 
 def open_database(

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,10 +17,14 @@ from rdm_batch.inputs.weights import (
     convert_checkpoint,
     describe_checkpoint,
     inspect_checkpoint,
+    open_checkpoint,
 )
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.networks import tensor_shapes
+from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.specs.model import RdmModel
 from rdm_batch.specs.presets import PRESETS
+from rdm_batch.specs.sampling import DdimSampling
 from rdm_batch.storage.object_store import open_store
 from tests.tiny_heads import TINY_RDM, random_weights
 
@@ -110,6 +116,21 @@ def test_convert_command_writes_the_file(
     assert main(["checkpoint", "convert", *arguments, "--out", str(out)]) == 0
     assert f"checkpoint {out}" in capsys.readouterr().out
     assert main(["checkpoint", "inspect", str(out)]) == 0
+
+
+def test_an_opened_checkpoint_pickles_small_and_loads_its_head_elsewhere(tmp_path: Path) -> None:
+    path = _write_weights(tmp_path)
+    architecture = _write_architecture(tmp_path)
+    opened = open_checkpoint(RdmModel(head="rdm", checkpoint=path, architecture=architecture))
+    assert (opened.image_size, opened.context_dim) == (16, TINY_RDM.context_dim)
+    # What was opened carries what it needs: the architecture's file is not asked for again.
+    Path(architecture).unlink()
+    sent = pickle.dumps(opened)
+    assert len(sent) < 4_000
+    sampling = DdimSampling(sampler="ddim", num_samples=1, num_steps=2)
+    head = pickle.loads(sent).load_head(sampling, TINY_RDM.context_dim, "cpu")
+    context = np.zeros((1, 1, TINY_RDM.context_dim), np.float32)
+    assert head.generate(context, SampleNoise(0, np.arange(1))).shape == (1, 16, 16, 3)
 
 
 _MEASURE = """
