@@ -23,10 +23,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rdm_batch.engine.conditioner import UnconditionalConditioner
 from rdm_batch.engine.plan import ShardRange
-from rdm_batch.engine.records import shard_table
-from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer
+from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer, shard_table
+from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.heads.null import NullHead
 from rdm_batch.inputs.databases import fetch_manifest, load_proposal
 from rdm_batch.reports.provenance import describe_machine

@@ -23,13 +23,13 @@ import torch
 
 from rdm_batch.heads.build import build_head
 from rdm_batch.heads.precision import Precision
+from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.extractors import load_extractor
 from rdm_batch.metrics.compute import compute_scores
 from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.models.checkpoint import load_checkpoint
-from rdm_batch.retrieval.database import read_manifest
-from rdm_batch.retrieval.local import open_database, read_proposal
+from rdm_batch.retrieval.local import open_database
 from rdm_batch.sampling.noise import QUERY, SampleNoise
 from rdm_batch.specs.job import ExtractorSpec
 from rdm_batch.specs.sampling import (
@@ -120,7 +120,8 @@ def draw_context(num_samples: int, seed: int) -> np.ndarray:
     """Look up the neighbors of every sample's pseudo-query."""
     root = local_path("package://shapes/database")
     database = open_database(root)
-    proposal = read_proposal(root, read_manifest(root))
+    proposal = Database.open(str(root)).proposal()
+    assert proposal is not None
     uniforms = SampleNoise(seed, np.arange(num_samples)).uniform(QUERY, ())
     queries = proposal.draw(uniforms, "proposal")
     return database.search(database.fetch(queries), _K_NN).embeddings.astype(np.float32)

@@ -27,11 +27,11 @@ from benchmarks.world_cases import K_NN, World
 from benchmarks.world_judge import Judge, accuracy, train_judge
 from benchmarks.world_rows import Row, write_rows
 from benchmarks.world_scores import Scorer
-from rdm_batch.engine.conditioner import UnconditionalConditioner
+from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
+from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.images import open_images
 from rdm_batch.retrieval.conditioning import ContextVariant
-from rdm_batch.retrieval.database import read_manifest
-from rdm_batch.retrieval.local import open_database, read_proposal
+from rdm_batch.retrieval.local import open_database
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.storage.object_store import local_path
 from rdm_batch.training.train import train
@@ -70,7 +70,7 @@ class Subworlds:
         if kind in ("rdm", "rarm"):
             changes["database"] = str(database)
         weights = _train(kind, folder / kind, changes)
-        proposal = read_proposal(database, read_manifest(database))
+        proposal = Database.open(str(database)).proposal()
         assert proposal is not None
         conditioner = UnconditionalConditioner(proposal, K_NN, "proposal")
         noise = SampleNoise(0, np.arange(self.samples))

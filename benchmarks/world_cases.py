@@ -1,6 +1,6 @@
 """Ways to condition the heads of the shapes world, and what their pictures should show.
 
-Contexts come from the code that jobs use (``engine.conditioner``); sample i draws with the
+Contexts come from the code that jobs use (``generation.modes``); sample i draws with the
 noise of sample i, as in a job of seed 0.
 """
 
@@ -12,18 +12,16 @@ from functools import cached_property
 import numpy as np
 
 from rdm_batch.datasets.shapes import HELD_OUT_PAIRS, SHAPES, ShapesSource, describe
-from rdm_batch.engine.conditioner import (
-    ClassConditioner,
-    Conditioner,
-    TextConditioner,
-    UnconditionalConditioner,
-)
+from rdm_batch.engine.conditioner import Conditioner
+from rdm_batch.generation.modes.class_pools import ClassConditioner
+from rdm_batch.generation.modes.text import TextConditioner
+from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
+from rdm_batch.inputs.databases import Database
 from rdm_batch.models.clip import OpenClipEncoder, load_encoder
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.conditioning import ContextVariant
-from rdm_batch.retrieval.database import read_manifest
 from rdm_batch.retrieval.exact import exact_top_k
-from rdm_batch.retrieval.local import open_database, read_proposal
+from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.sampling.noise import QUERY, SampleNoise
 from rdm_batch.storage.object_store import local_path
@@ -61,7 +59,7 @@ class World:
         self.encoder = encoder
         self.database: CompositeRetriever = open_database(root)
         self.pictures = ShapesSource("database", self.database.rows)
-        proposal = read_proposal(root, read_manifest(root))
+        proposal = Database.open(str(root)).proposal()
         assert proposal is not None
         self.proposal: Proposal = proposal
 

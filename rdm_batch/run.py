@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         if args.dry_run:
-            from rdm_batch.pipelines.dry_run import dry_run
+            from rdm_batch.generation.preflight import dry_run
 
             print(dry_run(args.job, args.overrides))
         else:

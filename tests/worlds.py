@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from rdm_batch.engine.preflight import CheckedJob, preflight
 from rdm_batch.errors import InvalidJobError, RdmBatchError
+from rdm_batch.generation.preflight import CheckedJob, preflight
 from rdm_batch.specs.load import parse_job
 from tests.job_kit import job_document
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from rdm_batch.engine.score_extractors import OF_ENCODERS, extractor_of, scores_by_extractor
 from rdm_batch.errors import MetricError, RdmBatchError, SpecError
 from rdm_batch.inputs.extractors import extractor_digest, resize_of
-from rdm_batch.inputs.references import open_reference
+from rdm_batch.inputs.references import OpenedReferences, Reference
 from rdm_batch.metrics.compute import SCORE_NAMES
 from rdm_batch.metrics.evaluation import LOGITS_LAYER, SPATIAL_LAYER, ScoreSettings
 from rdm_batch.metrics.networks import NETWORK_NAMES
@@ -90,7 +90,7 @@ def score_problems(spec: JobSpec) -> Iterator[SpecError]:
         return
     yield from unknown_scores(spec.evaluation)
     for name in spec.evaluation.scores:
-        if name == "clip_score" and spec.conditioning.mode != "text":
+        if name == "clip_score" and not spec.conditioning.follows_prompts:
             yield SpecError(
                 "evaluation.scores",
                 "clip_score compares samples with their prompts, but conditioning.mode is "
@@ -107,49 +107,48 @@ def score_problems(spec: JobSpec) -> Iterator[SpecError]:
             )
 
 
-def check_extractors(spec: JobSpec) -> None:
-    """Check that the weights of every feature extractor of a job are there.
+def check_extractors(evaluation: EvaluationSpec, database: DatabaseSpec | None) -> None:
+    """Check that the weights of every feature extractor are there; as ``check_scores``.
 
     Raises:
         RdmBatchError: Weights are not named or not there.
     """
-    if spec.evaluation is not None:
-        for extractor in scores_by_extractor(spec.evaluation, spec.database):
-            extractor_digest(extractor)
+    for extractor in scores_by_extractor(evaluation, database):
+        extractor_digest(extractor)
 
 
-def check_reference(spec: JobSpec) -> None:
-    """Check that the features of a finished set can be compared with the reference.
+def check_reference(
+    evaluation: EvaluationSpec, database: DatabaseSpec | None, opened: OpenedReferences
+) -> None:
+    """Check that features of samples can be compared with the reference.
 
     Args:
-        spec: The job.
+        evaluation: What is asked for.
+        database: Where the samples' neighbors came from. None where it is not known.
+        opened: What the evaluation judges against.
 
     Raises:
-        RdmBatchError: The reference is missing or damaged, belongs to another extractor, or
-            lacks what a score needs.
+        RdmBatchError: The reference belongs to another extractor, or lacks what a score needs.
     """
-    evaluation = spec.evaluation
-    if evaluation is None:
-        return
-    check_layers(evaluation, spec.database)
-    for extractor, names in scores_by_extractor(evaluation, spec.database).items():
+    for extractor, names in scores_by_extractor(evaluation, database).items():
         compared = [name for name in names if name not in NEED_NO_REFERENCE]
-        if "novelty_held_out" in compared and evaluation.held_out is not None:
+        if "novelty_held_out" in compared and opened.held_out is not None:
             compared.remove("novelty_held_out")
-            _check_side("evaluation.held_out", evaluation.held_out, extractor, ["novelty_held_out"])
+            _check_side("evaluation.held_out", opened.held_out, extractor, ["novelty_held_out"])
         if compared:
-            _check_side("evaluation.reference", evaluation.reference, extractor, compared)
+            _check_side("evaluation.reference", opened.reference, extractor, compared)
 
 
-def _check_side(field: str, uri: str, extractor: ExtractorSpec, names: Sequence[str]) -> None:
+def _check_side(
+    field: str, reference: Reference, extractor: ExtractorSpec, names: Sequence[str]
+) -> None:
     """Check that a reference serves some scores of one extractor."""
-    reference = open_reference(uri)
     saved, digest = reference.statistics, _known_digest(extractor)
     if saved is not None and digest is not None and saved.extractor.digest != digest:
         of_encoder = any(name in OF_ENCODERS or name.startswith("novelty") for name in names)
         wanted = f"the encoder of {names[0]!r}" if of_encoder else "evaluation.extractor"
         raise MetricError(
-            f"{field} {uri}",
+            f"{field} {reference.uri}",
             f"holds features of {saved.extractor.name} "
             f"(digest {saved.extractor.digest[:12]}), but {wanted} is "
             f"{extractor.name} (digest {digest[:12]})",
@@ -159,7 +158,7 @@ def _check_side(field: str, uri: str, extractor: ExtractorSpec, names: Sequence[
     needy = [name for name in names if name in _NEED_FEATURES]
     if needy and not (reference.images or (saved and saved.features)):
         raise MetricError(
-            f"{field} {uri}",
+            f"{field} {reference.uri}",
             f"holds moments but no features, which the score {needy[0]!r} needs",
             "the features of the reference images",
             f"build it again with its features kept, or leave out {', '.join(needy)}",

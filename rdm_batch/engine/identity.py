@@ -7,11 +7,10 @@ do not enter at all.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from rdm_batch.files import canonical_digest
 from rdm_batch.specs.job import JobSpec
 
 _NOT_IDENTITY = {
@@ -23,6 +22,9 @@ _NOT_IDENTITY = {
     "conditioning": {"prompts", "prompts_file"},
     "output": {"uri"},
 }
+_LATER = (("database", "reorder"),)
+"""Fields that jobs did not have once. Left alone, they do not enter, so that sample sets of before
+can be completed."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,16 @@ class ContentDigests:
 def job_identity(spec: JobSpec, contents: ContentDigests) -> dict[str, Any]:
     """Collect everything that defines the samples, as plain JSON values."""
     identity: dict[str, Any] = spec.model_dump(mode="json", exclude=_NOT_IDENTITY)  # type: ignore[arg-type]
+    for part, field in _LATER:
+        if identity[part][field] is None:
+            del identity[part][field]
     identity["model"]["checkpoint_digest"] = contents.checkpoint
     identity["database"]["digest"] = contents.database
     if contents.encoder is not None:
         identity["database"]["encoder_digest"] = contents.encoder
     if contents.prompts is not None:
         identity["conditioning"]["num_prompts"] = len(contents.prompts)
-        identity["conditioning"]["prompts_digest"] = identity_digest(list(contents.prompts))
+        identity["conditioning"]["prompts_digest"] = canonical_digest(
+            list(contents.prompts), escape=False
+        )
     return identity
-
-
-def identity_digest(value: object) -> str:
-    """Hash an identity, or a part of one: SHA-256 over its canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -49,3 +49,28 @@ def plan_shards(spec: JobSpec) -> list[ShardRange]:
         ShardRange(index, start, min(start + size, total))
         for index, start in enumerate(range(0, total, size))
     ]
+
+
+def describe_plan(spec: JobSpec) -> list[str]:
+    """Say in lines what a job will do, from its spec alone."""
+    shards = plan_shards(spec)
+    sampling = spec.sampling
+    batches = sum(len(shard.batches(sampling.batch_size)) for shard in shards)
+    branches = 2 if sampling.guidance_scale > 1 else 1
+    steps = getattr(sampling, "num_steps", None)
+    work = f"{batches:,} batches of up to {sampling.batch_size}"
+    if steps is not None:
+        work += f", {steps * branches:,} network evaluations a batch"
+        if branches == 2:
+            work += f" ({steps} steps, conditional and unconditional)"
+    scores = "none" if spec.evaluation is None else ", ".join(spec.evaluation.scores)
+    return [
+        f"samples    {sampling.num_samples:,} in {len(shards):,} shards of up to "
+        f"{spec.output.shard_size:,}",
+        f"work       {work}",
+        f"head       {spec.model.head}, sampler {sampling.sampler}",
+        f"condition  {spec.conditioning.mode}, {spec.conditioning.k_nn} neighbors, "
+        f"from {spec.database.uri}",
+        f"scores     {scores}",
+        f"output     {spec.output.uri}",
+    ]

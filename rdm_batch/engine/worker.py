@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 import torch
 from jaxtyping import Float32, UInt8
 
@@ -22,6 +23,9 @@ from rdm_batch.engine.plan import ShardRange
 from rdm_batch.heads.head import Head
 from rdm_batch.retrieval.retriever import ObservedRetriever, Retriever, Search
 from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.specs.sampling import SamplingSpec
+from rdm_batch.storage.png import encode_png
+from rdm_batch.storage.table import make_table
 
 Interval = tuple[float, float]
 """Start and end, seconds since the epoch: comparable between processes of one machine."""
@@ -68,6 +72,30 @@ class ContextSource:
 
     conditioner: Conditioner
     retriever: Retriever
+
+
+def shard_table(rendered: RenderedShard, sampling: SamplingSpec) -> pa.Table:
+    """Encode a shard's images and put them beside their provenance.
+
+    Args:
+        rendered: The shard.
+        sampling: How it was drawn.
+    """
+    conditioning = rendered.inputs.conditioning
+    return make_table(
+        sample_indices=rendered.shard.indices,
+        images=[encode_png(image) for image in rendered.images],
+        seed=sampling.seed,
+        query_ids=conditioning.query_ids,
+        neighbor_ids=conditioning.neighbor_ids,
+        neighbor_scores=conditioning.neighbor_scores,
+        labels=rendered.inputs.labels,
+        prompts=rendered.inputs.prompts,
+        sampler=sampling.sampler,
+        num_steps=getattr(sampling, "num_steps", None),
+        eta=getattr(sampling, "eta", None),
+        guidance_scale=sampling.guidance_scale,
+    )
 
 
 class ShardRenderer:

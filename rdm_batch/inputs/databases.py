@@ -9,10 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.retrieval.database import MANIFEST_NAME, DatabaseManifest, read_manifest
+from rdm_batch.files import file_sha256
+from rdm_batch.retrieval.database import (
+    MANIFEST_NAME,
+    DatabaseManifest,
+    check_files,
+    read_manifest,
+)
+from rdm_batch.retrieval.embeddings import check_embeddings
+from rdm_batch.retrieval.index import check_index_folder
 from rdm_batch.retrieval.proposal import Proposal
-from rdm_batch.retrieval.tables import read_counts
+from rdm_batch.retrieval.tables import read_counts, read_embeddings
 from rdm_batch.storage.object_store import local_path, open_store
+
+_READ_AT_ONCE_BYTES = 256 << 20
+"""Local databases up to this size are read before the job starts; of larger ones every
+retriever checks the rows it loads."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +50,16 @@ class Database:
         """
         return cls(uri, fetch_manifest(uri))
 
-    def check_stored_files(self) -> None:
-        """Compare sizes with the manifest; see the function of this name."""
+    def check(self) -> None:
+        """Check that every file is there, and of a small local database what the files hold.
+
+        Raises:
+            DatabaseError: It is incomplete or damaged, or holds rows without a direction.
+        """
         check_stored_files(self.uri, self.manifest)
+        size = sum(shard.embeddings.num_bytes for shard in self.manifest.shards)
+        if not self.uri.startswith("s3://") and size <= _READ_AT_ONCE_BYTES:
+            _check_content(local_path(self.uri, error=DatabaseError), self.manifest)
 
     def root(self, shards: Sequence[int]) -> Path:
         """Give a local folder that holds at least these shards; see ``database_root``."""
@@ -88,6 +107,17 @@ def check_stored_files(uri: str, manifest: DatabaseManifest) -> None:
         )
 
 
+def _check_content(root: Path, manifest: DatabaseManifest) -> None:
+    check_files(root, manifest.files(), digests=True)
+    for number, shard in enumerate(manifest.shards):
+        path = root / shard.embeddings.path
+        rows = read_embeddings(path, shard.rows, manifest.dim, manifest.dtype)
+        check_embeddings(rows, str(path), shard.first_row)
+        if shard.index.resolve(shard.rows).kind == "tree_ah":
+            names = [Path(file.path).name for file in shard.index_files]
+            check_index_folder(root / f"index/shard-{number:05d}", names)
+
+
 def database_root(uri: str, manifest: DatabaseManifest, shards: Sequence[int]) -> Path:
     """Give a local database folder that holds at least the named shards.
 
@@ -125,7 +155,15 @@ def load_proposal(uri: str, manifest: DatabaseManifest) -> Proposal | None:
     """
     if manifest.proposal is None:
         return None
-    path = local_path(f"{uri}/{manifest.proposal.path}", error=DatabaseError)
+    location = f"{uri}/{manifest.proposal.path}"
+    path = local_path(location, error=DatabaseError)
+    if file_sha256(path) != manifest.proposal.sha256:
+        raise DatabaseError(
+            location,
+            "has other content than its digest says",
+            "the file as the manifest lists it",
+            "copy the database again or rebuild it",
+        )
     proposal = Proposal(*read_counts(path))
     proposal.check_rows(manifest.rows)
     return proposal

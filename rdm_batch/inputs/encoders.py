@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rdm_batch.errors import CheckpointError, SpecError
@@ -13,6 +14,7 @@ from rdm_batch.models.clip import (
     load_encoder,
     read_word_tokenizer,
 )
+from rdm_batch.specs.job import EncoderSpec
 from rdm_batch.storage.object_store import local_path
 
 SHIPPED_ENCODERS = {"shapes-clip": "package://shapes/clip.safetensors"}
@@ -61,38 +63,60 @@ def named_encoder_digest(name: str, weights: str | None) -> str:
     return encoder_digest(*encoder_files(name, weights))
 
 
-def check_texts(name: str, weights: str | None, texts: Sequence[str]) -> None:
-    """Check that an encoder can read some texts, without loading its networks.
+@dataclass(frozen=True)
+class OpenedEncoder:
+    """An encoder whose files were found; its networks are not loaded yet.
 
-    Encoders with a word vocabulary read known words only; all others read anything.
+    Attributes:
+        spec: What named it.
+        files: Where it lies, as ``load_encoder`` takes it.
+        digest: Of its weights and architecture.
+    """
 
-    Args:
-        name: As ``encoder_files``.
-        weights: As ``encoder_files``.
-        texts: Prompts, or class labels in their template.
+    spec: EncoderSpec
+    files: tuple[str | Path, Path | None]
+    digest: str
+
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Check that the encoder can read some texts, without loading its networks.
+
+        Encoders with a word vocabulary read known words only; all others read anything.
+
+        Args:
+            texts: Prompts, or class labels in their template.
+
+        Raises:
+            SpecError: A text has an unknown word or too many; the first such text is named.
+            CheckpointError: The encoder's file is damaged.
+        """
+        source, separate_weights = self.files
+        if separate_weights is not None:
+            return
+        tokenize = read_word_tokenizer(Path(source))
+        problems = []
+        for text in texts:
+            try:
+                tokenize([text])
+            except SpecError as error:
+                problems.append(error)
+        if problems:
+            first = problems[0]
+            raise SpecError(
+                f"conditioning, {first.where}",
+                f"{first.found} ({len(problems)} of {len(texts)} texts cannot be embedded)",
+                first.needed,
+                f"use other words, or another encoder than {self.spec.name}",
+            )
+
+
+def open_encoder(spec: EncoderSpec) -> OpenedEncoder:
+    """Find the files of an encoder and identify it.
 
     Raises:
-        SpecError: A text has an unknown word or too many; the first such text is named.
-        CheckpointError: The encoder's file is damaged.
+        CheckpointError: The weights are not named or not there.
     """
-    source, separate_weights = encoder_files(name, weights)
-    if separate_weights is not None:
-        return
-    tokenize = read_word_tokenizer(Path(source))
-    problems = []
-    for text in texts:
-        try:
-            tokenize([text])
-        except SpecError as error:
-            problems.append(error)
-    if problems:
-        first = problems[0]
-        raise SpecError(
-            f"conditioning, {first.where}",
-            f"{first.found} ({len(problems)} of {len(texts)} texts cannot be embedded)",
-            first.needed,
-            f"use other words, or another encoder than {name}",
-        )
+    files = encoder_files(spec.name, spec.weights)
+    return OpenedEncoder(spec, files, encoder_digest(*files))
 
 
 def _is_small(path: Path, name: str) -> bool:

@@ -1,12 +1,10 @@
-"""The texts a job embeds, from wherever they stand."""
+"""The texts a job embeds, and the files they may stand in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from rdm_batch.errors import SpecError
-from rdm_batch.retrieval.conditioning import class_prompt
-from rdm_batch.specs.conditioning import ClassConditioning, ConditioningSpec, TextConditioning
 from rdm_batch.storage.object_store import local_path
 
 
@@ -23,25 +21,17 @@ class Prompts:
     labels: tuple[str, ...] | None = None
 
 
-def read_prompts(conditioning: ConditioningSpec) -> Prompts | None:
-    """Collect a job's texts; None where it embeds none.
+def read_lines(uri: str, field: str) -> tuple[str, ...]:
+    """Read a file of texts, one a line; empty lines do not count.
+
+    Args:
+        uri: The file.
+        field: Names the file in messages, as in ``conditioning.prompts_file``.
 
     Raises:
-        SpecError: The prompts file is missing, not UTF-8, or holds no prompt.
+        SpecError: The file is missing, not UTF-8, or holds no text.
     """
-    if isinstance(conditioning, ClassConditioning):
-        texts = tuple(class_prompt(label, conditioning.template) for label in conditioning.labels)
-        return Prompts(texts, conditioning.labels)
-    if not isinstance(conditioning, TextConditioning):
-        return None
-    if conditioning.prompts is not None:
-        return Prompts(conditioning.prompts)
-    assert conditioning.prompts_file is not None  # the spec demands exactly one of the two
-    return Prompts(_read_lines(conditioning.prompts_file))
-
-
-def _read_lines(uri: str) -> tuple[str, ...]:
-    where = f"conditioning.prompts_file {uri}"
+    where = f"{field} {uri}"
     path = local_path(uri, error=SpecError)
     try:
         text = path.read_text(encoding="utf-8-sig")

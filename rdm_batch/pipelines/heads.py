@@ -9,8 +9,7 @@ from functools import partial
 from rdm_batch.cluster.pool import Cluster, WorkerNeeds
 from rdm_batch.engine.build import head_device
 from rdm_batch.engine.plan import ShardRange
-from rdm_batch.engine.records import shard_table
-from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer
+from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer, shard_table
 from rdm_batch.inputs.weights import OpenedCheckpoint
 from rdm_batch.pipelines.resources import HeadResources
 from rdm_batch.specs.job import JobSpec

@@ -14,16 +14,15 @@ from rdm_batch.cluster.local import local_resources
 from rdm_batch.cluster.pool import Cluster, RetrieverNeeds
 from rdm_batch.cluster.texts import embed_texts
 from rdm_batch.engine.evaluation import EvaluationRequest
-from rdm_batch.engine.preflight import CheckedJob, preflight
 from rdm_batch.engine.worker import ContextSource
-from rdm_batch.inputs.databases import Database
-from rdm_batch.pipelines.conditioning import build_conditioner
+from rdm_batch.generation.modes import mode_of
+from rdm_batch.generation.preflight import CheckedJob, preflight
+from rdm_batch.generation.submission import default_address, load_job
 from rdm_batch.pipelines.extraction import run_evaluation
 from rdm_batch.pipelines.heads import make_shards
 from rdm_batch.pipelines.measure import illustrate, measure_recall
 from rdm_batch.pipelines.resources import HeadResources, plan_resources
 from rdm_batch.pipelines.score_report import reported
-from rdm_batch.pipelines.submission import default_address, locate
 from rdm_batch.pipelines.summary import latencies, latest_run, measured_in, throughput
 from rdm_batch.pipelines.views import look_at
 from rdm_batch.reports.latency import summarize_latencies
@@ -40,7 +39,6 @@ from rdm_batch.reports.result import (
 from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
 from rdm_batch.reports.table import print_summary
 from rdm_batch.reports.views import Views
-from rdm_batch.specs.load import load_job
 from rdm_batch.storage.manifest import ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
 
@@ -60,7 +58,7 @@ def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunRep
         RdmBatchError: The job cannot run, or could not finish; what was stored stays.
     """
     started = time.time() - process_age_s()
-    job = preflight(locate(load_job(path, overrides)), str(path), software_versions())
+    job = preflight(load_job(path, overrides), str(path), software_versions())
     run = _Run(job, started)
     saved = run.nothing_to_do()
     if saved is None:
@@ -118,14 +116,16 @@ class _Run:
         before = self._saved()
         sample_set = SampleSet.create_or_resume(spec.output.uri, self._job.header)
         missing = sample_set.missing_shards()
-        database = Database(spec.database.uri, self._job.manifest)
         searched = RetrieverNeeds(
             num_actors=spec.database.retriever_shards,
             leaves_to_search=spec.database.leaves_to_search,
+            reorder=spec.database.reorder,
             num_cpus=spec.cluster.cpus_per_retriever,
         )
-        with cluster.retriever(database, searched) as retriever:
-            conditioner = build_conditioner(self._job, partial(embed_texts, cluster))
+        with cluster.retriever(self._job.database, searched) as retriever:
+            conditioner = mode_of(spec.conditioning).build_conditioner(
+                self._job, partial(embed_texts, cluster)
+            )
             if missing:
                 source = ContextSource(conditioner, retriever)
                 self._generate(cluster, missing, source, resources, progress)

@@ -5,32 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.composite import CompositeRetriever
-from rdm_batch.retrieval.database import DatabaseManifest, check_files, read_manifest
-from rdm_batch.retrieval.proposal import Proposal
+from rdm_batch.retrieval.database import DatabaseManifest, read_manifest
 from rdm_batch.retrieval.shard import open_shard
-from rdm_batch.retrieval.tables import read_counts
-
-
-def read_proposal(root: Path, manifest: DatabaseManifest) -> Proposal:
-    """Read the proposal distribution stored with a local database.
-
-    Raises:
-        DatabaseError: The database has none, its file is damaged, or it names rows that
-            the database does not have.
-    """
-    if manifest.proposal is None:
-        raise DatabaseError(
-            str(root),
-            "no proposal distribution",
-            "proposal.parquet",
-            "rebuild the database with --proposal-from, or draw uniformly with top_m 1",
-        )
-    check_files(root, [manifest.proposal], digests=True)
-    proposal = Proposal(*read_counts(root / manifest.proposal.path))
-    proposal.check_rows(manifest.rows)
-    return proposal
 
 
 def open_database(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
@@ -20,12 +21,26 @@ def _without_credentials(uri: str) -> str:
     return uri
 
 
-Uri = Annotated[
+@dataclass(frozen=True)
+class Location:
+    """Mark a field as a location, which is found in its type.
+
+    Args:
+        role: Whether something is read there or written there.
+    """
+
+    role: Literal["input", "output"]
+
+
+_Location = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1),
     AfterValidator(_without_credentials),
 ]
+Uri = Annotated[_Location, Location("input")]
 """A path, ``s3://bucket/key``, or ``package://name`` for files that ship with the package."""
+OutputUri = Annotated[_Location, Location("output")]
+"""A path or ``s3://bucket/prefix`` that is written to."""
 
 
 class Spec(BaseModel):

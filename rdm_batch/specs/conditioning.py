@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,21 @@ from rdm_batch.specs.base import Spec, Uri
 
 
 class _Conditioning(Spec):
+    """What all modes have in common.
+
+    The facts about a mode that other parts of a job ask for stand in its class; all else about it
+    is in its module of ``generation.modes``.
+
+    Attributes:
+        embeds_text: Whether texts are embedded, which takes an encoder.
+        follows_prompts: Whether each sample has a prompt of its own that it is to show.
+        steers: Whether the job says what samples show, so that the head must see it.
+    """
+
+    embeds_text: ClassVar[bool] = False
+    follows_prompts: ClassVar[bool] = False
+    steers: ClassVar[bool] = True
+
     k_nn: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=4, description="Neighbors per query, the query itself included where it counts."
     )
@@ -17,6 +32,8 @@ class _Conditioning(Spec):
 
 class UnconditionalConditioning(_Conditioning):
     """Draw a pseudo-query from the database; its neighbors are the context."""
+
+    steers: ClassVar[bool] = False
 
     mode: Literal["unconditional"] = Field(
         description="Draw a pseudo-query from the database by the proposal distribution."
@@ -35,6 +52,9 @@ class UnconditionalConditioning(_Conditioning):
 
 class TextConditioning(_Conditioning):
     """Follow prompts through the shared text and image space of CLIP."""
+
+    embeds_text: ClassVar[bool] = True
+    follows_prompts: ClassVar[bool] = True
 
     mode: Literal["text"] = Field(description="Follow prompts. Sample i takes prompt i mod P.")
     prompts: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
@@ -61,6 +81,8 @@ class TextConditioning(_Conditioning):
 
 class ClassConditioning(_Conditioning):
     """Draw k neighbors at random from the pool that a class name retrieves."""
+
+    embeds_text: ClassVar[bool] = True
 
     mode: Literal["class"] = Field(
         description="Retrieve a pool for each label; every sample draws k_nn of it. "

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rdm_batch.specs.base import Spec, Uri
+from rdm_batch.specs.base import OutputUri, Spec, Uri
 from rdm_batch.specs.conditioning import ConditioningSpec
 from rdm_batch.specs.families import ModelSpec
 from rdm_batch.specs.sampling import SamplingSpec, samplers_of
@@ -42,12 +42,17 @@ class DatabaseSpec(Spec):
         default=None,
         description="Search effort: partitions of the index searched for a query. None: as built.",
     )
+    reorder: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Search effort: candidates of a partitioned shard that are rescored from less "
+        "compressed vectors, for a query. None: as built.",
+    )
 
 
 class OutputSpec(Spec):
     """Where the sample set goes."""
 
-    uri: Uri = Field(
+    uri: OutputUri = Field(
         description="Folder or `s3://bucket/prefix` of the sample set. Running the same job again "
         "completes what is missing there; another job is refused."
     )
@@ -150,7 +155,7 @@ class JobSpec(Spec):
                 f"sampling.sampler {self.sampling.sampler!r} does not drive model.head "
                 f"{self.model.head!r}; use {' or '.join(allowed)}"
             )
-        if self.conditioning.mode != "unconditional" and self.database.encoder is None:
+        if self.conditioning.embeds_text and self.database.encoder is None:
             raise ValueError(
                 f"conditioning.mode {self.conditioning.mode!r} embeds text, but database.encoder "
                 "is not set; name the encoder the database was built with"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,22 @@ from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.messages import describe
 
 
-def load_job(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
+def load_job(job: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> JobSpec:
     """Read and validate a job file.
 
     Args:
-        path: The YAML file. It is safe-loaded: no tag can run code.
+        job: The YAML file, or what it would hold. A file is safe-loaded: no tag can run code.
         overrides: ``key.path=value`` strings, the value in YAML, applied in order.
 
     Raises:
         SpecError: The file cannot be read, is not YAML, or an override is not understood.
         InvalidJobError: One or more fields are wrong; all are listed.
     """
-    document = _read_yaml(path)
+    # Overrides are not to change what the caller holds.
+    document = _read_yaml(job) if isinstance(job, Path) else copy.deepcopy(dict(job))
     for override in overrides:
         _apply(document, override)
-    return parse_job(document, str(path))
+    return parse_job(document, str(job) if isinstance(job, Path) else "the job")
 
 
 def parse_job(document: dict[str, Any], where: str) -> JobSpec:

@@ -196,7 +196,7 @@ def test_a_partitioned_database_passes(world: World, partitioned: Path) -> None:
         database__uri=str(partitioned),
         conditioning={"mode": "unconditional", "weighting": "uniform"},
     )
-    assert checked(document).manifest.rows == 300
+    assert checked(document).database.manifest.rows == 300
 
 
 def test_more_neighbors_than_rows_are_refused(world: World) -> None:
@@ -237,7 +237,7 @@ def test_a_uniform_draw_from_all_rows_needs_no_proposal(world: World, tmp_path: 
     write_database(tmp_path / "database", proposal=False)
     conditioning = {"mode": "unconditional", "weighting": "uniform"}
     document = world.job(database__uri=str(tmp_path / "database"), conditioning=conditioning)
-    assert checked(document).manifest.proposal is None
+    assert checked(document).database.manifest.proposal is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rdm_batch.engine.conditioner import UnconditionalConditioner
 from rdm_batch.engine.evaluation import EvaluationRequest, evaluate
 from rdm_batch.engine.features import (
     extract_part,
@@ -16,9 +15,9 @@ from rdm_batch.engine.features import (
     store_features,
 )
 from rdm_batch.engine.plan import plan_shards
-from rdm_batch.engine.records import shard_table
-from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer
+from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer, shard_table
 from rdm_batch.errors import MetricError, SampleSetError
+from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.heads.null import NullHead
 from rdm_batch.inputs.databases import fetch_manifest
 from rdm_batch.inputs.extractors import extractor_digest, load_extractor

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
-from rdm_batch.engine.identity import ContentDigests, identity_digest, job_identity
-from rdm_batch.specs.load import parse_job
+from rdm_batch.engine.identity import ContentDigests, job_identity
+from rdm_batch.files import canonical_digest
+from rdm_batch.generation.preflight import preflight
+from rdm_batch.specs.load import load_job, parse_job
 from tests.worlds import World, checked
+
+JOBS = Path(__file__).parents[2] / "jobs"
 
 
 def _digest(document: dict[str, Any]) -> str:
@@ -76,16 +80,47 @@ def test_prompts_count_by_content_not_by_place(world: World, tmp_path: Path) -> 
 def test_prompts_with_line_breaks_are_not_confused(world: World) -> None:
     spec = parse_job(world.text_job("a"), "job")
     first, second = (
-        identity_digest(job_identity(spec, ContentDigests("c", "d", "e", prompts)))
+        canonical_digest(job_identity(spec, ContentDigests("c", "d", "e", prompts)), escape=False)
         for prompts in (("a\nb", "c"), ("a", "b\nc"))
     )
     assert first != second
 
 
 def test_an_identity_is_the_same_for_every_order_of_its_keys() -> None:
-    assert identity_digest({"a": 1, "b": {"c": 2, "d": 3}}) == identity_digest(
-        {"b": {"d": 3, "c": 2}, "a": 1}
+    assert canonical_digest({"a": 1, "b": {"c": 2, "d": 3}}, escape=False) == canonical_digest(
+        {"b": {"d": 3, "c": 2}, "a": 1}, escape=False
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("in256_cfg", "d09f159e69ed4b28b65b92132b1ec865c1150df7308e74f963c6dc253d791689"),
+        ("shapes_class", "d177ca7b6cffe91ac104eb0497a6da359977ccd04814172052d1f6f9e8f4952a"),
+        ("shapes_rarm", "073e86fda24babfca6e76d55a6764d90a2c5f0eac50bb4806727573a7704e325"),
+        ("shapes_text", "daeeb1a3573dcbdfce12a0a49237daf34b391879b91d11f77e753698d5582186"),
+    ],
+)
+def test_a_job_keeps_the_identity_it_had_when_its_samples_were_made(name: str, digest: str) -> None:
+    spec = load_job(JOBS / f"{name}.yaml")
+    texts = ("ein Gefäß", "a") if spec.conditioning.embeds_text else None
+    contents = ContentDigests("c", "d", None if texts is None else "e", texts)
+    assert canonical_digest(job_identity(spec, contents), escape=False) == digest
+
+
+def test_the_quickstart_keeps_the_digest_of_the_sets_it_made() -> None:
+    spec = load_job(JOBS / "quickstart.yaml", ["output.uri=/tmp/rdm_batch-nowhere"])
+    digest = "e1a082f8844abe2ab3ef6401c57cb15f73308aa187eccfae184d5031027de40b"
+    assert preflight(spec, "quickstart", {}).header.digest == digest
+
+
+def test_search_effort_enters_an_identity_once_it_is_asked_for(world: World) -> None:
+    header = checked(world.document).header
+    assert "reorder" not in header.spec["database"]
+    harder = checked(world.job(database__reorder=400)).header
+    assert harder.spec["database"]["reorder"] == 400
+    assert harder.digest != header.digest
+    assert harder.digest != checked(world.job(database__reorder=500)).header.digest
 
 
 def test_an_identity_holds_no_location(world: World) -> None:

@@ -7,16 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from rdm_batch.engine.conditioner import UnconditionalConditioner
 from rdm_batch.engine.plan import ShardRange, plan_shards
-from rdm_batch.engine.records import shard_table
-from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer
+from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer, shard_table
 from rdm_batch.errors import DatabaseError
+from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.heads.head import Head
 from rdm_batch.heads.null import NullHead
+from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.weights import open_checkpoint
-from rdm_batch.retrieval.database import read_manifest
-from rdm_batch.retrieval.local import open_database, read_proposal
+from rdm_batch.retrieval.local import open_database
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.load import parse_job
@@ -34,7 +33,8 @@ def spec(built_world: World) -> JobSpec:
 @pytest.fixture(scope="module")
 def source(built_world: World) -> ContextSource:
     root = built_world.root / "database"
-    proposal = read_proposal(root, read_manifest(root))
+    proposal = Database.open(str(root)).proposal()
+    assert proposal is not None
     return ContextSource(UnconditionalConditioner(proposal, 3, "proposal"), open_database(root))
 
 

@@ -7,12 +7,16 @@ import pytest
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.inputs.databases import (
+    Database,
     check_stored_files,
     database_root,
     fetch_manifest,
     load_proposal,
 )
+from rdm_batch.retrieval.database import write_manifest
+from rdm_batch.retrieval.proposal import count_neighbors
 from rdm_batch.retrieval.shard import open_shard
+from rdm_batch.retrieval.writer import write_proposal
 from rdm_batch.storage.object_store import open_store
 from tests.job_kit import ROWS, write_database
 from tests.worlds import World
@@ -32,6 +36,31 @@ def test_the_proposal_is_loaded_where_there_is_one(world: World, tmp_path: Path)
     assert proposal.row_ids.tolist() == list(range(ROWS))
     without = write_database(tmp_path, proposal=False)
     assert load_proposal(str(tmp_path), without) is None
+
+
+def test_a_proposal_is_read_as_it_was_stored(tmp_path: Path) -> None:
+    manifest = write_database(tmp_path, proposal=False)
+    stored = write_proposal(tmp_path, count_neighbors(np.array([[3, 4], [4, 39]])))
+    manifest = write_manifest(tmp_path, manifest.model_copy(update={"proposal": stored}))
+    read = Database(str(tmp_path), manifest).proposal()
+    assert read is not None
+    assert read.row_ids.tolist() == [4, 3, 39]
+    assert read.counts.tolist() == [2, 1, 1]
+    smaller = manifest.model_copy(update={"rows": 39})
+    with pytest.raises(DatabaseError, match="row id 39"):
+        Database(str(tmp_path), smaller).proposal()
+
+
+def test_a_proposal_of_the_right_size_and_other_content_is_refused(
+    world: World, tmp_path: Path
+) -> None:
+    database = Database.open(str(world.copied_database(tmp_path)))
+    path = tmp_path / "database" / "proposal.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DatabaseError, match="other content than its digest says"):
+        database.proposal()
 
 
 def test_of_a_remote_database_only_the_shards_asked_for_are_copied(

@@ -14,6 +14,7 @@ from rich.console import Console
 from rdm_batch.datasets.folder import ImageFolder
 from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.errors import DatabaseError, ImageError, SpecError
+from rdm_batch.inputs.databases import Database
 from rdm_batch.pipelines import database_parts, encode_images
 from rdm_batch.pipelines.build_database import DatabaseBuild, build_database
 from rdm_batch.pipelines.encode_images import EncodeSettings, make_thumbnail
@@ -22,7 +23,7 @@ from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, check_files, read_manifest
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.retrieval.index import IndexSettings
-from rdm_batch.retrieval.local import open_database, read_proposal
+from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.proposal import count_neighbors
 from tests.fixtures.fake_encoder import FakeEncoder
 
@@ -279,7 +280,8 @@ def test_proposal_counts_the_neighbors_of_the_training_set(build: Build, tmp_pat
     training = ShapesSource("train", 150)
     queries = FakeEncoder().encode_images([item.image for item in training])
     expected = count_neighbors(exact_top_k(rows, queries, 5)[0])
-    proposal = read_proposal(tmp_path / "db", manifest)
+    proposal = Database(str(tmp_path / "db"), manifest).proposal()
+    assert proposal is not None
     np.testing.assert_array_equal(proposal.row_ids, expected.row_ids)
     np.testing.assert_array_equal(proposal.counts, expected.counts)
     assert proposal.counts.sum() == 5 * 150

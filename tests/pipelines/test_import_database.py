@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rdm_batch.cli import main
+from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.database import read_manifest
-from rdm_batch.retrieval.local import open_database, read_proposal
+from rdm_batch.retrieval.local import open_database
 
 RECORDED = Path(__file__).parents[1] / "parity/data/search.npz"
 PARTS = {"200x512-part_1": slice(0, 200), "300x512-part_2": slice(200, 500)}
@@ -72,7 +73,8 @@ def test_an_imported_database_answers_as_published(
     np.testing.assert_array_equal(
         retriever.fetch(np.arange(500)), recorded["database/embedding"].astype(np.float32)
     )
-    proposal = read_proposal(root, manifest)
+    proposal = Database.open(str(root)).proposal()
+    assert proposal is not None
     np.testing.assert_array_equal(proposal.row_ids, recorded["rdm/nn_memory"])
     np.testing.assert_array_equal(proposal.counts, recorded["rdm/counts"])
     rows = pq.read_table(root / "embeddings").to_pylist()

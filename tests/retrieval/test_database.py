@@ -16,10 +16,8 @@ from rdm_batch.retrieval.database import (
     read_manifest,
 )
 from rdm_batch.retrieval.index import IndexSettings
-from rdm_batch.retrieval.local import open_database, read_proposal
-from rdm_batch.retrieval.proposal import count_neighbors
+from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.shard import open_shard
-from rdm_batch.retrieval.writer import write_proposal
 
 Vectors = Callable[..., np.ndarray]
 WriteDatabase = Callable[..., DatabaseManifest]
@@ -135,22 +133,3 @@ def test_non_finite_stored_rows_are_refused_on_opening(
     write_manifest(tmp_path, manifest.model_copy(update={"shards": (shard,)}))
     with pytest.raises(DatabaseError, match="row 17 holds NaN"):
         open_database(tmp_path)
-
-
-def test_proposal_is_stored_with_the_database(
-    vectors: Vectors, write_database: WriteDatabase, tmp_path: Path
-) -> None:
-    from rdm_batch.retrieval.database import write_manifest
-
-    manifest = write_database(tmp_path, vectors(50))
-    with pytest.raises(DatabaseError, match="no proposal distribution"):
-        read_proposal(tmp_path, manifest)
-    proposal = count_neighbors(np.array([[3, 4], [4, 49]]))
-    stored = write_proposal(tmp_path, proposal)
-    manifest = write_manifest(tmp_path, manifest.model_copy(update={"proposal": stored}))
-    read = read_proposal(tmp_path, manifest)
-    assert read.row_ids.tolist() == [4, 3, 49]
-    assert read.counts.tolist() == [2, 1, 1]
-    smaller = manifest.model_copy(update={"rows": 49})
-    with pytest.raises(DatabaseError, match="row id 49"):
-        read_proposal(tmp_path, smaller)

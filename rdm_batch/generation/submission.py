@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rdm_batch.inputs.locations import absolute_locations
+from rdm_batch.specs import load
 from rdm_batch.specs.job import JobSpec
 
 OUTPUT_ROOT_VARIABLE = "RDM_BATCH_OUTPUT_ROOT"
@@ -23,13 +26,24 @@ def default_address() -> str:
     return "auto" if inside else "local"
 
 
-def locate(spec: JobSpec) -> JobSpec:
-    """Make the job's relative paths absolute.
+def load_job(job: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> JobSpec:
+    """Read and validate a job, and make its relative paths absolute.
 
-    A submitted job runs in a temporary copy of its working folder that Ray deletes: inputs
-    are found there, but a relative output goes below RDM_BATCH_OUTPUT_ROOT, or the home
-    folder of the user Ray runs as.
+    Args:
+        job: The job file, or what it would hold.
+        overrides: ``key.path=value`` strings, the value in YAML, applied in order.
+
+    Raises:
+        SpecError: The file cannot be read, or an override is not understood.
+        InvalidJobError: One or more fields are wrong; all are listed.
     """
+    return _locate(load.load_job(job, overrides))
+
+
+def _locate(spec: JobSpec) -> JobSpec:
+    # A submitted job runs in a temporary copy of its working folder that Ray deletes: inputs
+    # are found there, but a relative output goes below RDM_BATCH_OUTPUT_ROOT, or the home
+    # folder of the user Ray runs as.
     here = Path.cwd()
     if not is_submitted_job():
         return absolute_locations(spec, here, here)

@@ -30,7 +30,7 @@ def test_checking_does_not_import_ray(world: World, tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from rdm_batch.engine.preflight import preflight
+from rdm_batch.generation.preflight import preflight
 from rdm_batch.errors import InvalidJobError
 from rdm_batch.specs.load import load_job
 try:

@@ -7,18 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from rdm_batch.engine.conditioner import (
-    VARIANTS,
-    ClassConditioner,
-    Conditioner,
-    SampleInputs,
-    TextConditioner,
-    UnconditionalConditioner,
-)
+from rdm_batch.engine.conditioner import Conditioner, SampleInputs
+from rdm_batch.generation.modes.class_pools import ClassConditioner
+from rdm_batch.generation.modes.text import VARIANTS, TextConditioner
+from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
+from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.composite import CompositeRetriever
-from rdm_batch.retrieval.database import read_manifest
-from rdm_batch.retrieval.local import open_database, read_proposal
+from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.merge import Neighbors
+from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.sampling.noise import SampleNoise
 from tests.job_kit import DIM, ROWS
 from tests.worlds import World
@@ -33,6 +30,12 @@ def retriever(built_world: World) -> CompositeRetriever:
     return open_database(built_world.root / "database")
 
 
+def _proposal(world: World) -> Proposal:
+    proposal = Database.open(str(world.root / "database")).proposal()
+    assert proposal is not None
+    return proposal
+
+
 def _embeddings(count: int) -> np.ndarray:
     return np.random.default_rng(3).normal(size=(count, DIM)).astype(np.float32)
 
@@ -45,8 +48,7 @@ def _class_conditioner() -> ClassConditioner:
 def conditioner(request: pytest.FixtureRequest, built_world: World) -> Conditioner:
     match request.param:
         case "unconditional":
-            root = built_world.root / "database"
-            proposal = read_proposal(root, read_manifest(root))
+            proposal = _proposal(built_world)
             return UnconditionalConditioner(proposal.truncate(0.5), 3, "proposal")
         case "text":
             return TextConditioner(PROMPTS, _embeddings(3), 3, "query_and_neighbors")
@@ -90,8 +92,7 @@ def test_samples_differ(conditioner: Conditioner, retriever: CompositeRetriever)
 def test_another_seed_draws_other_queries(
     built_world: World, retriever: CompositeRetriever
 ) -> None:
-    root = built_world.root / "database"
-    conditioner = UnconditionalConditioner(read_proposal(root, read_manifest(root)), 3, "uniform")
+    conditioner = UnconditionalConditioner(_proposal(built_world), 3, "uniform")
     drawn = [
         conditioner(SampleNoise(seed, np.arange(20)), retriever).conditioning.query_ids
         for seed in (1, 2)
@@ -104,8 +105,7 @@ def test_another_seed_draws_other_queries(
 def test_top_m_keeps_the_most_frequent_rows(
     built_world: World, retriever: CompositeRetriever
 ) -> None:
-    root = built_world.root / "database"
-    proposal = read_proposal(root, read_manifest(root)).truncate(0.1)
+    proposal = _proposal(built_world).truncate(0.1)
     conditioner = UnconditionalConditioner(proposal, 3, "uniform")
     found = _inputs(conditioner, retriever, range(200)).conditioning
     assert found.query_ids is not None

@@ -1,0 +1,1 @@
+"""A job from its spec to a committed sample set."""

@@ -1,0 +1,74 @@
+"""What the parts of a job ask of each other: the head of the database, the texts of the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rdm_batch.errors import DatabaseError, RdmBatchError, SpecError
+from rdm_batch.inputs.databases import Database
+from rdm_batch.inputs.encoders import OpenedEncoder
+from rdm_batch.inputs.prompts import Prompts
+from rdm_batch.inputs.resolve import attempt
+from rdm_batch.inputs.weights import OpenedCheckpoint
+from rdm_batch.specs.job import JobSpec
+
+
+def head_problems(spec: JobSpec, model: OpenedCheckpoint) -> Iterator[RdmBatchError]:
+    """List what conditioning and sampling ask of a head that never sees neighbors."""
+    if model.architecture is None or not model.architecture.parametric:
+        return
+    found = None
+    if spec.conditioning.steers:
+        found = f"conditioning.mode is {spec.conditioning.mode!r}"
+    elif spec.sampling.guidance_scale != 1:
+        found = f"sampling.guidance_scale is {spec.sampling.guidance_scale:g}"
+    if found is not None:
+        yield SpecError(
+            "model",
+            f"the head never sees neighbors (a fully parametric baseline), but {found}",
+            "conditioning.mode unconditional and guidance_scale 1",
+        )
+
+
+def encoder_problems(
+    encoder: OpenedEncoder, database: Database | None, prompts: Prompts | None
+) -> Iterator[RdmBatchError]:
+    """List why texts cannot be embedded, or not by the encoder the database was built with."""
+    if database is not None:
+        built_with = database.manifest.encoder
+        # Imported embeddings come without the digest of what made them; their name must do.
+        same = (
+            encoder.spec.name == built_with.name
+            if built_with.digest is None
+            else encoder.digest == built_with.digest
+        )
+        if not same:
+            yield DatabaseError(
+                f"Database {database.uri}",
+                f"was built with {_named(built_with.name, built_with.digest)}, but "
+                f"database.encoder is {_named(encoder.spec.name, encoder.digest)}",
+                "one encoder for images and texts",
+                "rebuild the database, or name the encoder it was built with",
+            )
+            return
+    if prompts is not None:
+        yield from attempt(lambda: encoder.check_texts(prompts.texts)).problems
+
+
+def context_problems(
+    spec: JobSpec, model: OpenedCheckpoint, database: Database
+) -> Iterator[RdmBatchError]:
+    """List why the head cannot attend to the embeddings of the database."""
+    manifest = database.manifest
+    if model.context_dim not in (None, manifest.dim):
+        yield DatabaseError(
+            f"Database {database.uri}",
+            f"holds {manifest.dim}-dimensional embeddings of {manifest.encoder.name}, but the "
+            f"head {spec.model.head} attends to {model.context_dim} dimensions",
+            "a database made by the encoder the head was trained with",
+            "rebuild the database with that encoder, or name another checkpoint",
+        )
+
+
+def _named(name: str, digest: str | None) -> str:
+    return f"{name} (digest {digest[:12]})" if digest else name

@@ -1,0 +1,24 @@
+"""The conditioning modes, one module each, and the one list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rdm_batch.generation.modes.class_pools import ClassPools
+from rdm_batch.generation.modes.mode import Mode
+from rdm_batch.generation.modes.text import Text
+from rdm_batch.generation.modes.unconditional import Unconditional
+from rdm_batch.specs.conditioning import ConditioningSpec
+
+MODES: Mapping[str, Callable[[Any], Mode]] = {
+    "unconditional": Unconditional,
+    "text": Text,
+    "class": ClassPools,
+}
+"""What makes a mode of its part of a job file, by the ``mode`` that is named there."""
+
+
+def mode_of(conditioning: ConditioningSpec) -> Mode:
+    """Give the mode that a job asks for."""
+    return MODES[conditioning.mode](conditioning)

@@ -1,0 +1,80 @@
+"""What a conditioning mode is: all that a job needs to know about how its samples are conditioned.
+
+A mode is a class in a module of its own here, listed in ``MODES`` under the ``mode`` of its part of
+a job file. The numerics are in ``retrieval.conditioning``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32
+
+from rdm_batch.engine.conditioner import Conditioner
+from rdm_batch.errors import RdmBatchError, SpecError
+from rdm_batch.inputs.databases import Database
+from rdm_batch.inputs.prompts import Prompts
+from rdm_batch.inputs.resolve import Resolved
+from rdm_batch.specs.job import EncoderSpec
+
+EmbeddedTexts = Float32[np.ndarray, "texts dim"]
+EmbedTexts = Callable[[EncoderSpec, tuple[str, ...]], EmbeddedTexts]
+"""Embed texts with an encoder, wherever there is room for it."""
+
+
+@runtime_checkable
+class Mode(Protocol):
+    """One way of conditioning, with the settings of a job.
+
+    Attributes:
+        needs_proposal: Whether it draws from the proposal distribution of the database.
+    """
+
+    @property
+    def needs_proposal(self) -> bool:
+        """Tell whether the proposal distribution of the database is to be opened."""
+
+    def read_prompts(self) -> Prompts | None:
+        """Collect the texts to embed; None where there are none.
+
+        Raises:
+            SpecError: A file of texts is missing or cannot be used.
+        """
+
+    def problems(self, database: Database) -> Iterator[RdmBatchError]:
+        """List what is asked for and the database cannot give."""
+
+    def build_conditioner(self, opened: Resolved, embed: EmbedTexts) -> Conditioner:
+        """Build what conditions the samples of a job.
+
+        Args:
+            opened: What the job names.
+            embed: Embeds the texts of the job.
+
+        Raises:
+            RdmBatchError: The encoder cannot be used.
+        """
+
+
+def too_few_rows(field: str, wanted: int, database: Database) -> Iterator[SpecError]:
+    """List a field that asks a database for more rows than it holds.
+
+    Args:
+        field: The field, as in ``conditioning.k_nn``.
+        wanted: Rows asked for.
+        database: Where they are to come from.
+    """
+    rows = database.manifest.rows
+    if wanted > rows:
+        yield SpecError(
+            field, f"is {wanted} but {database.uri} holds {rows:,} rows", f"at most {rows:,}"
+        )
+
+
+def embedded(opened: Resolved, embed: EmbedTexts) -> tuple[tuple[str, ...], EmbeddedTexts]:
+    """Embed the texts of a job whose mode has some, and give both."""
+    assert opened.prompts is not None
+    assert opened.encoder is not None  # the spec demands it where texts are embedded
+    return opened.prompts.texts, embed(opened.encoder.spec, opened.prompts.texts)

@@ -1,0 +1,163 @@
+"""Every check that can fail before a GPU is touched or a byte is written (design D5).
+
+All problems are found in one pass and reported together. Nothing here imports Ray or
+loads a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rdm_batch.engine.check_evaluation import (
+    check_extractors,
+    check_layers,
+    check_reference,
+    score_problems,
+)
+from rdm_batch.engine.identity import ContentDigests, job_identity
+from rdm_batch.engine.plan import ShardRange, describe_plan, plan_shards
+from rdm_batch.errors import InvalidJobError, RdmBatchError
+from rdm_batch.files import canonical_digest
+from rdm_batch.generation.fit import context_problems, encoder_problems, head_problems
+from rdm_batch.generation.modes import mode_of
+from rdm_batch.generation.modes.mode import Mode
+from rdm_batch.generation.submission import load_job
+from rdm_batch.inputs.resolve import Resolution, Resolved, attempt, resolve
+from rdm_batch.reports.provenance import software_versions
+from rdm_batch.specs.job import JobSpec
+from rdm_batch.storage.manifest import SampleSetHeader
+from rdm_batch.storage.object_store import check_writable
+from rdm_batch.storage.sample_set import SampleSet
+
+
+@dataclass(frozen=True)
+class CheckedJob(Resolved):
+    """A job that may run: everything it names was found and opened, and fits together.
+
+    Attributes:
+        spec: The job, with absolute locations.
+        shards: All units of work.
+        header: The header of the sample set, digest included.
+    """
+
+    spec: JobSpec
+    shards: list[ShardRange]
+    header: SampleSetHeader
+
+
+def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob:
+    """Open everything a job names, and check the job against it.
+
+    Args:
+        spec: The job, with absolute locations.
+        where: The job file, named in the message.
+        software: Versions to record in the header of a new sample set.
+
+    Raises:
+        InvalidJobError: Something is missing or does not fit; all of it is listed.
+    """
+    mode = mode_of(spec.conditioning)
+    resolution = resolve(spec, mode)
+    problems = tuple(_problems(spec, mode, resolution))
+    if problems:
+        raise InvalidJobError(where, problems)
+    opened = resolution.resolved()
+    header = _header(spec, opened, software)
+    problems = attempt(lambda: SampleSet.check(spec.output.uri, header)).problems
+    if problems:
+        raise InvalidJobError(where, problems)
+    return CheckedJob(
+        opened.model,
+        opened.database,
+        opened.proposal,
+        opened.encoder,
+        opened.prompts,
+        opened.references,
+        spec,
+        plan_shards(spec),
+        header,
+    )
+
+
+def dry_run(path: Path, overrides: Sequence[str]) -> str:
+    """Describe a job's plan and what, if anything, still keeps it from running.
+
+    Args:
+        path: The job file.
+        overrides: ``key.path=value`` strings.
+
+    Raises:
+        RdmBatchError: The job file itself is wrong. Missing or unfit files are no failure
+            of a dry run; they are listed.
+    """
+    spec = load_job(path, overrides)
+    lines = [f"{path}: a valid job", *describe_plan(spec)]
+    try:
+        job = preflight(spec, str(path), software_versions())
+    except InvalidJobError as error:
+        lines.append(f"not ready to run, {error.found}:")
+        lines += [f"  - {problem}" for problem in error.problems]
+        return "\n".join(lines)
+    sample_set = SampleSet.find(spec.output.uri)
+    missing = len(job.shards) if sample_set is None else len(sample_set.missing_shards())
+    lines.append(f"digest     {job.header.digest}")
+    lines.append(f"ready to run: {missing:,} of {len(job.shards):,} shards are missing")
+    return "\n".join(lines)
+
+
+def _problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[RdmBatchError]:
+    model, database, encoder = found.model.thing, found.database.thing, found.encoder.thing
+    yield from found.prompts.problems
+    yield from found.model.problems
+    if model is not None:
+        yield from head_problems(spec, model)
+    yield from found.database.problems
+    yield from found.proposal.problems
+    if database is not None:
+        yield from mode.problems(database)
+    yield from found.encoder.problems
+    if encoder is not None:
+        yield from encoder_problems(encoder, database, found.prompts.thing)
+    if model is not None and database is not None:
+        yield from context_problems(spec, model, database)
+    yield from _evaluation_problems(spec, found)
+    yield from score_problems(spec)
+    yield from attempt(lambda: check_writable(spec.output.uri)).problems
+
+
+def _evaluation_problems(spec: JobSpec, found: Resolution) -> Iterator[RdmBatchError]:
+    evaluation, references = spec.evaluation, found.references.thing
+    if evaluation is None:
+        return
+    yield from attempt(lambda: check_extractors(evaluation, spec.database)).problems
+    yield from attempt(lambda: check_layers(evaluation, spec.database)).problems
+    yield from found.references.problems
+    if references is not None:
+        yield from attempt(lambda: check_reference(evaluation, spec.database, references)).problems
+
+
+def _header(spec: JobSpec, opened: Resolved, software: dict[str, str]) -> SampleSetHeader:
+    contents = ContentDigests(
+        checkpoint=opened.model.digest,
+        database=opened.database.manifest.digest,
+        encoder=None if opened.encoder is None else opened.encoder.digest,
+        prompts=None if opened.prompts is None else opened.prompts.texts,
+    )
+    identity = job_identity(spec, contents)
+    digests = {
+        "checkpoint": contents.checkpoint,
+        "database": contents.database,
+        "encoder": contents.encoder,
+    }
+    return SampleSetHeader(
+        spec=identity,
+        digest=canonical_digest(identity, escape=False),
+        seed=spec.sampling.seed,
+        num_samples=spec.sampling.num_samples,
+        shard_size=spec.output.shard_size,
+        image_size=opened.model.image_size,
+        content_digests={name: value for name, value in digests.items() if value is not None},
+        software=software,
+    )

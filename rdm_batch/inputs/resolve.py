@@ -1,0 +1,140 @@
+"""From the names in a job to the things they name: each is opened here, once.
+
+What is given is small and is handed on: to the checks, the generation, the evaluation and the
+report of the job, and pickled to workers on other machines, which open only what is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+from rdm_batch.errors import InvalidJobError, RdmBatchError
+from rdm_batch.inputs.databases import Database
+from rdm_batch.inputs.encoders import OpenedEncoder, open_encoder
+from rdm_batch.inputs.prompts import Prompts
+from rdm_batch.inputs.references import OpenedReferences, open_references
+from rdm_batch.inputs.weights import OpenedCheckpoint, open_checkpoint
+from rdm_batch.retrieval.proposal import Proposal
+from rdm_batch.specs.job import JobSpec
+
+Thing = TypeVar("Thing")
+OpenThing = TypeVar("OpenThing", covariant=True)
+
+
+@runtime_checkable
+class ModeNeeds(Protocol):
+    """What a conditioning mode needs of what a job names."""
+
+    @property
+    def needs_proposal(self) -> bool:
+        """Tell whether the proposal distribution of the database is to be opened."""
+
+    def read_prompts(self) -> Prompts | None:
+        """Collect the texts to embed; None where there are none."""
+
+
+@dataclass(frozen=True)
+class Opening(Generic[OpenThing]):
+    """Hold what became of opening one thing.
+
+    Attributes:
+        thing: What was opened. None where it could not be, or where there was nothing to open.
+        problems: Why it could not be.
+    """
+
+    thing: OpenThing | None
+    problems: tuple[RdmBatchError, ...] = ()
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Hold everything a job names, opened.
+
+    Attributes:
+        model: The head, ready to load.
+        database: Where it is and what its manifest says.
+        proposal: Its proposal distribution; None where it has none or nothing is drawn from it.
+        encoder: What embeds texts; None where there are none.
+        prompts: Texts to embed; None where there are none.
+        references: What samples will be judged against; None where they are not.
+    """
+
+    model: OpenedCheckpoint
+    database: Database
+    proposal: Proposal | None
+    encoder: OpenedEncoder | None
+    prompts: Prompts | None
+    references: OpenedReferences | None
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Hold what became of opening everything a job names; fields as those of ``Resolved``."""
+
+    model: Opening[OpenedCheckpoint]
+    database: Opening[Database]
+    proposal: Opening[Proposal]
+    encoder: Opening[OpenedEncoder]
+    prompts: Opening[Prompts]
+    references: Opening[OpenedReferences]
+
+    def resolved(self) -> Resolved:
+        """Give the things, once there is known to be no problem with any of them."""
+        model, database = self.model.thing, self.database.thing
+        assert model is not None
+        assert database is not None
+        return Resolved(
+            model,
+            database,
+            self.proposal.thing,
+            self.encoder.thing,
+            self.prompts.thing,
+            self.references.thing,
+        )
+
+
+def attempt(step: Callable[[], Thing | None]) -> Opening[Thing]:
+    """Take a step that may fail in an expected way, and give what it gives or why it failed."""
+    try:
+        return Opening(step())
+    except InvalidJobError as error:
+        return Opening(None, error.problems)
+    except RdmBatchError as error:
+        return Opening(None, (error,))
+
+
+def resolve(spec: JobSpec, mode: ModeNeeds) -> Resolution:
+    """Open everything a job names; what cannot be opened does not keep the rest from it.
+
+    Args:
+        spec: The job, with absolute locations.
+        mode: How it conditions its samples.
+    """
+    database = attempt(lambda: _open_database(spec.database.uri))
+    proposal: Opening[Proposal] = Opening(None)
+    if database.thing is not None and mode.needs_proposal:
+        proposal = attempt(database.thing.proposal)
+    encoder: Opening[OpenedEncoder] = Opening(None)
+    named = spec.database.encoder
+    if named is not None and spec.conditioning.embeds_text:
+        encoder = attempt(lambda: open_encoder(named))
+    references: Opening[OpenedReferences] = Opening(None)
+    evaluation = spec.evaluation
+    if evaluation is not None:
+        references = attempt(lambda: open_references(evaluation))
+    return Resolution(
+        model=attempt(lambda: open_checkpoint(spec.model)),
+        database=database,
+        proposal=proposal,
+        encoder=encoder,
+        prompts=attempt(mode.read_prompts),
+        references=references,
+    )
+
+
+def _open_database(uri: str) -> Database:
+    database = Database.open(uri)
+    database.check()
+    return database
