@@ -35,8 +35,10 @@ def local_resources() -> ClusterResources:
 class LocalCluster:
     """Work in this process, as ``Cluster`` promises."""
 
-    def __init__(self) -> None:
-        self.resources = local_resources()
+    @property
+    def resources(self) -> ClusterResources:
+        """Say what this machine offers."""
+        return local_resources()
 
     def nodes(self) -> tuple[RayNode, ...]:
         """Describe no machines: what ran in this process is described with it."""

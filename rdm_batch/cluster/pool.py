@@ -137,13 +137,12 @@ class Pool(Protocol[PoolWorker]):
 
 @runtime_checkable
 class Cluster(Protocol):
-    """Somewhere to work.
+    """Somewhere to work."""
 
-    Attributes:
-        resources: What there is in total.
-    """
-
-    resources: ClusterResources
+    @property
+    def resources(self) -> ClusterResources:
+        """Say what there is in total, now."""
+        ...
 
     def nodes(self) -> tuple[RayNode, ...]:
         """Describe the machines of a Ray cluster; none where work stays in this process."""

@@ -80,10 +80,12 @@ def joined(address: str) -> Iterator[RayCluster]:
 class RayCluster:
     """Work on the Ray this process is connected to, as ``Cluster`` promises."""
 
-    def __init__(self) -> None:
+    @property
+    def resources(self) -> ClusterResources:
+        """Say what all nodes that are alive offer."""
         total = ray.cluster_resources()
         alive = sum(node["Alive"] for node in ray.nodes())
-        self.resources = ClusterResources(alive, total.get("CPU", 0.0), total.get("GPU", 0.0))
+        return ClusterResources(alive, total.get("CPU", 0.0), total.get("GPU", 0.0))
 
     def nodes(self) -> tuple[RayNode, ...]:
         """Describe the nodes that are alive."""
