@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from rdm_batch.cluster.pool import POLL_S, ClusterResources, Pool, WorkerNeeds
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.reports.provenance import describe_machine
-from rdm_batch.reports.result import RayNode
+from rdm_batch.reports.run_report import RayNode
 
 Worker = TypeVar("Worker")
 Item = TypeVar("Item")

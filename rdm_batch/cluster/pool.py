@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from rdm_batch.metrics.tasks import TaskRunner
-from rdm_batch.reports.result import RayNode
+from rdm_batch.reports.run_report import RayNode
 
 Worker = TypeVar("Worker")
 PoolWorker = TypeVar("PoolWorker", covariant=True)

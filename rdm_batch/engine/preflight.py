@@ -11,13 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rdm_batch.engine.check_database import check_database, check_encoder, conditioning_problems
-from rdm_batch.engine.check_evaluation import check_extractors, check_reference, score_problems
+from rdm_batch.engine.check_evaluation import (
+    check_extractors,
+    check_layers,
+    check_reference,
+    score_problems,
+)
 from rdm_batch.engine.check_model import CheckedModel, check_model
 from rdm_batch.engine.identity import ContentDigests, identity_digest, job_identity
 from rdm_batch.engine.plan import ShardRange, plan_shards
 from rdm_batch.errors import DatabaseError, InvalidJobError, RdmBatchError
 from rdm_batch.inputs.encoders import check_texts
 from rdm_batch.inputs.prompts import Prompts, read_prompts
+from rdm_batch.inputs.references import OpenedReferences, open_references
 from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import SampleSetHeader
@@ -35,6 +41,7 @@ class CheckedJob:
         manifest: Of the database.
         prompts: Texts to embed; None where none are.
         header: The header of the sample set, digest included.
+        references: What the samples will be judged against. None where they are not.
     """
 
     spec: JobSpec
@@ -42,6 +49,7 @@ class CheckedJob:
     manifest: DatabaseManifest
     prompts: Prompts | None
     header: SampleSetHeader
+    references: OpenedReferences | None
 
 
 class Problems:
@@ -77,6 +85,7 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
     model: CheckedModel | None = None
     prompts: Prompts | None = None
     encoder: str | None = None
+    references: OpenedReferences | None = None
     with problems.collect():
         prompts = read_prompts(spec.conditioning)
     with problems.collect():
@@ -90,10 +99,14 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
             check_texts(spec.database.encoder.name, spec.database.encoder.weights, prompts.texts)
     with problems.collect():
         _check_context(spec, model, manifest)
-    with problems.collect():
-        check_extractors(spec)
-    with problems.collect():
-        check_reference(spec)
+    if spec.evaluation is not None:
+        with problems.collect():
+            check_extractors(spec.evaluation, spec.database)
+        with problems.collect():
+            check_layers(spec.evaluation, spec.database)
+        with problems.collect():
+            references = open_references(spec.evaluation)
+            check_reference(spec.evaluation, spec.database, references)
     problems.found.extend(score_problems(spec))
     with problems.collect():
         check_writable(spec.output.uri)
@@ -110,7 +123,7 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
         SampleSet.check(spec.output.uri, header)
     if problems.found:
         raise InvalidJobError(where, tuple(problems.found))
-    return CheckedJob(spec, plan_shards(spec), manifest, prompts, header)
+    return CheckedJob(spec, plan_shards(spec), manifest, prompts, header, references)
 
 
 def _check_context(

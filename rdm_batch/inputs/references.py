@@ -10,6 +10,8 @@ from rdm_batch.metrics.adm import AdmFile
 from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
 from rdm_batch.metrics.reference import ReferenceStatistics, is_reference
 from rdm_batch.metrics.resize import TENSORFLOW_BILINEAR
+from rdm_batch.specs.job import EvaluationSpec
+from rdm_batch.specs.scores import SCORES
 from rdm_batch.storage.object_store import local_path
 
 _ADM_EXTRACTOR = "inception-v3-compat"
@@ -90,6 +92,35 @@ class Reference:
             )
         assert features is not None
         return ReferenceStatistics.from_features(features)
+
+
+@dataclass(frozen=True)
+class OpenedReferences:
+    """Hold what the samples of an evaluation are judged against, each opened once.
+
+    Args:
+        reference: What ``evaluation.reference`` names.
+        held_out: What ``evaluation.held_out`` names. None where it names nothing, or no score
+            asks for it: then the reference stands for it.
+    """
+
+    reference: Reference
+    held_out: Reference | None = None
+
+
+def open_references(evaluation: EvaluationSpec) -> OpenedReferences:
+    """Open what an evaluation judges against, each location once.
+
+    Raises:
+        RdmBatchError: Nothing usable is there.
+    """
+    reference = open_reference(evaluation.reference)
+    asked = any(SCORES[score].distances == "held_out" for score in evaluation.scores)
+    if evaluation.held_out is None or not asked:
+        return OpenedReferences(reference)
+    if evaluation.held_out == evaluation.reference:
+        return OpenedReferences(reference, reference)
+    return OpenedReferences(reference, open_reference(evaluation.held_out))
 
 
 def open_reference(uri: str, allow_partial: bool = False) -> Reference:

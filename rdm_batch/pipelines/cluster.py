@@ -19,7 +19,7 @@ import ray
 
 from rdm_batch.errors import ClusterError
 from rdm_batch.reports.provenance import describe_machine
-from rdm_batch.reports.result import RayNode
+from rdm_batch.reports.run_report import RayNode
 
 
 @dataclass(frozen=True)

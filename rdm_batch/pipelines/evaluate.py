@@ -10,10 +10,11 @@ import numpy as np
 import ray
 
 from rdm_batch.engine.build import head_device
-from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, evaluate
+from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, evaluate, open_sides
 from rdm_batch.engine.features import extract_part, store_features
 from rdm_batch.inputs.extractors import load_extractor
 from rdm_batch.inputs.image_sets import ImagePart, ImageSet, SampleImages, open_image_set
+from rdm_batch.inputs.references import OpenedReferences
 from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.metrics.tasks import HERE
 from rdm_batch.pipelines.extraction import (
@@ -33,12 +34,17 @@ _LEAST_SHARED_BYTES = 32 << 20
 Result = TypeVar("Result")
 
 
-def run_evaluation(request: EvaluationRequest, on_extracted: Callable[[int], None]) -> Evaluated:
+def run_evaluation(
+    request: EvaluationRequest,
+    on_extracted: Callable[[int], None],
+    references: OpenedReferences | None = None,
+) -> Evaluated:
     """Score images, on a Ray that is running already.
 
     Args:
         request: What to judge and how.
         on_extracted: Called with a number of samples whenever their features are stored.
+        references: What is open already of what they are judged against. None opens it here.
 
     Raises:
         RdmBatchError: The images cannot be used, or a score cannot be computed.
@@ -52,7 +58,7 @@ def run_evaluation(request: EvaluationRequest, on_extracted: Callable[[int], Non
     def extract(images: ImageSet, extractor: ExtractorSpec) -> None:
         extract_on_cluster(images, extractor, counted)
 
-    return evaluate(request, extract, RayTasks())
+    return evaluate(request, extract, RayTasks(), open_sides(request, references))
 
 
 def extract_on_cluster(

@@ -12,6 +12,7 @@ from rdm_batch.engine.conditioner import Conditioner
 from rdm_batch.engine.evaluation import EvaluationRequest
 from rdm_batch.engine.preflight import CheckedJob, preflight
 from rdm_batch.engine.worker import ContextSource
+from rdm_batch.evaluation.views import look_at
 from rdm_batch.pipelines.cluster import (
     ClusterResources,
     connected,
@@ -25,25 +26,23 @@ from rdm_batch.pipelines.heads import start_heads, stop
 from rdm_batch.pipelines.measure import illustrate, measure_recall
 from rdm_batch.pipelines.resources import HeadResources, plan_resources
 from rdm_batch.pipelines.retrievers import ClusterRetriever, start_retrievers
-from rdm_batch.pipelines.score_report import reported
 from rdm_batch.pipelines.submission import default_address, locate
 from rdm_batch.pipelines.summary import latencies, latest_run, measured_in, throughput
-from rdm_batch.pipelines.views import look_at
 from rdm_batch.reports.latency import summarize_latencies
 from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.provenance import collect_provenance, process_age_s, software_versions
-from rdm_batch.reports.result import (
+from rdm_batch.reports.run_report import (
     RetrievalReport,
     RunReport,
     SampleSetSummary,
-    Score,
     stages_from_milestones,
 )
 from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
 from rdm_batch.reports.table import print_summary
 from rdm_batch.reports.views import Views
 from rdm_batch.specs.load import load_job
+from rdm_batch.specs.scores import Score
 from rdm_batch.storage.manifest import ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
 
@@ -182,9 +181,9 @@ class _Run:
             return (), None, Pictures()
         stage = progress.stage("evaluate", spec.sampling.num_samples, "samples")
         request = EvaluationRequest(spec.output.uri, spec.evaluation, spec.database)
-        evaluated = run_evaluation(request, stage.advance)
+        evaluated = run_evaluation(request, stage.advance, self._job.references)
         stage.finish()
-        return reported(evaluated.scores), *look_at(evaluated, spec.database.uri)
+        return evaluated.scores, *look_at(evaluated, spec.database.uri)
 
     def _generate(
         self,

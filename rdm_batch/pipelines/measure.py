@@ -10,7 +10,7 @@ from rdm_batch.engine.conditioner import Conditioner
 from rdm_batch.errors import DatabaseError
 from rdm_batch.pipelines.retrievers import ClusterRetriever
 from rdm_batch.reports.pictures import Pictures
-from rdm_batch.reports.result import IllustratedSample, Recall
+from rdm_batch.reports.run_report import IllustratedSample, Recall
 from rdm_batch.retrieval.exact import recall_at_k
 from rdm_batch.retrieval.merge import Neighbors
 from rdm_batch.sampling.noise import SampleNoise
