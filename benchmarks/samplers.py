@@ -167,7 +167,7 @@ def measure_cases(
             {"case": case.describe(), "head": case.head}
             | vars(case)
             | {"cpu_ms_per_image": 1e3 * seconds, "mean_difference_of_bytes": float(difference)}
-            | {score.name: score.value for score in scores}
+            | {score.id: score.value for score in scores}
             | {"fid_uncertainty": scores[0].uncertainty}
         )
         print(table([row]).splitlines()[-1], flush=True)

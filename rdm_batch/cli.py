@@ -227,7 +227,6 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     from rdm_batch.engine.evaluation import EvaluationRequest
     from rdm_batch.metrics.evaluation import ScoreSettings
     from rdm_batch.pipelines.evaluation_commands import evaluate_images, save_page
-    from rdm_batch.pipelines.score_report import reported
     from rdm_batch.reports.table import score_table
     from rdm_batch.specs.job import DatabaseSpec, EncoderSpec, EvaluationSpec
 
@@ -252,7 +251,7 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     scores = evaluated.scores
     if args.json is not None:
         args.json.write_text(json.dumps([score.model_dump() for score in scores], indent=2) + "\n")
-    Console().print(score_table(reported(scores)))
+    Console().print(score_table(scores))
     if args.page is not None:
         save_page(request, evaluated, args.page)
         print(f"page: {args.page}")

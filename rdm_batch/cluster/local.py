@@ -17,7 +17,7 @@ from rdm_batch.cluster.pool import (
 from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.reports.provenance import describe_machine
-from rdm_batch.reports.result import RayNode
+from rdm_batch.reports.run_report import RayNode
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.local import open_database
 

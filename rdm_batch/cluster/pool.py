@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.tasks import TaskRunner
-from rdm_batch.reports.result import RayNode
+from rdm_batch.reports.run_report import RayNode
 from rdm_batch.retrieval.composite import CompositeRetriever
 
 Worker = TypeVar("Worker")

@@ -32,7 +32,7 @@ from rdm_batch.cluster.retrievers import RemotePart, RetrieverWorker, row_ranges
 from rdm_batch.errors import ClusterError, RdmBatchError
 from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.tasks import HERE, TaskRunner
-from rdm_batch.reports.result import RayNode
+from rdm_batch.reports.run_report import RayNode
 from rdm_batch.retrieval.composite import CompositeRetriever
 
 Worker = TypeVar("Worker")

@@ -8,27 +8,33 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32
 
-from rdm_batch.engine.check_evaluation import NEED_NO_REFERENCE, check_scores
+from rdm_batch.engine.check_evaluation import check_layers
 from rdm_batch.engine.features import load_features
 from rdm_batch.engine.novelty import measure_novelty, read_neighbor_ids, require_database
-from rdm_batch.engine.score_extractors import scores_by_extractor
 from rdm_batch.errors import MetricError
 from rdm_batch.inputs.encoders import load_named_encoder
-from rdm_batch.inputs.extractors import describe_extractor, extractor_digest, resize_of
+from rdm_batch.inputs.extractors import (
+    describe_extractor,
+    extractor_digest,
+    resize_of,
+    scores_by_extractor,
+)
 from rdm_batch.inputs.image_sets import ImageSet, SampleImages
-from rdm_batch.inputs.references import Reference, open_reference
+from rdm_batch.inputs.references import (
+    OpenedReferences,
+    Reference,
+    open_reference,
+    open_references,
+)
 from rdm_batch.metrics.compute import Findings, ScoreSettings, SideData, compute_scores
-from rdm_batch.metrics.evaluation import LOGITS_LAYER, SPATIAL_LAYER
 from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.metrics.networks import NETWORK_NAMES
 from rdm_batch.metrics.novelty import NoveltyDistances
 from rdm_batch.metrics.reference import ReferenceStatistics
-from rdm_batch.metrics.score import Score
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec
+from rdm_batch.specs.scores import OWN_LAYERS, SCORES, Score
 from rdm_batch.storage.sample_set import SampleSet
-
-_SPECIAL_LAYERS = {"is": LOGITS_LAYER, "sfid": SPATIAL_LAYER}
 
 Extract = Callable[[ImageSet, ExtractorSpec], None]
 """Make sure that the features of every part of a set are stored."""
@@ -59,7 +65,7 @@ class Judged:
     """Hold the scores of one extractor and what they were made from.
 
     Args:
-        scores: One per name.
+        scores: One per id.
         samples: Features of the samples.
         reference: What they were compared with. None where no score needed one.
         findings: What the scores have found out on their way.
@@ -78,7 +84,7 @@ class Evaluated:
     """Hold a finished evaluation.
 
     Args:
-        scores: One per name, in the order asked for.
+        scores: One per id, in the order asked for.
         samples: What was judged.
         reference: What it was judged against.
         judged: The parts of the evaluation, one per extractor.
@@ -90,30 +96,68 @@ class Evaluated:
     judged: tuple[Judged, ...]
 
 
-def evaluate(request: EvaluationRequest, extract: Extract, runner: TaskRunner = HERE) -> Evaluated:
+@dataclass(frozen=True)
+class OpenedSides:
+    """Hold both sides of an evaluation, opened.
+
+    Args:
+        samples: What is judged.
+        references: What it is judged against.
+    """
+
+    samples: Reference
+    references: OpenedReferences
+
+
+def open_sides(
+    request: EvaluationRequest, references: OpenedReferences | None = None
+) -> OpenedSides:
+    """Open what is judged and what it is judged against, each location once.
+
+    Args:
+        request: What to judge and how.
+        references: What is open already. None opens it here.
+
+    Raises:
+        RdmBatchError: The images or the reference cannot be used, or a score cannot be made with
+            the extractors named.
+    """
+    check_layers(request.evaluation, request.database)
+    return OpenedSides(
+        samples=open_reference(request.samples, request.allow_partial),
+        references=references or open_references(request.evaluation),
+    )
+
+
+def evaluate(
+    request: EvaluationRequest,
+    extract: Extract,
+    runner: TaskRunner = HERE,
+    sides: OpenedSides | None = None,
+) -> Evaluated:
     """Compute scores of images; features that are stored are not computed again.
 
     Args:
         request: What to judge and how.
         extract: Computes missing features.
         runner: Where parts of large scores are computed.
+        sides: What ``open_sides`` opened. None opens it here.
 
     Raises:
-        RdmBatchError: The images or the reference cannot be used, or a score does not exist or
-            cannot be made from them.
+        RdmBatchError: The images or the reference cannot be used, or a score cannot be made from
+            them.
     """
-    evaluation = request.evaluation
-    check_scores(evaluation, request.database)
-    samples = open_reference(request.samples, request.allow_partial)
-    reference = open_reference(evaluation.reference)
-    groups = scores_by_extractor(evaluation, request.database)
+    sides = sides or open_sides(request)
+    groups = scores_by_extractor(request.evaluation, request.database)
     judged = tuple(
-        _Group(request, samples, reference, extractor, tuple(names), extract, runner).judge()
-        for extractor, names in groups.items()
+        _Group(
+            request, sides.samples, sides.references, extractor, tuple(ids), extract, runner
+        ).judge()
+        for extractor, ids in groups.items()
     )
-    found = {score.name: score for part in judged for score in part.scores}
-    scores = tuple(found[name] for name in evaluation.scores)
-    return Evaluated(scores, samples, reference, judged)
+    found = {score.id: score for part in judged for score in part.scores}
+    scores = tuple(found[wanted] for wanted in request.evaluation.scores)
+    return Evaluated(scores, sides.samples, sides.references.reference, judged)
 
 
 @dataclass(frozen=True)
@@ -122,9 +166,9 @@ class _Group:
 
     request: EvaluationRequest
     samples: Reference
-    reference: Reference
+    references: OpenedReferences
     extractor: ExtractorSpec
-    names: tuple[str, ...]
+    ids: tuple[str, ...]
     extract: Extract
     runner: TaskRunner
 
@@ -136,7 +180,7 @@ class _Group:
         scores = compute_scores(
             generated,
             statistics,
-            self.names,
+            self.ids,
             self.request.settings,
             SideData(texts=self._texts(), novelty=novelty),
             self.samples.partial,
@@ -155,16 +199,14 @@ class _Group:
             source.require_moments(self.extractor.name, resize_of(self.extractor))
             return source.finish(describe_extractor(self.extractor), None)
         self.extract(source.images, self.extractor)
-        unused = {layer for name, layer in _SPECIAL_LAYERS.items() if name not in self.names}
-        return load_features(source.images, digest, unused)
+        used = {SCORES[score].layer for score in self.ids}
+        return load_features(source.images, digest, OWN_LAYERS.keys() - used)
 
     def _statistics(self, generated: Side) -> ReferenceStatistics | None:
-        alone = {*NEED_NO_REFERENCE}
-        if self.request.evaluation.held_out is not None:
-            alone.add("novelty_held_out")
-        if alone.issuperset(self.names):
-            return None
-        return self._as_reference(self.reference, generated)
+        kinds = [SCORES[score] for score in self.ids if SCORES[score].reference is not None]
+        if self.references.held_out is not None:
+            kinds = [kind for kind in kinds if kind.distances != "held_out"]
+        return self._as_reference(self.references.reference, generated) if kinds else None
 
     def _as_reference(self, source: Reference, generated: Side) -> ReferenceStatistics:
         if source.statistics is not None:
@@ -174,22 +216,23 @@ class _Group:
         return source.finish(generated.extractor, features)
 
     def _texts(self) -> Float32[np.ndarray, "n d"] | None:
-        if "clip_score" not in self.names:
+        score = next((score for score in self.ids if SCORES[score].prompts), None)
+        if score is None:
             return None
         if self.extractor.name in NETWORK_NAMES:
             raise MetricError(
-                "clip_score",
+                score,
                 f"{self.extractor.name} reads no texts",
                 "an image-text encoder, as extractor, as encoder or as the database's encoder",
             )
-        batches = sample_set_of(self.samples, "clip_score").iter_batches(["prompt"])
+        batches = sample_set_of(self.samples, score).iter_batches(["prompt"])
         prompts = [prompt for batch in batches for prompt in batch.column("prompt").to_pylist()]
         if any(prompt is None for prompt in prompts):
             raise MetricError(
-                f"clip_score of {self.samples.uri}",
+                f"{score} of {self.samples.uri}",
                 f"{prompts.count(None):,} of {len(prompts):,} samples have no prompt",
                 "samples made from text",
-                "leave clip_score out",
+                f"leave {score} out",
             )
         distinct = sorted(set(prompts))
         encoder = load_named_encoder(self.extractor.name, self.extractor.weights)
@@ -200,7 +243,8 @@ class _Group:
     def _novelty(
         self, generated: Side, statistics: ReferenceStatistics | None
     ) -> NoveltyDistances | None:
-        if not any(name.startswith("novelty") for name in self.names):
+        wanted = {SCORES[score].distances: score for score in self.ids}
+        if not wanted.keys() - {None}:
             return None
         if self.request.database is None or not isinstance(generated, FeatureSet):
             raise MetricError(
@@ -212,11 +256,11 @@ class _Group:
                 "name the database, or leave the novelty scores out",
             )
         held_out = None
-        if "novelty_held_out" in self.names:
+        if "held_out" in wanted:
             held_out = self._held_out(generated, statistics)
         neighbor_ids = None
-        if "novelty_neighbors" in self.names:
-            made = sample_set_of(self.samples, "novelty_neighbors")
+        if "neighbors" in wanted:
+            made = sample_set_of(self.samples, wanted["neighbors"])
             require_database(made, self.request.database.uri)
             neighbor_ids = read_neighbor_ids(made)
         return measure_novelty(
@@ -231,9 +275,8 @@ class _Group:
     def _held_out(
         self, generated: Side, statistics: ReferenceStatistics | None
     ) -> Float32[np.ndarray, "m d"]:
-        uri = self.request.evaluation.held_out
-        if uri is not None:
-            statistics = self._as_reference(open_reference(uri), generated)
+        if self.references.held_out is not None:
+            statistics = self._as_reference(self.references.held_out, generated)
         assert statistics is not None
         return statistics.rows(next(iter(generated.extractor.layers)))
 

@@ -1,4 +1,4 @@
-"""From the extractor a job names to the extractor itself."""
+"""From the extractor a job names to the extractor itself, and which scores it makes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,50 @@ from rdm_batch.metrics.features import EncoderFeatures, ExtractorDescription, Fe
 from rdm_batch.metrics.network_weights import missing_weights
 from rdm_batch.metrics.networks import NETWORK_NAMES, describe_network, load_network_extractor
 from rdm_batch.metrics.resize import TENSORFLOW_BILINEAR
-from rdm_batch.specs.job import ExtractorSpec
+from rdm_batch.specs.job import DatabaseSpec, EncoderSpec, EvaluationSpec, ExtractorSpec
+from rdm_batch.specs.scores import SCORES
 from rdm_batch.storage.object_store import local_path
+
+
+def extractor_of(
+    score: str, evaluation: EvaluationSpec, database: DatabaseSpec | None
+) -> ExtractorSpec:
+    """Choose the extractor of a score.
+
+    What is measured where the database is searched takes its encoder. What is made with an
+    image-text encoder takes the evaluation's, else its extractor where that is an encoder, else
+    the database's. All others take the evaluation's extractor.
+
+    Args:
+        score: The score.
+        evaluation: What is asked for.
+        database: Where the samples' neighbors came from. None where it is not known.
+    """
+    searched = None if database is None else database.encoder
+    own = evaluation.extractor
+    match SCORES[score].features_of:
+        case "database_encoder":
+            return _as_extractor(searched or evaluation.encoder) or own
+        case "encoder":
+            if evaluation.encoder is None and own.name not in NETWORK_NAMES:
+                return own
+            return _as_extractor(evaluation.encoder or searched) or own
+        case "extractor":
+            return own
+
+
+def scores_by_extractor(
+    evaluation: EvaluationSpec, database: DatabaseSpec | None
+) -> dict[ExtractorSpec, list[str]]:
+    """Group scores by their extractor, in the order asked for."""
+    groups: dict[ExtractorSpec, list[str]] = {}
+    for score in evaluation.scores:
+        groups.setdefault(extractor_of(score, evaluation, database), []).append(score)
+    return groups
+
+
+def _as_extractor(encoder: EncoderSpec | None) -> ExtractorSpec | None:
+    return None if encoder is None else ExtractorSpec(name=encoder.name, weights=encoder.weights)
 
 
 def load_extractor(spec: ExtractorSpec, device: str = "cpu") -> FeatureExtractor:

@@ -11,6 +11,7 @@ from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
 from rdm_batch.metrics.reference import ReferenceStatistics, is_reference
 from rdm_batch.metrics.resize import TENSORFLOW_BILINEAR
 from rdm_batch.specs.job import EvaluationSpec
+from rdm_batch.specs.scores import SCORES
 from rdm_batch.storage.object_store import local_path
 
 _ADM_EXTRACTOR = "inception-v3-compat"
@@ -114,7 +115,8 @@ def open_references(evaluation: EvaluationSpec) -> OpenedReferences:
         RdmBatchError: Nothing usable is there.
     """
     reference = open_reference(evaluation.reference)
-    if evaluation.held_out is None or "novelty_held_out" not in evaluation.scores:
+    asked = any(SCORES[score].distances == "held_out" for score in evaluation.scores)
+    if evaluation.held_out is None or not asked:
         return OpenedReferences(reference)
     if evaluation.held_out == evaluation.reference:
         return OpenedReferences(reference, reference)

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rdm_batch.errors import MetricError
-from rdm_batch.metrics.evaluation import SPATIAL_LAYER
 from rdm_batch.metrics.moments import GaussianStatistics
+from rdm_batch.specs.scores import SPATIAL_LAYER
 
 _IMAGES: Final = "arr_0.npy"
 _LOCAL_HEADER_BYTES: Final = 30

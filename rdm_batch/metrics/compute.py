@@ -8,19 +8,17 @@ from rdm_batch.errors import MetricError
 from rdm_batch.metrics.evaluation import Evaluation, Findings, ScoreSettings, SideData
 from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.metrics.reference import ReferenceStatistics
-from rdm_batch.metrics.score import Score
 from rdm_batch.metrics.scorers import SCORERS
 from rdm_batch.metrics.tasks import HERE, TaskRunner
+from rdm_batch.specs.scores import SCORES, Score
 
-__all__ = ["SCORE_NAMES", "Findings", "ScoreSettings", "SideData", "compute_scores"]
-
-SCORE_NAMES = tuple(SCORERS)
+__all__ = ["Findings", "ScoreSettings", "SideData", "compute_scores"]
 
 
 def compute_scores(
     generated: FeatureSet | ReferenceStatistics,
     reference: ReferenceStatistics | None,
-    names: Sequence[str],
+    ids: Sequence[str],
     settings: ScoreSettings | None = None,
     side_data: SideData | None = None,
     partial: bool = False,
@@ -32,7 +30,7 @@ def compute_scores(
     Args:
         generated: Features of the samples, or what was saved of them.
         reference: Reference of the same extractor. None when no score wanted needs one.
-        names: Scores wanted, each one of ``SCORE_NAMES``.
+        ids: Scores wanted, keys of ``specs.scores.SCORES``.
         settings: Neighborhood sizes, seeds, resampling. None means the defaults.
         side_data: What some scores need besides features. None means there is none.
         partial: Whether the samples are an incomplete set; recorded in every score.
@@ -40,17 +38,15 @@ def compute_scores(
         findings: Filled in with what the scores find out on their way. None drops it.
 
     Returns:
-        One score per name, in the order of the names.
+        One score per id, in the order of the ids.
 
     Raises:
-        MetricError: A name is unknown, the extractors differ, there are too few samples, or
+        MetricError: An id is unknown, the extractors differ, there are too few samples, or
             something a score needs is missing.
     """
-    unknown = [name for name in names if name not in SCORERS]
+    unknown = [score for score in ids if score not in SCORES]
     if unknown:
-        raise MetricError(
-            "scores", f"unknown score {unknown[0]!r}", f"one of {', '.join(SCORE_NAMES)}"
-        )
+        raise MetricError("scores", f"unknown score {unknown[0]!r}", f"one of {', '.join(SCORES)}")
     if reference is not None and generated.extractor != reference.extractor:
         raise MetricError(
             reference.source,
@@ -62,7 +58,7 @@ def compute_scores(
     evaluation = Evaluation(
         generated=generated,
         reference=reference,
-        names=tuple(names),
+        ids=tuple(ids),
         settings=settings or ScoreSettings(),
         side_data=side_data or SideData(),
         partial=partial,
@@ -70,10 +66,11 @@ def compute_scores(
         findings=Findings() if findings is None else findings,
     )
     found: dict[str, Score] = {}
-    for name in names:
-        if name not in found:
-            found |= {score.name: score for score in SCORERS[name](evaluation)}
-    return [found[name] for name in names]
+    for wanted in ids:
+        if wanted not in found:
+            made = SCORERS[wanted](evaluation, SCORES[wanted])
+            found |= {score.id: score for score in made}
+    return [found[wanted] for wanted in ids]
 
 
 def _named(features: FeatureSet | ReferenceStatistics) -> str:

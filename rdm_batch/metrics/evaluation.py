@@ -8,18 +8,14 @@ import numpy as np
 from jaxtyping import Float32
 
 from rdm_batch.errors import MetricError
-from rdm_batch.metrics.features import FeatureSet
+from rdm_batch.metrics.features import EncoderFeatures, FeatureSet
 from rdm_batch.metrics.manifold_scores import PrecisionRecall
 from rdm_batch.metrics.moments import GaussianStatistics, gaussian_statistics
 from rdm_batch.metrics.novelty import NoveltyDistances
 from rdm_batch.metrics.pairwise import DEFAULT_BLOCK_SIZE
 from rdm_batch.metrics.reference import ReferenceStatistics
-from rdm_batch.metrics.score import ScoreDescription
 from rdm_batch.metrics.tasks import HERE, TaskRunner
-
-# Layers that one score alone is taken on; the other scores take the first of the other layers.
-LOGITS_LAYER = "logits_unbiased"
-SPATIAL_LAYER = "spatial"
+from rdm_batch.specs.scores import OWN_LAYERS, ScoreDescription, ScoreKind
 
 
 @dataclass(frozen=True)
@@ -64,9 +60,9 @@ class SideData:
 
     Args:
         texts: Embedding of each sample's prompt by the extractor's own text tower, in the order
-            of the samples. Needed for ``clip_score``.
-        novelty: How far samples are from what they were made from. Needed for the
-            ``novelty_*`` scores.
+            of the samples. Needed for scores of ``prompts``.
+        novelty: How far samples are from what they were made from. Needed for scores of
+            ``distances``.
     """
 
     texts: Float32[np.ndarray, "n d"] | None = None
@@ -91,7 +87,7 @@ class Evaluation:
     Args:
         generated: Features of the samples, or what is saved of them.
         reference: Reference of the same extractor, if any.
-        names: Every score wanted; scores of one pass are computed together.
+        ids: Every score wanted; scores of one pass are computed together.
         settings: Neighborhood sizes, seeds, resampling.
         side_data: What some scores need besides.
         partial: Whether the samples are an incomplete set.
@@ -101,7 +97,7 @@ class Evaluation:
 
     generated: FeatureSet | ReferenceStatistics
     reference: ReferenceStatistics | None
-    names: tuple[str, ...]
+    ids: tuple[str, ...]
     settings: ScoreSettings
     side_data: SideData = field(default_factory=SideData)
     partial: bool = False
@@ -112,7 +108,24 @@ class Evaluation:
     def main_layer(self) -> str:
         """Return the layer most scores are taken on: the first without a purpose of its own."""
         layers = self.generated.extractor.layers
-        return next(name for name in layers if name not in (LOGITS_LAYER, SPATIAL_LAYER))
+        return next(name for name in layers if name not in OWN_LAYERS)
+
+    def layer_of(self, kind: ScoreKind) -> str:
+        """Return the layer a score is taken on.
+
+        Raises:
+            MetricError: The extractor has no such layer.
+        """
+        extractor, layer, needed = self.generated.extractor, kind.layer, ""
+        if layer is not None:
+            needed = OWN_LAYERS[layer]
+        elif kind.features_of == "encoder":
+            layer, needed = EncoderFeatures.LAYER, "an image-text encoder"
+        else:
+            layer = self.main_layer
+        if layer not in extractor.layers:
+            raise MetricError(kind.id, f"{extractor.name} has no layer {layer!r}", needed)
+        return layer
 
     def rows(self, layer: str) -> Float32[np.ndarray, "n d"]:
         """Return the samples' features of a layer.
@@ -145,41 +158,40 @@ class Evaluation:
             return len(self.generated)
         return self.generated.gaussian(layer).count
 
-    def need_reference(self, name: str) -> ReferenceStatistics:
+    def need_reference(self, score: str) -> ReferenceStatistics:
         """Return the reference.
 
         Raises:
             MetricError: There is none.
         """
         if self.reference is None:
-            raise MetricError(name, "no reference is given", "reference statistics or images")
+            raise MetricError(score, "no reference is given", "reference statistics or images")
         return self.reference
 
     def describe(
         self,
-        name: str,
+        kind: ScoreKind,
         layer: str,
         num_reference: int | None = None,
         k: int | None = None,
         seed: int | None = None,
-        with_reference: bool = True,
         **settings: int | float | str,
     ) -> ScoreDescription:
         """Describe a score of this evaluation; arguments as in ``ScoreDescription``."""
         extractor = self.generated.extractor
-        known = self.reference is not None and with_reference
+        compared = self.reference is not None and kind.reference is not None
         return ScoreDescription(
-            name=name,
+            name=kind.id,
             extractor=extractor.name,
             extractor_digest=extractor.digest,
             layer=layer,
             image_size=extractor.image_size,
             resize=extractor.resize,
-            reference=self.need_reference(name).digest if known else None,
+            reference=self.need_reference(kind.id).digest if compared else None,
             num_generated=self.num_generated(layer),
             num_reference=num_reference,
             k=k,
             seed=seed,
-            settings=settings,
+            settings={**settings},
             partial=self.partial,
         )

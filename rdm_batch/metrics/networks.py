@@ -19,7 +19,6 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from rdm_batch.errors import MetricError
-from rdm_batch.metrics.evaluation import LOGITS_LAYER, SPATIAL_LAYER
 from rdm_batch.metrics.features import ExtractorDescription
 from rdm_batch.metrics.network_weights import (
     as_trusted_file,
@@ -28,6 +27,7 @@ from rdm_batch.metrics.network_weights import (
     require_weights,
 )
 from rdm_batch.metrics.resize import RESIZE_NAMES, TENSORFLOW_BILINEAR, resize
+from rdm_batch.specs.scores import LOGITS_LAYER, SPATIAL_LAYER
 
 _BATCH = 32
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)

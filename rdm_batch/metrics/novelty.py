@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from rdm_batch.specs.scores import Distances
+
 
 @dataclass(frozen=True)
 class NoveltyDistances:
@@ -33,10 +35,7 @@ class NoveltyDistances:
     nearest_ids: Int64[np.ndarray, " n"] | None = None
     held_out: Float64[np.ndarray, " m"] | None = None
 
-    def of(self, name: str) -> Float64[np.ndarray, " _"] | None:
-        """Return the distances behind a ``novelty_*`` score."""
-        return {
-            "novelty_neighbors": self.neighbors,
-            "novelty_database": self.nearest,
-            "novelty_held_out": self.held_out,
-        }[name]
+    def of(self, which: Distances) -> Float64[np.ndarray, " _"] | None:
+        """Return the distances a score is the mean of."""
+        known = {"neighbors": self.neighbors, "nearest": self.nearest, "held_out": self.held_out}
+        return known[which]

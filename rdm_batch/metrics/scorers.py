@@ -1,4 +1,4 @@
-"""Every score by name: how it is computed, with which uncertainty, described how."""
+"""Every score by its id: how it is computed, with which uncertainty, described how."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from jaxtyping import Float64
 
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.clip_score import SCALE, clip_scores
-from rdm_batch.metrics.evaluation import LOGITS_LAYER, SPATIAL_LAYER, Evaluation
-from rdm_batch.metrics.features import EncoderFeatures
+from rdm_batch.metrics.evaluation import Evaluation
 from rdm_batch.metrics.frechet import frechet_distance
 from rdm_batch.metrics.inception_score import inception_score
 from rdm_batch.metrics.kernel_distance import kernel_distance
@@ -22,7 +21,7 @@ from rdm_batch.metrics.resampling import (
     mean_error,
     share_error,
 )
-from rdm_batch.metrics.score import Score, ScoreDescription
+from rdm_batch.specs.scores import SCORES, Score, ScoreDescription, ScoreKind
 
 _SHARE_METHOD = (
     "sqrt(p (1 - p) / n): the limit of resampling the judged side, manifold held fixed; no cost"
@@ -30,22 +29,9 @@ _SHARE_METHOD = (
 _MEAN_METHOD = "standard error of the mean over samples; no cost"
 
 
-def _fid(evaluation: Evaluation) -> list[Score]:
-    return [_frechet(evaluation, "fid", evaluation.main_layer)]
-
-
-def _sfid(evaluation: Evaluation) -> list[Score]:
-    _require_layer(evaluation, "sfid", SPATIAL_LAYER, "spatial features (inception-v3-compat)")
-    return [_frechet(evaluation, "sfid", SPATIAL_LAYER)]
-
-
-def _clip_fid(evaluation: Evaluation) -> list[Score]:
-    _require_layer(evaluation, "clip_fid", EncoderFeatures.LAYER, "an image-text encoder")
-    return [_frechet(evaluation, "clip_fid", EncoderFeatures.LAYER)]
-
-
-def _frechet(evaluation: Evaluation, name: str, layer: str) -> Score:
-    reference = evaluation.need_reference(name).gaussian(layer)
+def _frechet(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
+    layer = evaluation.layer_of(kind)
+    reference = evaluation.need_reference(kind.id).gaussian(layer)
     if not evaluation.knows_rows:
         value, error = frechet_distance(evaluation.gaussian(layer), reference), None
         method = "not computed: only the moments of the samples are known"
@@ -56,17 +42,19 @@ def _frechet(evaluation: Evaluation, name: str, layer: str) -> Score:
         estimate = estimate_frechet(rows, reference)
         value, error = estimate.value, estimate.error
         method = "infinitesimal jackknife over the samples; eigenvectors and one product"
-    return Score(
-        value=value,
-        uncertainty=error,
-        uncertainty_method=method,
-        description=evaluation.describe(name, layer, reference.count),
-    )
+    return [
+        Score(
+            value=value,
+            uncertainty=error,
+            uncertainty_method=method,
+            description=evaluation.describe(kind, layer, reference.count),
+        )
+    ]
 
 
-def _kid(evaluation: Evaluation) -> list[Score]:
-    layer, settings = evaluation.main_layer, evaluation.settings
-    reference = evaluation.need_reference("kid").rows(layer)
+def _kid(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
+    layer, settings = evaluation.layer_of(kind), evaluation.settings
+    reference = evaluation.need_reference(kind.id).rows(layer)
     distance = kernel_distance(
         evaluation.rows(layer),
         reference,
@@ -76,7 +64,7 @@ def _kid(evaluation: Evaluation) -> list[Score]:
         evaluation.runner,
     )
     description = evaluation.describe(
-        "kid",
+        kind,
         layer,
         len(reference),
         seed=settings.seed,
@@ -93,31 +81,25 @@ def _kid(evaluation: Evaluation) -> list[Score]:
     ]
 
 
-def _is(evaluation: Evaluation) -> list[Score]:
-    _require_layer(evaluation, "is", LOGITS_LAYER, "class logits (inception-v3-compat)")
-    settings = evaluation.settings
-    logits = evaluation.rows(LOGITS_LAYER)
-    result = inception_score(logits, settings.splits, settings.seed)
+def _is(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
+    layer, settings = evaluation.layer_of(kind), evaluation.settings
+    result = inception_score(evaluation.rows(layer), settings.splits, settings.seed)
     return [
         Score(
             value=result.mean,
             uncertainty=result.std,
             uncertainty_method="standard deviation between splits; no cost",
             description=evaluation.describe(
-                "is",
-                LOGITS_LAYER,
-                seed=settings.seed,
-                with_reference=False,
-                splits=settings.splits,
+                kind, layer, seed=settings.seed, splits=settings.splits
             ),
         )
     ]
 
 
-def _manifold(evaluation: Evaluation) -> list[Score]:
+def _manifold(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
     """Compute whichever of the four are wanted; they share most of the work."""
-    wanted, settings = set(evaluation.names), evaluation.settings
-    layer = evaluation.main_layer
+    wanted, settings = set(evaluation.ids), evaluation.settings
+    layer = evaluation.layer_of(kind)
     reference = evaluation.need_reference("precision, recall, density, coverage").rows(layer)
     result = manifold_scores(
         evaluation.rows(layer),
@@ -130,8 +112,8 @@ def _manifold(evaluation: Evaluation) -> list[Score]:
 
     scores = []
 
-    def add(name: str, k: int, value: float, error: float | None, method: str) -> None:
-        description = evaluation.describe(name, layer, len(reference), k=k)
+    def add(score: str, k: int, value: float, error: float | None, method: str) -> None:
+        description = evaluation.describe(SCORES[score], layer, len(reference), k=k)
         scores.append(
             Score(
                 value=value,
@@ -155,44 +137,37 @@ def _manifold(evaluation: Evaluation) -> list[Score]:
     return scores
 
 
-def _clip_score(evaluation: Evaluation) -> list[Score]:
+def _clip_score(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
     texts = evaluation.side_data.texts
     if texts is None:
         raise MetricError(
-            "clip_score",
+            kind.id,
             "no prompt embeddings",
             "samples with prompts and a CLIP extractor",
-            "leave clip_score out for sets that were not made from text",
+            f"leave {kind.id} out for sets that were not made from text",
         )
-    layer = evaluation.main_layer
+    layer = evaluation.layer_of(kind)
     values = clip_scores(evaluation.rows(layer), texts)
-    description = evaluation.describe("clip_score", layer, with_reference=False, scale=SCALE)
-    return [_mean_score(values, description)]
+    return [_mean_score(values, evaluation.describe(kind, layer, scale=SCALE))]
 
 
-def _novelty(name: str) -> Callable[[Evaluation], list[Score]]:
-    def scorer(evaluation: Evaluation) -> list[Score]:
-        novelty = evaluation.side_data.novelty
-        values = None if novelty is None else novelty.of(name)
-        if novelty is None or values is None:
-            raise MetricError(
-                name,
-                "the distances it is made of are missing",
-                "a sample set with its database, and the database's encoder as extractor",
-            )
-        layer = evaluation.main_layer
-        held_out = name == "novelty_held_out"
-        description = evaluation.describe(
-            name,
-            layer,
-            len(values) if held_out else None,
-            with_reference=held_out,
-            database=novelty.database,
-            distance="1 - cosine",
+def _novelty(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
+    novelty, which = evaluation.side_data.novelty, kind.distances
+    values = None if novelty is None or which is None else novelty.of(which)
+    if novelty is None or values is None:
+        raise MetricError(
+            kind.id,
+            "the distances it is made of are missing",
+            "a sample set with its database, and the database's encoder as extractor",
         )
-        return [_mean_score(values, description)]
-
-    return scorer
+    description = evaluation.describe(
+        kind,
+        evaluation.layer_of(kind),
+        None if kind.reference is None else len(values),
+        database=novelty.database,
+        distance="1 - cosine",
+    )
+    return [_mean_score(values, description)]
 
 
 def _mean_score(values: Float64[np.ndarray, " n"], description: ScoreDescription) -> Score:
@@ -204,24 +179,20 @@ def _mean_score(values: Float64[np.ndarray, " n"], description: ScoreDescription
     )
 
 
-def _require_layer(evaluation: Evaluation, name: str, layer: str, what: str) -> None:
-    extractor = evaluation.generated.extractor
-    if layer not in extractor.layers:
-        raise MetricError(name, f"{extractor.name} has no layer {layer!r}", f"{what}")
-
-
-SCORERS: dict[str, Callable[[Evaluation], list[Score]]] = {
-    "fid": _fid,
+Scorer = Callable[[Evaluation, ScoreKind], list[Score]]
+"""Computes a score, and beside it others that are wanted and cost next to nothing more."""
+SCORERS: dict[str, Scorer] = {
+    "fid": _frechet,
     "precision": _manifold,
     "recall": _manifold,
     "density": _manifold,
     "coverage": _manifold,
     "kid": _kid,
     "is": _is,
-    "sfid": _sfid,
-    "clip_fid": _clip_fid,
+    "sfid": _frechet,
+    "clip_fid": _frechet,
     "clip_score": _clip_score,
-    "novelty_neighbors": _novelty("novelty_neighbors"),
-    "novelty_database": _novelty("novelty_database"),
-    "novelty_held_out": _novelty("novelty_held_out"),
+    "novelty_neighbors": _novelty,
+    "novelty_database": _novelty,
+    "novelty_held_out": _novelty,
 }

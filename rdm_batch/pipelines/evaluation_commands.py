@@ -8,17 +8,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rdm_batch.cluster.connect import NONE, connected
-from rdm_batch.engine.check_evaluation import check_scores
-from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, Extract, evaluate
+from rdm_batch.engine.evaluation import (
+    Evaluated,
+    EvaluationRequest,
+    Extract,
+    evaluate,
+    open_sides,
+)
 from rdm_batch.engine.features import load_features, parts_without_features
 from rdm_batch.errors import MetricError
 from rdm_batch.inputs.extractors import extractor_digest
 from rdm_batch.inputs.image_sets import ImageSet, open_image_set
-from rdm_batch.inputs.references import open_reference
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.metrics.tasks import TaskRunner
 from rdm_batch.pipelines.extraction import extract_features, workers_worth_starting
-from rdm_batch.pipelines.score_report import reported
 from rdm_batch.reports.progress import Progress, Stage
 from rdm_batch.reports.provenance import command_line, software_versions
 from rdm_batch.specs.job import ExtractorSpec
@@ -37,13 +40,11 @@ def evaluate_images(request: EvaluationRequest, address: str | None = None) -> E
     Raises:
         RdmBatchError: The images cannot be used, or a score cannot be computed.
     """
-    check_scores(request.evaluation, request.database)
-    extractor = request.evaluation.extractor
-    samples = open_reference(request.samples, request.allow_partial).images
-    reference = open_reference(request.evaluation.reference).images
-    sets = [images for images in (samples, reference) if images is not None]
-    with _workers(sets, extractor, address) as (extract, runner):
-        return evaluate(request, extract, runner)
+    sides = open_sides(request)
+    both = (sides.samples.images, sides.references.reference.images)
+    sets = [images for images in both if images is not None]
+    with _workers(sets, request.evaluation.extractor, address) as (extract, runner):
+        return evaluate(request, extract, runner, sides)
 
 
 def save_page(request: EvaluationRequest, evaluated: Evaluated, path: Path) -> None:
@@ -59,7 +60,7 @@ def save_page(request: EvaluationRequest, evaluated: Evaluated, path: Path) -> N
             written.
     """
     # What only pages need takes as long to import as small scores take.
-    from rdm_batch.pipelines.views import look_at
+    from rdm_batch.evaluation.views import look_at
     from rdm_batch.reports.evaluation_page import EvaluationReport, render_evaluation
 
     database = None if request.database is None else request.database.uri
@@ -67,7 +68,7 @@ def save_page(request: EvaluationRequest, evaluated: Evaluated, path: Path) -> N
     report = EvaluationReport(
         samples=request.samples,
         reference=request.evaluation.reference,
-        scores=reported(evaluated.scores),
+        scores=evaluated.scores,
         views=views,
         time=datetime.now(UTC),
         command=command_line(),

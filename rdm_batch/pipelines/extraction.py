@@ -8,12 +8,13 @@ from functools import partial
 from rdm_batch.cluster.local import LocalCluster
 from rdm_batch.cluster.pool import Cluster, ClusterResources, Opened, WorkerNeeds
 from rdm_batch.engine.build import head_device
-from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, evaluate
+from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, evaluate, open_sides
 from rdm_batch.engine.features import extract_part, parts_without_features, store_features
 from rdm_batch.errors import MetricError
 from rdm_batch.inputs.encoders import SHIPPED_ENCODERS
 from rdm_batch.inputs.extractors import extractor_digest, load_extractor
 from rdm_batch.inputs.image_sets import ImagePart, ImageSet, SampleImages, open_image_set
+from rdm_batch.inputs.references import OpenedReferences
 from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.specs.job import ExtractorSpec
 from rdm_batch.storage.object_store import local_path
@@ -49,7 +50,10 @@ def workers_worth_starting(num_images: int, extractor: ExtractorSpec) -> int:
 
 
 def run_evaluation(
-    cluster: Cluster, request: EvaluationRequest, on_extracted: Callable[[int], None]
+    cluster: Cluster,
+    request: EvaluationRequest,
+    on_extracted: Callable[[int], None],
+    references: OpenedReferences | None = None,
 ) -> Evaluated:
     """Score images.
 
@@ -57,6 +61,7 @@ def run_evaluation(
         cluster: Where features are extracted and parts of large scores computed.
         request: What to judge and how.
         on_extracted: Called with a number of samples whenever their features are stored.
+        references: What is open already of what they are judged against. None opens it here.
 
     Raises:
         RdmBatchError: The images cannot be used, or a score cannot be computed.
@@ -70,7 +75,7 @@ def run_evaluation(
     def extract(images: ImageSet, extractor: ExtractorSpec) -> None:
         extract_features(cluster, images, extractor, counted)
 
-    return evaluate(request, extract, cluster.tasks())
+    return evaluate(request, extract, cluster.tasks(), open_sides(request, references))
 
 
 def extract_features(

@@ -15,6 +15,7 @@ from rdm_batch.cluster.pool import Cluster, RetrieverNeeds
 from rdm_batch.cluster.texts import embed_texts
 from rdm_batch.engine.evaluation import EvaluationRequest
 from rdm_batch.engine.worker import ContextSource
+from rdm_batch.evaluation.views import look_at
 from rdm_batch.generation.modes import mode_of
 from rdm_batch.generation.preflight import CheckedJob, preflight
 from rdm_batch.generation.submission import default_address, load_job
@@ -22,23 +23,21 @@ from rdm_batch.pipelines.extraction import run_evaluation
 from rdm_batch.pipelines.heads import make_shards
 from rdm_batch.pipelines.measure import illustrate, measure_recall
 from rdm_batch.pipelines.resources import HeadResources, plan_resources
-from rdm_batch.pipelines.score_report import reported
 from rdm_batch.pipelines.summary import latencies, latest_run, measured_in, throughput
-from rdm_batch.pipelines.views import look_at
 from rdm_batch.reports.latency import summarize_latencies
 from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.provenance import collect_provenance, process_age_s, software_versions
-from rdm_batch.reports.result import (
+from rdm_batch.reports.run_report import (
     RetrievalReport,
     RunReport,
     SampleSetSummary,
-    Score,
     stages_from_milestones,
 )
 from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
 from rdm_batch.reports.table import print_summary
 from rdm_batch.reports.views import Views
+from rdm_batch.specs.scores import Score
 from rdm_batch.storage.manifest import ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
 
@@ -183,9 +182,9 @@ class _Run:
             return (), None, Pictures()
         stage = progress.stage("evaluate", spec.sampling.num_samples, "samples")
         request = EvaluationRequest(spec.output.uri, spec.evaluation, spec.database)
-        evaluated = run_evaluation(cluster, request, stage.advance)
+        evaluated = run_evaluation(cluster, request, stage.advance, self._job.references)
         stage.finish()
-        return reported(evaluated.scores), *look_at(evaluated, spec.database.uri)
+        return evaluated.scores, *look_at(evaluated, spec.database.uri)
 
     def _generate(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 from rdm_batch.engine.conditioner import Conditioner
 from rdm_batch.errors import DatabaseError
 from rdm_batch.reports.pictures import Pictures
-from rdm_batch.reports.result import IllustratedSample, Recall
+from rdm_batch.reports.run_report import IllustratedSample, Recall
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.exact import recall_at_k
 from rdm_batch.retrieval.retriever import ObservedRetriever, Search

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rdm_batch.reports.latency import Latencies
-from rdm_batch.reports.result import HeadReport, HeadTimes, Throughput
+from rdm_batch.reports.run_report import HeadReport, HeadTimes, Throughput
 from rdm_batch.storage.manifest import Interval, Measured, ShardEntry
 
 _OVERLAPPED = ("neighbors", "encode", "write")

@@ -13,9 +13,10 @@ from rdm_batch.reports.compare import (
     print_comparison,
     print_rows,
 )
-from rdm_batch.reports.result import RunReport, Score
+from rdm_batch.reports.run_report import RunReport
 from rdm_batch.reports.saved import load_run, load_scores, save_page
 from rdm_batch.reports.table import print_summary
+from rdm_batch.specs.scores import Score
 
 
 def show_report(uri: str, out: Path | None = None, console: Console | None = None) -> None:

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from rdm_batch.reports.result import RunReport, Score
+from rdm_batch.reports.run_report import RunReport
 from rdm_batch.reports.table import (
     add_columns,
     leaves,
@@ -21,6 +21,7 @@ from rdm_batch.reports.table import (
     score_label,
     short_value,
     text_cell,
+    with_arrow,
 )
 from rdm_batch.reports.units import (
     format_measured,
@@ -29,6 +30,7 @@ from rdm_batch.reports.units import (
     format_share,
     printable,
 )
+from rdm_batch.specs.scores import Better, Score
 
 # Differences below this many combined standard deviations are not differences.
 _SIGMAS = 2.0
@@ -93,9 +95,10 @@ def compare(
         second: The run in question.
         tolerance: Relative difference that is taken for noise, at least 0.
     """
+    mine, others = _of_scores(first.scores, second.scores)
     rows = [
         *_speed_rows(first, second, tolerance),
-        *_score_rows(list(_scores(first)), list(_scores(second)), tolerance),
+        *_quality_rows(_index_recall(first) | mine, _index_recall(second) | others, tolerance),
     ]
     return Comparison(
         rows=tuple(rows),
@@ -108,7 +111,8 @@ def compare_scores(
     first: Sequence[Score], second: Sequence[Score], tolerance: float = DEFAULT_TOLERANCE
 ) -> Comparison:
     """Compare scores alone, as ``compare`` compares those of runs."""
-    return Comparison(tuple(_score_rows(first, second, tolerance)), (), ())
+    mine, others = _of_scores(first, second)
+    return Comparison(tuple(_quality_rows(mine, others, tolerance)), (), ())
 
 
 def print_comparison(
@@ -174,7 +178,7 @@ def _speed_rows(first: RunReport, second: RunReport, tolerance: float) -> Iterat
             first="-" if mine.value is None else mine.show(mine.value),
             second="-" if other.value is None else other.show(other.value),
             change=_change(mine.value, other.value),
-            verdict=_judge(mine.value, other.value, mine.higher_is_better, tolerance),
+            verdict=_judge(mine.value, other.value, mine.better, tolerance),
         )
 
 
@@ -182,69 +186,94 @@ def _speed_rows(first: RunReport, second: RunReport, tolerance: float) -> Iterat
 class _Figure:
     name: str
     value: float | None
-    higher_is_better: bool
+    better: Better
     show: Callable[[float], str]
 
 
 def _figures(report: RunReport) -> Iterator[_Figure]:
     """List the figures of speed, the same names in the same order for every report."""
     speed, retrieval = report.throughput, report.retrieval
-    yield _Figure("images/s", speed.images_per_s, True, format_number)
+    yield _Figure("images/s", speed.images_per_s, "higher", format_number)
     with_start_up = speed.images_per_s_with_start_up
-    yield _Figure("images/s overall", with_start_up, True, format_number)
-    yield _Figure("start-up", speed.start_up_s, False, format_seconds)
-    yield _Figure("time in the model", speed.model_share, True, format_share)
+    yield _Figure("images/s overall", with_start_up, "higher", format_number)
+    yield _Figure("start-up", speed.start_up_s, "lower", format_seconds)
+    yield _Figure("time in the model", speed.model_share, "higher", format_share)
     for scope in ("query", "batch"):
         latency = None if retrieval is None else getattr(retrieval, f"per_{scope}")
         for percentile in ("p50", "p95", "p99"):
             value = None if latency is None else getattr(latency, f"{percentile}_s")
-            yield _Figure(f"{scope} latency {percentile}", value, False, format_seconds)
+            yield _Figure(f"{scope} latency {percentile}", value, "lower", format_seconds)
 
 
-def _score_rows(first: Sequence[Score], second: Sequence[Score], tolerance: float) -> Iterator[Row]:
-    mine = {score.name: score for score in first}
-    others = {score.name: score for score in second}
-    for name in [*mine, *(name for name in others if name not in mine)]:
-        score, other = mine.get(name), others.get(name)
-        if score is None or other is None:
+@dataclass(frozen=True)
+class _Quality:
+    """A measured figure with its uncertainty and the conditions it was measured under."""
+
+    name: str
+    value: float
+    uncertainty: float | None
+    better: Better
+    conditions: dict[str, JsonValue]
+
+
+def _of_scores(*sides: Sequence[Score]) -> list[dict[str, _Quality]]:
+    """Give the scores of each side by id."""
+    among = [score for side in sides for score in side]
+    return [
+        {
+            score.id: _Quality(
+                name=score_label(score, among),
+                value=score.value,
+                uncertainty=score.uncertainty,
+                better=score.better,
+                conditions=score.description.conditions(),
+            )
+            for score in side
+        }
+        for side in sides
+    ]
+
+
+def _index_recall(report: RunReport) -> dict[str, _Quality]:
+    if report.retrieval is None or report.retrieval.recall is None:
+        return {}
+    recall = report.retrieval.recall
+    # The binomial error of queries x k independent hits: the least it can be.
+    error = math.sqrt(recall.value * (1 - recall.value) / (recall.queries * recall.k))
+    name = with_arrow("index recall", "higher")
+    return {name: _Quality(name, recall.value, error, "higher", {"k": recall.k})}
+
+
+def _quality_rows(
+    first: dict[str, _Quality], second: dict[str, _Quality], tolerance: float
+) -> Iterator[Row]:
+    """Compare figures of one key, those of the first run in their order, then the others."""
+    for key in first | second:
+        mine, other = first.get(key), second.get(key)
+        if mine is None or other is None:
             yield Row(
-                name=score_label(score or others[name]),
-                first=_measured(score),
+                name=(mine or second[key]).name,
+                first=_measured(mine),
                 second=_measured(other),
                 change="",
                 verdict=Verdict.UNKNOWN,
-                note="only in B" if score is None else "only in A",
+                note="only in B" if mine is None else "only in A",
             )
             continue
-        unlike = tuple(_differences(score.description, other.description))
+        unlike = tuple(_differences(mine.conditions, other.conditions))
         yield Row(
-            name=score_label(score),
-            first=_measured(score),
+            name=mine.name,
+            first=_measured(mine),
             second=_measured(other),
-            change=_change(score.value, other.value),
-            verdict=Verdict.UNKNOWN if unlike else _judge_scores(score, other, tolerance),
+            change=_change(mine.value, other.value),
+            verdict=Verdict.UNKNOWN if unlike else _judge_quality(mine, other, tolerance),
             note="not comparable" if unlike else "",
             unlike=unlike,
         )
 
 
-def _scores(report: RunReport) -> Iterator[Score]:
-    """List the scores, and the recall of the index as if it were one."""
-    if report.retrieval is not None and report.retrieval.recall is not None:
-        recall = report.retrieval.recall
-        yield Score(
-            name="index recall",
-            value=recall.value,
-            # The binomial error of queries x k independent hits: the least it can be.
-            uncertainty=math.sqrt(recall.value * (1 - recall.value) / (recall.queries * recall.k)),
-            description={"k": recall.k},
-            higher_is_better=True,
-        )
-    yield from report.scores
-
-
-def _measured(score: Score | None) -> str:
-    return "-" if score is None else format_measured(score.value, score.uncertainty)
+def _measured(quality: _Quality | None) -> str:
+    return "-" if quality is None else format_measured(quality.value, quality.uncertainty)
 
 
 def _change(first: float | None, second: float | None) -> str:
@@ -253,27 +282,25 @@ def _change(first: float | None, second: float | None) -> str:
     return f"{100 * (second - first) / abs(first):+.1f} %"
 
 
-def _judge(
-    first: float | None, second: float | None, higher_is_better: bool | None, tolerance: float
-) -> Verdict:
+def _judge(first: float | None, second: float | None, better: Better, tolerance: float) -> Verdict:
     if first is None or second is None:
         return Verdict.UNKNOWN
-    return _direction(second - first, tolerance * abs(first), higher_is_better)
+    return _direction(second - first, tolerance * abs(first), better)
 
 
-def _judge_scores(first: Score, second: Score, tolerance: float) -> Verdict:
+def _judge_quality(first: _Quality, second: _Quality, tolerance: float) -> Verdict:
     if first.uncertainty is None or second.uncertainty is None:
-        return _judge(first.value, second.value, first.higher_is_better, tolerance)
+        return _judge(first.value, second.value, first.better, tolerance)
     noise = _SIGMAS * math.hypot(first.uncertainty, second.uncertainty)
-    return _direction(second.value - first.value, noise, first.higher_is_better)
+    return _direction(second.value - first.value, noise, first.better)
 
 
-def _direction(difference: float, noise: float, higher_is_better: bool | None) -> Verdict:
+def _direction(difference: float, noise: float, better: Better) -> Verdict:
     if abs(difference) <= noise:
         return Verdict.SAME
-    if higher_is_better is None:
+    if better is None:
         return Verdict.UNKNOWN
-    return Verdict.BETTER if (difference > 0) == higher_is_better else Verdict.WORSE
+    return Verdict.BETTER if (difference > 0) == (better == "higher") else Verdict.WORSE
 
 
 def _origin(report: RunReport) -> dict[str, JsonValue]:

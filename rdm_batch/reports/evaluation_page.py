@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from rdm_batch.reports.looking import prepare
 from rdm_batch.reports.page import score_context, template
 from rdm_batch.reports.pictures import Pictures
-from rdm_batch.reports.result import Score
 from rdm_batch.reports.views import Views
+from rdm_batch.reports.views_layout import lay_out
+from rdm_batch.specs.scores import Score
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,6 @@ def render_evaluation(report: EvaluationReport, pictures: Pictures) -> str:
         time=report.time,
         command=report.command,
         software=report.software,
-        look=prepare(report.views, pictures),
+        look=lay_out(report.views, pictures),
         **score_context(report.scores),
     )

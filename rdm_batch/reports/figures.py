@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from rdm_batch.reports.latency import LatencySummary
-from rdm_batch.reports.result import Score, Stage
+from rdm_batch.reports.run_report import Stage
 from rdm_batch.reports.units import format_number, format_seconds
+from rdm_batch.specs.scores import Score
 
 _MIN_BINS, _MAX_BINS = 8, 40
 _MAX_TICKS = 7
@@ -128,9 +129,9 @@ def timeline(stages: tuple[Stage, ...]) -> Timeline:
 
 
 def precision_recall(scores: tuple[Score, ...]) -> PrecisionRecall | None:
-    """Place the run by its scores named precision and recall; None unless it has both."""
-    by_name = {score.name.lower(): score for score in scores}
-    precision, recall = by_name.get("precision"), by_name.get("recall")
+    """Place the run by its precision and recall; None unless it has both."""
+    by_id = {score.id: score for score in scores}
+    precision, recall = by_id.get("precision"), by_id.get("recall")
     if precision is None or recall is None:
         return None
     return PrecisionRecall(

@@ -19,10 +19,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from rdm_batch.reports import units
 from rdm_batch.reports.figures import histogram, precision_recall, timeline
 from rdm_batch.reports.latency import Latencies
-from rdm_batch.reports.looking import prepare
 from rdm_batch.reports.pictures import Embedded, Pictures, embed
-from rdm_batch.reports.result import IllustratedSample, RunReport, Score
-from rdm_batch.reports.table import describe, score_label, shared_description
+from rdm_batch.reports.run_report import IllustratedSample, RunReport
+from rdm_batch.reports.table import (
+    describe,
+    own_description,
+    score_label,
+    shared_description,
+)
+from rdm_batch.reports.views_layout import lay_out
+from rdm_batch.specs.scores import Score
 
 MAX_SAMPLES = 64
 MAX_HEADS = 16
@@ -73,7 +79,7 @@ def render_page(
         cards=[] if pictures is None else _cards(report, pictures),
         histograms=histograms,
         timeline=timeline(report.start_up) if report.start_up else None,
-        look=prepare(report.views, pictures or Pictures()),
+        look=lay_out(report.views, pictures or Pictures()),
         **score_context(report.scores),
         duration=units.format_duration(
             (report.provenance.ended - report.provenance.started).total_seconds()
@@ -91,10 +97,7 @@ def score_context(scores: tuple[Score, ...]) -> dict[str, Any]:
         "scores": scores,
         "precision_recall": precision_recall(scores),
         "shared_description": shared,
-        "own_descriptions": [
-            {key: value for key, value in score.description.items() if key not in shared}
-            for score in scores
-        ],
+        "own_descriptions": [own_description(score, shared) for score in scores],
     }
 
 

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 import rdm_batch
-from rdm_batch.reports.result import Machine, Provenance, RayNode
+from rdm_batch.reports.run_report import Machine, Provenance, RayNode
 
 # What moves numbers, or speeds.
 _DISTRIBUTIONS = (

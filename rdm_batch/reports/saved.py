@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from pydantic import JsonValue
+from pydantic import ValidationError
 
 from rdm_batch.errors import SampleSetError
 from rdm_batch.reports.latency import Latencies
 from rdm_batch.reports.page import render_page
 from rdm_batch.reports.pictures import Pictures
-from rdm_batch.reports.result import RunReport, Score, load_report
+from rdm_batch.reports.run_report import RunReport, load_report
+from rdm_batch.specs.scores import Score
 from rdm_batch.storage.object_store import open_store
 
 REPORT_KEY = "report.json"
@@ -78,22 +79,22 @@ def load_scores(uri: str) -> tuple[Score, ...]:
         saved = json.loads(data)
         if not isinstance(saved, list):
             return ()
-        return tuple(_score(item) for item in saved)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SampleSetError(
-            uri,
-            f"not readable as scores ({type(error).__name__}: {str(error).splitlines()[0]})",
-            "a file written by `rdm-batch evaluate --json`",
-            "evaluate again",
-        ) from error
+        return tuple(Score.model_validate(item) for item in saved)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "a score"
+        raise _unreadable(uri, f"{where}: {first['msg']}") from error
+    except ValueError as error:
+        raise _unreadable(uri, str(error).splitlines()[0]) from error
 
 
-def _score(saved: dict[str, JsonValue]) -> Score:
-    description = dict(saved["description"])  # type: ignore[arg-type]
-    name = str(description.pop("name"))
-    rest = {key: value for key, value in saved.items() if key != "description"}
-    shown = Score.named(name, 0.0, None, "", description)
-    return Score.model_validate(shown.model_dump() | rest)
+def _unreadable(uri: str, found: str) -> SampleSetError:
+    return SampleSetError(
+        uri,
+        f"not readable as scores ({found})",
+        "a file written by `rdm-batch evaluate --json`",
+        "evaluate again",
+    )
 
 
 def load_run(uri: str) -> SavedRun:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rdm_batch.reports.latency import LatencySummary
-from rdm_batch.reports.result import HeadReport, RunReport, Score
+from rdm_batch.reports.run_report import HeadReport, RunReport
 from rdm_batch.reports.units import (
     format_bytes,
     format_count,
@@ -22,6 +22,7 @@ from rdm_batch.reports.units import (
     format_share,
     printable,
 )
+from rdm_batch.specs.scores import Better, Score
 
 # More heads than this are summed up: a table of 64 rows hides what matters.
 _MAX_HEAD_ROWS = 8
@@ -58,7 +59,7 @@ def print_blocks(blocks: Iterable[RenderableType], console: Console) -> None:
 
 
 def summary(report: RunReport) -> list[RenderableType]:
-    """Build the blocks of the summary: key figures, heads, retrieval, scores, warnings."""
+    """Build the blocks of the summary: key figures, heads, retrieval, scores."""
     blocks: list[RenderableType] = [_key_figures(report)]
     if report.throughput.heads:
         blocks.append(_heads(report.throughput.heads))
@@ -70,9 +71,6 @@ def summary(report: RunReport) -> list[RenderableType]:
         blocks.append(table)
     if report.scores:
         blocks.append(score_table(report.scores))
-    if report.warnings:
-        warnings = [Text(f"Warning: {printable(text)}", "yellow") for text in report.warnings]
-        blocks.append(Group(*warnings))
     return blocks
 
 
@@ -173,11 +171,10 @@ def score_table(scores: tuple[Score, ...]) -> RenderableType:
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("of", overflow="fold")
     for score in scores:
-        own = {key: value for key, value in score.description.items() if key not in shared}
         table.add_row(
-            text_cell(score_label(score)),
+            text_cell(score_label(score, scores)),
             format_measured(score.value, score.uncertainty),
-            text_cell(describe(own)),
+            text_cell(describe(own_description(score, shared))),
         )
     return Group(table, text_cell(f"all of {describe(shared)}")) if shared else table
 
@@ -186,7 +183,7 @@ def shared_description(scores: tuple[Score, ...]) -> dict[str, JsonValue]:
     """Find the part of the description that all of several scores have in common."""
     if len(scores) < 2:
         return {}
-    first, *others = (score.description for score in scores)
+    first, *others = (score.description.conditions() for score in scores)
     return {
         key: value
         for key, value in first.items()
@@ -194,10 +191,27 @@ def shared_description(scores: tuple[Score, ...]) -> dict[str, JsonValue]:
     }
 
 
-def score_label(score: Score) -> str:
-    """Name a score and the direction in which it gets better: ``FID ↓``."""
-    arrow = {True: " ↑", False: " ↓", None: ""}[score.higher_is_better]
-    return f"{score.name}{arrow}"
+def own_description(score: Score, shared: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Give the part of a score's description that it does not share with the others."""
+    return {
+        key: value for key, value in score.description.conditions().items() if key not in shared
+    }
+
+
+def score_label(score: Score, among: Iterable[Score]) -> str:
+    """Name a score and the direction in which it gets better: ``FID ↓``.
+
+    Args:
+        score: The score.
+        among: What is shown with it: of two that are called alike, each is named with its id.
+    """
+    alike = any(other.label == score.label and other.id != score.id for other in among)
+    return with_arrow(f"{score.label} ({score.id})" if alike else score.label, score.better)
+
+
+def with_arrow(label: str, better: Better) -> str:
+    """Add the direction in which a figure gets better."""
+    return label + {"higher": " ↑", "lower": " ↓", None: ""}[better]
 
 
 def describe(description: Mapping[str, JsonValue]) -> str:

@@ -10,6 +10,7 @@ from rdm_batch.specs.base import OutputUri, Spec, Uri
 from rdm_batch.specs.conditioning import ConditioningSpec
 from rdm_batch.specs.families import ModelSpec
 from rdm_batch.specs.sampling import SamplingSpec, samplers_of
+from rdm_batch.specs.scores import SCORES, ScoreIds
 
 
 class EncoderSpec(Spec):
@@ -79,6 +80,12 @@ class ExtractorSpec(Spec):
     )
 
 
+def _listed(**needs: str) -> str:
+    """List the scores of certain needs, for a description."""
+    fitting = (kind for kind in SCORES.values() if needs.items() <= vars(kind).items())
+    return " and ".join(f"`{kind.id}`" for kind in fitting)
+
+
 class EvaluationSpec(Spec):
     """How the finished set is judged."""
 
@@ -86,24 +93,23 @@ class EvaluationSpec(Spec):
         description="What to judge against: saved statistics (`rdm-batch reference build`), a "
         "sample set, a folder or parquet of images, an ADM `.npz`, or `shapes:SUBSET[:COUNT]`."
     )
-    scores: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+    scores: ScoreIds = Field(
         default=("fid", "precision", "recall"),
         strict=False,
-        description="Scores to compute: "
-        "`fid`, `sfid`, `kid`, `is`, `precision`, `recall`, `density`, `coverage`, `clip_fid`, "
-        "`clip_score`, `novelty_neighbors`, `novelty_database`, `novelty_held_out` "
-        "(docs/scores.md).",
+        description="Scores to compute (docs/scores.md): "
+        + "; ".join(f"`{kind.id}` {kind.summary}" for kind in SCORES.values())
+        + ".",
     )
     extractor: ExtractorSpec = Field(description="Feature extractor.")
     encoder: EncoderSpec | None = Field(
         default=None,
-        description="Image-text encoder of `clip_fid` and `clip_score`. None: the extractor where "
-        "it is one, else the database's.",
+        description=f"Image-text encoder of {_listed(features_of='encoder')}. None: the extractor "
+        "where it is one, else the database's.",
     )
     held_out: Uri | None = Field(
         default=None,
-        description="Images for `novelty_held_out` that neither the database nor the training set "
-        "holds, in any form a reference has. None: the reference.",
+        description=f"Images for {_listed(distances='held_out')} that neither the database nor the "
+        "training set holds, in any form a reference has. None: the reference.",
     )
 
 

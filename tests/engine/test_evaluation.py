@@ -28,12 +28,12 @@ from rdm_batch.metrics.features import FeatureExtractor, FeatureSet
 from rdm_batch.metrics.frechet import frechet_distance
 from rdm_batch.metrics.moments import gaussian_statistics
 from rdm_batch.metrics.reference import ReferenceStatistics
-from rdm_batch.metrics.score import Score
 from rdm_batch.models.clip import build_clip, load_encoder, save_clip
 from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.proposal import every_row
 from rdm_batch.specs.job import DatabaseSpec, EncoderSpec, EvaluationSpec, ExtractorSpec
 from rdm_batch.specs.load import parse_job
+from rdm_batch.specs.scores import Score
 from rdm_batch.storage.png import decode_png, encode_png
 from rdm_batch.storage.sample_set import SampleSet
 from rdm_batch.storage.table import make_table
@@ -215,7 +215,7 @@ def test_novelty_is_the_distance_to_neighbors_and_database(
     request = _request(
         sample_set, evaluation.model_copy(update={"scores": names}), database=database
     )
-    scores = {score.name: score for score in _scores(request)}
+    scores = {score.id: score for score in _scores(request)}
 
     manifest = fetch_manifest(database.uri)
     retriever = open_database(Path(database.uri))
@@ -351,15 +351,15 @@ def test_saved_statistics_serve_as_samples(
 ) -> None:
     images = SampleImages(sample_set)
     _extract(images, extractor)
-    expected = {score.name: score for score in _scores(_request(sample_set, evaluation))}
+    expected = {score.id: score for score in _scores(_request(sample_set, evaluation))}
     features = load_features(images, extractor.description.digest)
     ReferenceStatistics.from_features(features, keep).save(tmp_path / "samples.npz")
 
     names = SCORES if keep else ("fid",)
     asked = evaluation.model_copy(update={"scores": names})
     for score in _scores(EvaluationRequest(str(tmp_path / "samples.npz"), asked)):
-        assert score.value == pytest.approx(expected[score.name].value, rel=MERGED_REL)
-        assert score.description == expected[score.name].description
+        assert score.value == pytest.approx(expected[score.id].value, rel=MERGED_REL)
+        assert score.description == expected[score.id].description
         assert (score.uncertainty is None) == (not keep)
     if not keep:
         with pytest.raises(MetricError, match="holds no features of layer"):

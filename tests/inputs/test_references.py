@@ -64,7 +64,7 @@ def test_moments_of_an_adm_file_win_over_its_images(tmp_path: Path) -> None:
     assert opened.images.num_images == 40
     reference = opened.finish(INCEPTION, part)
     scores = {
-        score.name: score
+        score.id: score
         for score in compute_scores(generated, reference, ["fid", "sfid", "precision", "recall"])
     }
     for name, layer in (("fid", "2048"), ("sfid", "spatial")):
@@ -75,8 +75,8 @@ def test_moments_of_an_adm_file_win_over_its_images(tmp_path: Path) -> None:
         generated, ReferenceStatistics.from_features(part), ["precision", "recall"]
     )
     for score in direct:
-        assert scores[score.name].value == score.value
-        assert scores[score.name].description.num_reference == 40
+        assert scores[score.id].value == score.value
+        assert scores[score.id].description.num_reference == 40
 
 
 def test_an_adm_file_of_moments_alone_serves_fid(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rdm_batch.errors import MetricError
-from rdm_batch.metrics.compute import SCORE_NAMES, ScoreSettings, SideData, compute_scores
+from rdm_batch.metrics.compute import ScoreSettings, SideData, compute_scores
 from rdm_batch.metrics.frechet import frechet_distance
 from rdm_batch.metrics.inception_score import inception_score
 from rdm_batch.metrics.kernel_distance import kernel_distance
@@ -12,8 +12,8 @@ from rdm_batch.metrics.manifold_scores import manifold_scores
 from rdm_batch.metrics.moments import gaussian_statistics
 from rdm_batch.metrics.novelty import NoveltyDistances
 from rdm_batch.metrics.reference import ReferenceStatistics
-from rdm_batch.metrics.score import Score, difference_of_descriptions
 from rdm_batch.metrics.tasks import RunHere
+from rdm_batch.specs.scores import SCORES, Score
 from tests.metrics.examples import cloud, feature_set, layered_set
 from tests.tolerances import MERGED_REL
 
@@ -38,7 +38,7 @@ def everything() -> list[Score]:
     return compute_scores(
         layered_set(200, 0, DIMS),
         ReferenceStatistics.from_features(layered_set(300, 1, DIMS)),
-        SCORE_NAMES,
+        tuple(SCORES),
         side_data=SideData(cloud(200, 12, seed=5), novelty),
         partial=True,
     )
@@ -47,15 +47,15 @@ def everything() -> list[Score]:
 def test_scores_come_in_the_order_asked_for(reference: ReferenceStatistics) -> None:
     names = ["recall", "fid", "precision"]
     scores = compute_scores(feature_set(cloud(200, 12, seed=0)), reference, names)
-    assert [score.name for score in scores] == names
+    assert [score.id for score in scores] == names
 
 
 def test_every_score_has_value_uncertainty_and_description(everything: list[Score]) -> None:
-    assert tuple(score.name for score in everything) == SCORE_NAMES
+    assert tuple(score.id for score in everything) == tuple(SCORES)
     for score in everything:
-        assert np.isfinite(score.value), score.name
-        assert score.uncertainty is not None, score.name
-        assert score.uncertainty > 0, score.name
+        assert np.isfinite(score.value), score.id
+        assert score.uncertainty is not None, score.id
+        assert score.uncertainty > 0, score.id
         assert score.uncertainty_method
         assert score.description.extractor_digest == "ab" * 32
         assert score.description.num_generated == 200
@@ -63,7 +63,7 @@ def test_every_score_has_value_uncertainty_and_description(everything: list[Scor
 
 
 def test_scores_are_taken_on_their_own_layers(everything: list[Score]) -> None:
-    layers = {score.name: score.description.layer for score in everything}
+    layers = {score.id: score.description.layer for score in everything}
     assert layers.pop("is") == "logits_unbiased"
     assert layers.pop("sfid") == "spatial"
     assert set(layers.values()) == {"embedding"}
@@ -72,12 +72,12 @@ def test_scores_are_taken_on_their_own_layers(everything: list[Score]) -> None:
 def test_scores_without_a_reference_do_not_name_one(everything: list[Score]) -> None:
     alone = {"is", "clip_score", "novelty_neighbors", "novelty_database"}
     for score in everything:
-        assert (score.description.reference is None) == (score.name in alone), score.name
-        assert (score.description.num_reference is None) == (score.name in alone), score.name
+        assert (score.description.reference is None) == (score.id in alone), score.id
+        assert (score.description.num_reference is None) == (score.id in alone), score.id
 
 
 def test_a_scorer_gets_what_its_metric_gives(everything: list[Score]) -> None:
-    value = {score.name: score.value for score in everything}
+    value = {score.id: score.value for score in everything}
     generated, reference = cloud(200, 12, seed=0), cloud(300, 12, seed=1)
     assert value["kid"] == kernel_distance(generated, reference).mean
     manifold = manifold_scores(generated, reference, 3, 5)
@@ -102,10 +102,10 @@ def test_the_number_of_tasks_changes_no_value(everything: list[Score]) -> None:
         partial=True,
         runner=RunHere(5),
     )
-    before = {score.name: score for score in everything}
+    before = {score.id: score for score in everything}
     for score in again:
-        assert score.value == pytest.approx(before[score.name].value, rel=MERGED_REL)
-        assert difference_of_descriptions(score, before[score.name]) == []
+        assert score.value == pytest.approx(before[score.id].value, rel=MERGED_REL)
+        assert score.description == before[score.id].description
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,9 @@ def test_descriptions_tell_what_keeps_scores_apart(reference: ReferenceStatistic
     (first,) = compute_scores(generated, reference, ["recall"])
     (again,) = compute_scores(generated, reference, ["recall"])
     (second,) = compute_scores(fewer, reference, ["recall"], ScoreSettings(k=5))
-    assert difference_of_descriptions(first, again) == []
-    assert difference_of_descriptions(first, second) == ["num_generated: 200 != 150", "k: 3 != 5"]
+    assert first.description == again.description
+    mine, other = first.description.conditions(), second.description.conditions()
+    assert {field for field in mine if mine[field] != other[field]} == {"num_generated", "k"}
 
 
 def test_another_extractor_is_refused(reference: ReferenceStatistics) -> None:

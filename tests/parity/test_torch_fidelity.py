@@ -79,7 +79,7 @@ def test_scores_of_the_same_images_equal(
         for images in sides
     )
     ours = {
-        score.name: score
+        score.id: score
         for score in compute_scores(
             generated,
             ReferenceStatistics.from_features(reference),

@@ -103,7 +103,7 @@ def test_the_report_holds_what_was_measured(finished: Path) -> None:
     assert report.retrieval.per_query.count == 24
     assert report.retrieval.recall is not None
     assert report.retrieval.recall.value == 1.0
-    assert [score.name for score in report.scores] == ["CLIP-FID", "precision", "recall"]
+    assert [score.label for score in report.scores] == ["CLIP-FID", "precision", "recall"]
     assert len(report.provenance.ray_nodes) == 2
     assert len(report.illustrated) == 24
     assert all(len(sample.neighbor_ids) == 3 for sample in report.illustrated)

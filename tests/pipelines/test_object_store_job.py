@@ -52,7 +52,7 @@ def test_the_quickstart_runs_from_and_into_an_object_store(swift_uri: str, tmp_p
     assert remote_set.verify().num_rows == 64
     assert remote_set.success() == SampleSet.open(local).success()
     report = load_run(f"{swift_uri}/out").report
-    assert [score.name for score in report.scores][:4] == [
+    assert [score.label for score in report.scores][:4] == [
         "CLIP-FID",
         "precision",
         "recall",

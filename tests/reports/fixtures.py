@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from rdm_batch.reports.latency import Latencies, summarize_latencies
 from rdm_batch.reports.pictures import Pictures
-from rdm_batch.reports.result import (
+from rdm_batch.reports.run_report import (
     HeadReport,
     HeadTimes,
     IllustratedSample,
@@ -21,10 +22,10 @@ from rdm_batch.reports.result import (
     RetrievalReport,
     RunReport,
     SampleSetSummary,
-    Score,
     Throughput,
     stages_from_milestones,
 )
+from rdm_batch.specs.scores import Score, ScoreDescription
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -40,7 +41,6 @@ def make_latencies(seed: int = 0) -> Latencies:
 def make_report(num_illustrated: int = 4, k_nn: int = 4, seed: int = 0) -> RunReport:
     latencies = make_latencies(seed)
     head = {"device": "cpu", "images": 128, "wall_s": 10.0}
-    features = {"extractor": "clip-shapes", "digest": "ab12", "num_samples": 256, "k": 3}
     return RunReport(
         job_name="shapes",
         spec={"name": "shapes", "sampling": {"num_steps": 20, "guidance_scale": 1.5}},
@@ -89,28 +89,9 @@ def make_report(num_illustrated: int = 4, k_nn: int = 4, seed: int = 0) -> RunRe
             recall=Recall(k=4, queries=64, value=0.996),
         ),
         scores=(
-            Score(
-                name="FID",
-                value=12.34,
-                uncertainty=0.21,
-                uncertainty_method="jackknife over 10 blocks",
-                description=features,
-                higher_is_better=False,
-            ),
-            Score(
-                name="precision",
-                value=0.71,
-                uncertainty=0.02,
-                description=features,
-                higher_is_better=True,
-            ),
-            Score(
-                name="recall",
-                value=0.55,
-                uncertainty=0.03,
-                description=features,
-                higher_is_better=True,
-            ),
+            make_score("fid", 12.34, 0.21, uncertainty_method="jackknife over 10 blocks"),
+            make_score("precision", 0.71, 0.02),
+            make_score("recall", 0.55, 0.03),
         ),
         illustrated=tuple(
             IllustratedSample(
@@ -122,7 +103,24 @@ def make_report(num_illustrated: int = 4, k_nn: int = 4, seed: int = 0) -> RunRe
             )
             for index in range(num_illustrated)
         ),
-        warnings=("recall@4 was measured on 64 queries only",),
+    )
+
+
+def make_score(
+    score: str,
+    value: float,
+    uncertainty: float | None = None,
+    extractor: str | None = "inception-v3-compat",
+    uncertainty_method: str = "",
+    **description: Any,
+) -> Score:
+    """Make a score as Inception's features give it."""
+    known = {"extractor_digest": "ab12", "num_generated": 256, "k": 3} | description
+    return Score(
+        value=value,
+        uncertainty=uncertainty,
+        uncertainty_method=uncertainty_method,
+        description=ScoreDescription(name=score, extractor=extractor, **known),
     )
 
 

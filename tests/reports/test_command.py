@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rdm_batch.cli import main
-from rdm_batch.reports.result import Throughput
+from rdm_batch.reports.run_report import Throughput
 from rdm_batch.reports.saved import SavedRun, save_run
 from tests.reports.fixtures import make_latencies, make_pictures, make_report
 
@@ -107,10 +107,27 @@ def test_saved_scores_compare_with_those_of_a_job(
     assert "The two do not compare in FID" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)], ids=["fid", "clip_fid"])
+def test_scores_of_one_label_are_compared_each_with_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], order: slice
+) -> None:
+    def write(path: Path, fid: float, clip_fid: float) -> str:
+        scores = [_score(fid, extractor="ViT-B-32"), _score(clip_fid, extractor="ViT-L-14")]
+        scores[1]["description"]["name"] = "clip_fid"  # type: ignore[index]
+        path.write_text(json.dumps(scores[order]))
+        return str(path)
+
+    a, b = write(tmp_path / "a.json", 1.0, 5.0), write(tmp_path / "b.json", 9.0, 5.0)
+    assert main(["report", a, b, "--fail-on-worse"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines if "CLIP-FID (fid)" in line] == ["worse"]
+    assert [line.split()[-1] for line in lines if "CLIP-FID (clip_fid)" in line] == ["same"]
+
+
 def test_damaged_scores_are_one_clear_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "scores.json"
     path.write_text(json.dumps([{"value": 1}]))
     assert main(["report", str(path), str(path)]) == 1
-    assert "not readable as scores (KeyError" in capsys.readouterr().err
+    assert "not readable as scores (description: Field required)" in capsys.readouterr().err

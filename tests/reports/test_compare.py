@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 from rdm_batch.reports.compare import Comparison, Row, Verdict, compare, print_comparison
-from rdm_batch.reports.result import RunReport, Score, Throughput
-from tests.reports.fixtures import make_report
+from rdm_batch.reports.run_report import RunReport, Throughput
+from rdm_batch.specs.scores import Score
+from tests.reports.fixtures import make_report, make_score
 
 
 def with_rate(images_per_s: float) -> RunReport:
@@ -24,7 +25,7 @@ def row(comparison: Comparison, name: str) -> Row:
 
 
 def fid(value: float, uncertainty: float | None, **description: object) -> Score:
-    return Score.named("fid", value, uncertainty, "", {"n": 256, **description})  # type: ignore[dict-item]
+    return make_score("fid", value, uncertainty, **{"k": None} | description)
 
 
 def test_a_run_is_the_same_as_itself() -> None:
@@ -69,14 +70,16 @@ def test_scores_without_uncertainty_fall_back_to_the_tolerance() -> None:
 
 
 def test_scores_of_unlike_descriptions_get_no_verdict_but_the_reason() -> None:
-    first = with_scores(fid(10.0, 0.1, resize={"filter": "bicubic"}))
-    second = with_scores(fid(99.0, 0.1, resize={"filter": "box"}, k=3))
+    first = with_scores(fid(10.0, 0.1, settings={"filter": "bicubic"}))
+    second = with_scores(fid(99.0, 0.1, settings={"filter": "box"}, k=3))
     found = row(compare(first, second), "FID ↓")
     assert found.verdict is Verdict.UNKNOWN
-    assert found.unlike == ("resize.filter: bicubic -> box", "k: not set -> 3")
+    assert found.unlike == ("settings.filter: bicubic -> box", "k: not set -> 3")
     stream = io.StringIO()
     print_comparison(first, second, compare(first, second), Console(file=stream, width=80))
-    assert "The two do not compare in FID ↓\n  resize.filter: bicubic -> box\n" in stream.getvalue()
+    assert (
+        "The two do not compare in FID ↓\n  settings.filter: bicubic -> box\n" in stream.getvalue()
+    )
 
 
 def test_a_score_of_one_run_only_is_listed() -> None:

@@ -11,8 +11,8 @@ from rdm_batch.reports.figures import (
     timeline,
 )
 from rdm_batch.reports.latency import summarize_latencies
-from rdm_batch.reports.result import Score, Stage
-from tests.reports.fixtures import make_latencies, make_report
+from rdm_batch.reports.run_report import Stage
+from tests.reports.fixtures import make_latencies, make_report, make_score
 
 
 def test_histogram_counts_every_value() -> None:
@@ -61,7 +61,7 @@ def test_precision_and_recall_are_placed_by_name() -> None:
     assert figure is not None
     assert (figure.x, figure.y) == pytest.approx((55, 71))
     assert (figure.x_error, figure.y_error) == pytest.approx((3, 2))
-    assert precision_recall((Score(name="precision", value=0.5),)) is None
+    assert precision_recall((make_score("precision", 0.5),)) is None
 
 
 def test_ticks_are_round_and_few() -> None:

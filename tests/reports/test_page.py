@@ -8,7 +8,7 @@ import pytest
 from rdm_batch.errors import SampleSetError
 from rdm_batch.reports.page import MAX_HEADS, MAX_SAMPLES, render_page
 from rdm_batch.reports.pictures import Pictures
-from rdm_batch.reports.result import (
+from rdm_batch.reports.run_report import (
     HeadReport,
     HeadTimes,
     IllustratedSample,
@@ -16,7 +16,13 @@ from rdm_batch.reports.result import (
     Throughput,
 )
 from tests.browser import PageResult, open_page
-from tests.reports.fixtures import make_latencies, make_picture, make_pictures, make_report
+from tests.reports.fixtures import (
+    make_latencies,
+    make_picture,
+    make_pictures,
+    make_report,
+    make_score,
+)
 
 HOSTILE = "</code></pre><script>console.error('ran')</script><img src=x onerror=alert(1)>\"'&"
 
@@ -59,14 +65,13 @@ def test_strings_from_outside_are_shown_and_never_run(tmp_path: Path) -> None:
         neighbor_scores=(0.5,),
         neighbor_captions=(HOSTILE,),
     )
-    score = report.scores[0].model_copy(update={"name": HOSTILE, "description": {HOSTILE: HOSTILE}})
+    score = make_score(HOSTILE, 1.0, settings={HOSTILE: HOSTILE})
     report = report.model_copy(
         update={
             "job_name": HOSTILE,
             "spec": {HOSTILE: HOSTILE},
             "illustrated": (illustrated,),
             "scores": (score,),
-            "warnings": (HOSTILE,),
             "provenance": report.provenance.model_copy(update={"command": HOSTILE}),
             "sample_set": report.sample_set.model_copy(update={"uri": HOSTILE}),
         }
@@ -81,7 +86,7 @@ def test_strings_from_outside_are_shown_and_never_run(tmp_path: Path) -> None:
     result = opened(tmp_path, unguarded, script=scripts)
     assert result.console_errors == ()
     assert result.value == 0
-    # Heading, URI, warning, caption, score and command all show it as it is.
+    # Heading, URI, caption, score and command all show it as it is.
     assert result.dom_text.count(HOSTILE) >= 6
 
 
@@ -172,7 +177,6 @@ def test_a_bare_report_still_makes_a_page(tmp_path: Path) -> None:
             "retrieval": None,
             "scores": (),
             "start_up": (),
-            "warnings": (),
         }
     )
     result = opened(tmp_path, render_page(report))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import rdm_batch
 from rdm_batch.reports import provenance
-from rdm_batch.reports.result import RayNode
+from rdm_batch.reports.run_report import RayNode
 
 
 def test_provenance_names_versions_machine_and_cluster() -> None:

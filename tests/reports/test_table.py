@@ -6,9 +6,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from rdm_batch.reports.result import HeadReport, HeadTimes, RunReport, Score, Throughput
+from rdm_batch.reports.run_report import HeadReport, HeadTimes, RunReport, Throughput
 from rdm_batch.reports.table import describe, print_summary, shared_description
-from tests.reports.fixtures import make_report
+from tests.reports.fixtures import make_report, make_score
 
 
 def printed(report: RunReport, width: int = 80, terminal: bool = False) -> str:
@@ -38,7 +38,6 @@ def test_key_numbers_carry_their_units() -> None:
     assert "15.0 s from command to first shard" in text
     assert "0.9960 over 64 queries" in text
     assert "12.34 ± 0.21" in text
-    assert "Warning: recall@4 was measured on 64 queries only" in text
 
 
 def test_a_log_gets_neither_color_nor_trailing_spaces() -> None:
@@ -55,12 +54,11 @@ def test_a_log_without_unicode_is_still_written() -> None:
 
 
 def test_strings_from_outside_are_neither_markup_nor_escapes() -> None:
-    report = make_report().model_copy(
-        update={"job_name": "[red]x[/red]\x1b[2J", "warnings": ("[bold]w[/bold]\x1b]0;t\x07",)}
-    )
+    scores = (make_score("[bold]w[/bold]\x1b]0;t\x07", 1.0),)
+    report = make_report().model_copy(update={"job_name": "[red]x[/red]\x1b[2J", "scores": scores})
     text = printed(report)
     assert "Job [red]x[/red]�[2J" in text
-    assert "Warning: [bold]w[/bold]�]0;t�" in text
+    assert "[bold]w[/bold]�]0;t�" in text
 
 
 def test_many_heads_are_summed_up() -> None:
@@ -86,7 +84,7 @@ def test_many_heads_are_summed_up() -> None:
 
 def test_a_run_that_made_nothing_says_so() -> None:
     throughput = Throughput(images=0, start_up_s=2, generation_s=0)
-    update = {"throughput": throughput, "retrieval": None, "scores": (), "warnings": ()}
+    update = {"throughput": throughput, "retrieval": None, "scores": ()}
     text = printed(make_report().model_copy(update=update))
     assert "no image made in this run" in text
     assert "Retrieval" not in text
@@ -95,12 +93,19 @@ def test_a_run_that_made_nothing_says_so() -> None:
 
 def test_what_all_scores_share_is_said_once() -> None:
     scores = (
-        Score(name="FID", value=1, description={"n": 256, "layer": "a", "none": None}),
-        Score(name="KID", value=2, description={"n": 256, "layer": "b"}),
+        make_score("fid", 1, layer="a", num_generated=256),
+        make_score("kid", 2, layer="b", num_generated=256),
     )
-    assert shared_description(scores) == {"n": 256}
+    assert shared_description(scores) == {
+        "extractor": "inception-v3-compat",
+        "extractor_digest": "ab12",
+        "num_generated": 256,
+        "k": 3,
+        "settings": {},
+        "partial": False,
+    }
     text = printed(make_report().model_copy(update={"scores": scores}))
-    assert text.count("n 256") == 1
+    assert text.count("num_generated 256") == 1
     assert "layer a" in text
     assert "layer b" in text
 

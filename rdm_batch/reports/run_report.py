@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -25,27 +25,12 @@ from pydantic import (
 )
 
 from rdm_batch.errors import SampleSetError
+from rdm_batch.reports.first_format import FIRST_FORMAT, from_first_format
 from rdm_batch.reports.latency import LatencySummary
 from rdm_batch.reports.views import Views
+from rdm_batch.specs.scores import Score
 
 Share = Annotated[float, Field(ge=0, le=1)]
-
-# How scores are called where people read them, and whether more is better.
-_SCORE_NAMES = {
-    "fid": ("FID", False),
-    "sfid": ("sFID", False),
-    "clip_fid": ("CLIP-FID", False),
-    "kid": ("KID", False),
-    "is": ("IS", True),
-    "precision": ("precision", True),
-    "recall": ("recall", True),
-    "density": ("density", True),
-    "coverage": ("coverage", True),
-    "clip_score": ("CLIP-score", True),
-    "novelty_neighbors": ("novelty to neighbors", None),
-    "novelty_database": ("novelty to database", None),
-    "novelty_held_out": ("novelty of held-out images", None),
-}
 
 
 class _Part(BaseModel):
@@ -236,57 +221,6 @@ class RetrievalReport(_Part):
     recall: Recall | None = None
 
 
-class Score(_Part):
-    """Report one score with what it takes to compare it with another.
-
-    ``uncertainty`` is one standard deviation in the unit of ``value``, None when unknown,
-    and ``uncertainty_method`` says where it comes from. ``description`` holds everything the
-    value depends on (extractor and its digest, resize, counts, k): two scores compare only
-    when their descriptions are equal. ``higher_is_better`` is None for neither.
-    """
-
-    name: str
-    value: float
-    uncertainty: NonNegativeFloat | None = None
-    uncertainty_method: str = ""
-    description: dict[str, JsonValue] = Field(default_factory=dict)
-    higher_is_better: bool | None = None
-
-    @classmethod
-    def named(
-        cls,
-        name: str,
-        value: float,
-        uncertainty: float | None,
-        uncertainty_method: str,
-        description: Mapping[str, JsonValue],
-    ) -> Score:
-        """Build a score from the name it has in a job file, such as "fid".
-
-        Names that are not known are kept as they are, with no direction. A Frechet distance is
-        called after its extractor: FID is Inception's alone.
-        """
-        shown, higher_is_better = _SCORE_NAMES.get(name, (name, None))
-        if name == "fid":
-            shown = _frechet_name(str(description.get("extractor", "")))
-        return cls(
-            name=shown,
-            value=value,
-            uncertainty=uncertainty,
-            uncertainty_method=uncertainty_method,
-            description={key: item for key, item in description.items() if item is not None},
-            higher_is_better=higher_is_better,
-        )
-
-
-def _frechet_name(extractor: str) -> str:
-    if extractor in ("", "inception-v3-compat"):
-        return "FID"
-    if extractor.startswith("dinov2"):
-        return "FD-DINOv2"
-    return "FD-VGG16" if extractor == "vgg16" else "CLIP-FID"
-
-
 class IllustratedSample(_Part):
     """Name a sample shown on the page and the neighbors it was conditioned on.
 
@@ -317,7 +251,7 @@ class RunReport(_Part):
     scores nothing.
     """
 
-    format: Literal["rdm_batch.report/1"] = "rdm_batch.report/1"
+    format: Literal["rdm_batch.report/2"] = "rdm_batch.report/2"
     job_name: str
     spec: dict[str, JsonValue]
     spec_digest: str
@@ -329,7 +263,13 @@ class RunReport(_Part):
     scores: tuple[Score, ...] = ()
     views: Views | None = None
     illustrated: tuple[IllustratedSample, ...] = ()
-    warnings: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_any_format(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("format") == FIRST_FORMAT:
+            return from_first_format(content)
+        return content
 
     def to_json(self) -> bytes:
         """Serialize to the bytes of ``report.json``, indented, ending in a newline."""
@@ -365,7 +305,7 @@ def load_report(source: Path | bytes, where: str | None = None) -> RunReport:
         raise SampleSetError(
             where or "report.json",
             f"{error.error_count()} problem(s), the first in {field}: {first['msg']}",
-            "a report in the format rdm_batch.report/1",
+            "a report in the format rdm_batch.report/2, or one that an earlier version wrote",
             "run the job again to write a new one",
         ) from error
 

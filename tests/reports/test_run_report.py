@@ -7,10 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from rdm_batch.errors import SampleSetError
-from rdm_batch.reports.result import (
+from rdm_batch.reports.run_report import (
     HeadTimes,
     IllustratedSample,
-    Score,
     Stage,
     Throughput,
     load_report,
@@ -43,11 +42,6 @@ def test_an_unknown_field_is_refused_by_name() -> None:
     content["sample_set"]["extra_field"] = 1
     with pytest.raises(SampleSetError, match=r"sample_set\.extra_field"):
         load_report(json.dumps(content).encode())
-
-
-def test_a_score_that_is_not_a_number_is_refused() -> None:
-    with pytest.raises(ValidationError, match="finite"):
-        Score(name="FID", value=float("nan"))
 
 
 def test_unclaimed_head_time_is_idle_and_shares_sum_to_one() -> None:
@@ -94,20 +88,3 @@ def test_each_illustrated_neighbor_needs_a_score() -> None:
             neighbor_scores=(0.5,),
             neighbor_captions=("a", "b"),
         )
-
-
-@pytest.mark.parametrize(
-    ("name", "extractor", "shown"),
-    [
-        ("fid", "inception-v3-compat", "FID"),
-        ("fid", "dinov2-vit-l-14", "FD-DINOv2"),
-        ("fid", "vgg16", "FD-VGG16"),
-        ("fid", "ViT-B-32", "CLIP-FID"),
-        ("clip_fid", "ViT-B-32", "CLIP-FID"),
-        ("sfid", "inception-v3-compat", "sFID"),
-    ],
-)
-def test_a_frechet_distance_is_called_after_its_extractor(
-    name: str, extractor: str, shown: str
-) -> None:
-    assert Score.named(name, 1.0, None, "", {"extractor": extractor}).name == shown

@@ -1,4 +1,4 @@
-"""Prepare for the page what people look at besides numbers: map, regions, strips."""
+"""The layout of a report's views; the template draws them: map, regions, strips."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Strip:
 
 
 @dataclass(frozen=True)
-class Look:
+class ViewsLayout:
     """Hold everything the template draws; parts that are not known are empty."""
 
     views: Views
@@ -90,7 +90,7 @@ class Look:
     strips: tuple[tuple[str, tuple[Strip, ...]], ...]
 
 
-def prepare(views: Views | None, pictures: Pictures) -> Look | None:
+def lay_out(views: Views | None, pictures: Pictures) -> ViewsLayout | None:
     """Lay out what an evaluation found; None where there is nothing to look at.
 
     Raises:
@@ -101,7 +101,7 @@ def prepare(views: Views | None, pictures: Pictures) -> Look | None:
     empty = [region for region in views.regions if not region.num_samples]
     rows = [_region_row(views, region, pictures) for region in views.regions if region.references]
     strips = (("Most novel", views.most_novel), ("Least novel", views.least_novel))
-    return Look(
+    return ViewsLayout(
         views=views,
         panels=() if views.map is None else _panels(views, views.map, pictures),
         columns=_columns(views),

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from rdm_batch.reports.evaluation_page import EvaluationReport, render_evaluation
-from rdm_batch.reports.looking import prepare
 from rdm_batch.reports.page import render_page
 from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.views import FeatureMap, NovelSample, Points, Region, Views
+from rdm_batch.reports.views_layout import lay_out
 from tests.browser import PageResult, open_page
 from tests.reports.fixtures import STARTED, make_picture, make_report
 
@@ -62,7 +62,7 @@ def _opened(tmp_path: Path, page: str, **settings: object) -> PageResult:
 
 
 def test_inside_and_outside_are_drawn_apart() -> None:
-    look = prepare(VIEWS, PICTURES)
+    look = lay_out(VIEWS, PICTURES)
     assert look is not None
     samples, references = look.panels
     assert samples.inside == "M0.0 300.0h0M300.0 0.0h0"
@@ -73,7 +73,7 @@ def test_inside_and_outside_are_drawn_apart() -> None:
 
 
 def test_regions_are_counted_and_the_empty_ones_named() -> None:
-    look = prepare(VIEWS, PICTURES)
+    look = lay_out(VIEWS, PICTURES)
     assert look is not None
     assert (look.num_empty, look.empty_share) == (1, "10.0 %")
     assert [column.empty for column in look.columns] == [True, False, False]
@@ -86,7 +86,7 @@ def test_regions_are_counted_and_the_empty_ones_named() -> None:
 
 
 def test_strips_say_how_far_a_sample_is_and_from_what() -> None:
-    look = prepare(VIEWS, PICTURES)
+    look = lay_out(VIEWS, PICTURES)
     assert look is not None
     (_, most), (_, least) = look.strips
     assert most[0].text == "0.500 to its neighbor, 0.250 to the database"
@@ -96,7 +96,7 @@ def test_strips_say_how_far_a_sample_is_and_from_what() -> None:
 
 @pytest.mark.parametrize("views", [None, Views()])
 def test_nothing_to_look_at_leaves_the_sections_out(views: Views | None) -> None:
-    assert prepare(views, Pictures()) is None
+    assert lay_out(views, Pictures()) is None
     page = render_page(make_report().model_copy(update={"views": views}))
     assert "feature-space" not in page
 
@@ -106,7 +106,7 @@ def test_unknown_manifolds_leave_one_color() -> None:
     views = VIEWS.model_copy(
         update={"map": FeatureMap(explained=1.0, samples=points, references=points)}
     )
-    look = prepare(views, PICTURES)
+    look = lay_out(views, PICTURES)
     assert look is not None
     assert [(panel.outside, panel.count) for panel in look.panels] == [("", ""), ("", "")]
     page = render_page(make_report().model_copy(update={"views": views}), None, PICTURES)

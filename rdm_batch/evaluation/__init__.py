@@ -1,0 +1,1 @@
+"""From sets of images to their scores, and to what there is to look at beside them."""
