@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rdm_batch.cli.options import add_address
 from rdm_batch.errors import RdmBatchError
 
 _INTERRUPTED = 130
@@ -35,11 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check everything and print the plan; start nothing and write nothing",
     )
-    parser.add_argument(
-        "--address",
-        help="Ray to use: 'local' starts one here, 'auto' joins the running one, or the address "
-        "of a cluster; default: auto inside a submitted job or with RAY_ADDRESS set, else local",
-    )
+    add_address(parser, "auto inside a submitted job or with RAY_ADDRESS set, else local")
     return parser
 
 
