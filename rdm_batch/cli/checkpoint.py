@@ -37,7 +37,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
         description="Keep the weights that sampling uses and drop the rest: optimizer state, the "
         "other copy, pickled objects.",
     )
-    convert.add_argument("--out", type=Path, required=True, metavar="FILE")
+    convert.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="a new file, safetensors"
+    )
     convert.set_defaults(run=_run_convert)
     for action in (inspect, convert):
         action.add_argument(

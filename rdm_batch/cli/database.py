@@ -64,7 +64,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         ("check", "compare every file with its digest", _run_check),
     ):
         action = actions.add_parser(name, help=summary)
-        action.add_argument("uri", metavar="URI")
+        action.add_argument("uri", metavar="URI", help="the database, a path or s3://")
         action.set_defaults(run=run)
 
 

@@ -33,7 +33,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
         one.add_argument(
             "--config", type=Path, required=True, metavar="FILE", help="settings, YAML"
         )
-        one.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+        one.add_argument(
+            "--out", type=Path, required=True, metavar="FOLDER", help="where everything is written"
+        )
         one.add_argument(
             "--resume", action="store_true", help="continue from checkpoint.pt in FOLDER"
         )

@@ -93,8 +93,8 @@ class DatabaseBuild(Spec):
     )
     address: str = Field(
         default="local",
-        description="Ray for more than one worker: `local` starts one here, `auto` joins the "
-        "running one, or the address of a cluster.",
+        description="For more than one worker, the Ray to use: `local` starts one here, `auto` "
+        "joins the running one, or the address of a cluster.",
     )
 
 

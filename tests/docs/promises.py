@@ -21,7 +21,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from rdm_batch import cli, run
 from rdm_batch.errors import RdmBatchError
-from rdm_batch.specs.job import JobSpec
+from rdm_batch.specs.job import EvaluationSpec, JobSpec
 from rdm_batch.specs.load import load_job, parse_job
 from rdm_batch.specs.training import TrainingSpec, load_training
 from tests.docs.documents import ROOT, Document, anchors, command_lines
@@ -98,28 +98,31 @@ def _parse(tokens: list[str], open_ended: bool, line: str) -> list[str]:
             made = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             return [f"{line}: no target {name}" for name in targets if name not in made]
         case ["rdm-batch", *arguments]:
-            parser = _commands()
-            return _parse_with(parser, arguments, open_ended, line) or _settings(parser, tokens)
+            return _arguments(_commands(), arguments, open_ended, line)
+        case [program, "-m", "rdm_batch.run", *arguments] if program.endswith("python"):
+            return _arguments(run.build_parser(), arguments, open_ended, line)
         case [program, "-m", module, *arguments] if program.endswith("python"):
-            if module == "rdm_batch.run":
-                return _parse_with(run.build_parser(), arguments, open_ended, line) or _job(tokens)
             if module.startswith("benchmarks."):
                 return [f"{line}: {text}" for text in _benchmark(module, arguments)]
     return []
 
 
-def _parse_with(
+def _arguments(
     parser: argparse.ArgumentParser, arguments: list[str], open_ended: bool, line: str
 ) -> list[str]:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            parser.parse_args(arguments)
+            args = parser.parse_args(arguments)
     except SystemExit:
-        if open_ended:
-            return [f"{line}: {text}" for text in _unknown(parser, arguments)]
-        return [f"{line}: {said.getvalue().splitlines()[-1]}"]
-    return [f"{line}: {text}" for text in _unknown(parser, arguments)]  # no abbreviations
+        problems = list(_unknown(parser, arguments))
+        if not open_ended:
+            problems = [said.getvalue().splitlines()[-1]]
+    else:
+        problems = list(_unknown(parser, arguments))  # no abbreviations either
+        for check in (_job, _training, _scores):
+            problems += check(args)
+    return [f"{line}: {problem}" for problem in problems]
 
 
 def _unknown(parser: argparse.ArgumentParser, arguments: list[str]) -> Iterator[str]:
@@ -144,15 +147,16 @@ def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
     return {}
 
 
-def _job(tokens: list[str]) -> list[str]:
-    """Load the job of a command with its overrides, as far as the command names a file."""
-    args = run.build_parser().parse_args(tokens[3:])
+def _job(args: argparse.Namespace) -> list[str]:
+    """Load a job with its overrides, as far as the command names a file."""
+    if "overrides" not in args:
+        return []
     overrides = [text for text in args.overrides if text != "key.path=value"]
     if not args.job.is_absolute() and (ROOT / args.job).exists():
         try:
             load_job(ROOT / args.job, overrides)
         except RdmBatchError as error:
-            return [f"{' '.join(tokens)}: {error}"]
+            return [str(error)]
         return []
     missing = [f"{args.job} does not exist"] if args.job.parts[0] == "jobs" else []
     return missing + [
@@ -162,17 +166,26 @@ def _job(tokens: list[str]) -> list[str]:
     ]
 
 
-def _settings(parser: argparse.ArgumentParser, tokens: list[str]) -> list[str]:
+def _training(args: argparse.Namespace) -> list[str]:
     """Read the settings a training command names."""
-    if tokens[1:2] != ["train"] or "--config" not in tokens:
-        return []
-    args = parser.parse_args(tokens[1:])
-    if args.config.parts[0] != "rdm_batch":
+    if "config" not in args or args.config.parts[0] != "rdm_batch":
         return []
     try:
         load_training(ROOT / args.config, args.kind)
     except RdmBatchError as error:
         return [str(error)]
+    return []
+
+
+def _scores(args: argparse.Namespace) -> list[str]:
+    """Hold the scores a command asks for against those a job may ask for."""
+    names = getattr(args, "EvaluationSpec.scores", None)
+    field = EvaluationSpec.model_fields["scores"]
+    try:
+        if names is not None:
+            TypeAdapter(Annotated[field.annotation, field]).validate_python(tuple(names))
+    except ValidationError as error:
+        return [error.errors()[0]["msg"]]
     return []
 
 
