@@ -191,7 +191,7 @@ class Options(Generic[M]):
 
 
 def add_address(parser: argparse.ArgumentParser, default: str) -> None:
-    """Declare ``--address``, the Ray to use.
+    """Declare ``--address``, where a command does its work.
 
     Args:
         parser: Of the command.
@@ -200,8 +200,8 @@ def add_address(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--address",
         metavar="none|local|auto|ADDRESS",
-        help="Ray to use: 'none' works in this process, 'local' starts one here, 'auto' joins the "
-        f"running one, or the address of a cluster (default: {default})",
+        help="where to work: 'none' in this process, without Ray; 'local' on a Ray started here; "
+        f"'auto' on the running one; or the address of a cluster (default: {default})",
     )
 
 
