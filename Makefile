@@ -47,3 +47,4 @@ clean:
 
 docs: install
 	$(BIN)/python -m rdm_batch.specs.document > docs/job-spec.md
+	$(BIN)/python -m rdm_batch.cli.document > docs/commands.md

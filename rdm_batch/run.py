@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rdm_batch.cli.options import add_address
 from rdm_batch.errors import RdmBatchError
 
 _INTERRUPTED = 130
@@ -36,13 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check everything and print the plan; start nothing and write nothing",
     )
-    parser.add_argument(
-        "--address",
-        metavar="none|local|auto|ADDRESS",
-        help="where to work: 'none' in this process, without Ray; 'local' on a Ray started here; "
-        "'auto' on the running one; or the address of a cluster; default: auto inside a "
-        "submitted job or with RAY_ADDRESS set, else local. The samples do not depend on it",
-    )
+    add_address(parser, "auto inside a submitted job or with RAY_ADDRESS set, else local")
     return parser
 
 

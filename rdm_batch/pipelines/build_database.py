@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial, reduce
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from rdm_batch.inputs.images import open_images
 from rdm_batch.pipelines.database_parts import PartFiles, write_shards
 from rdm_batch.pipelines.database_target import DatabaseTarget
 from rdm_batch.pipelines.encode_images import (
-    EncodeSettings,
     Encoding,
     ImageEncoder,
     encode_source,
@@ -28,52 +26,10 @@ from rdm_batch.pipelines.encode_images import (
 )
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, EncoderRecord, SourceRecord
-from rdm_batch.retrieval.index import IndexSettings
 from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.proposal import Proposal, count_neighbors, merge_counts
 from rdm_batch.retrieval.writer import write_proposal
-
-
-@dataclass(frozen=True)
-class DatabaseBuild:
-    """Ask for a database.
-
-    Attributes:
-        images: Source, as :func:`open_images` takes it.
-        out: Where the database goes, a path or ``s3://``.
-        shards: Number of shards, at least 1.
-        encode: How images become rows.
-        index: How shards are indexed.
-        proposal_from: Source of the training set X for the proposal distribution.
-        proposal_k: Neighbors counted per image of X.
-        workers: Encoders. One runs in this process, more are Ray actors (Ray takes 8 s to
-            start). Changes no row beyond its last digit, where a worker's number of
-            threads moves the encoder's float sums.
-        address: Ray address, for more than one worker.
-    """
-
-    images: str
-    out: str
-    shards: int = 1
-    encode: EncodeSettings = field(default_factory=EncodeSettings)
-    index: IndexSettings = field(default_factory=IndexSettings)
-    proposal_from: str | None = None
-    proposal_k: int = 4
-    workers: int = 1
-    address: str = "local"
-
-    def __post_init__(self) -> None:
-        least = {
-            "shards": (self.shards, 1),
-            "workers": (self.workers, 1),
-            "proposal-k": (self.proposal_k, 1),
-            "patches": (1 if self.encode.patches is None else self.encode.patches, 1),
-            "patch-seed": (self.encode.patch_seed, 0),
-            "thumbnail-size": (self.encode.thumbnail_size, 0),
-        }
-        for name, (value, smallest) in least.items():
-            if value < smallest:
-                raise SpecError(f"--{name}", f"{value}", f"at least {smallest}")
+from rdm_batch.specs.database import DatabaseBuild, EncodeSettings
 
 
 def build_database(

@@ -19,9 +19,9 @@ from jaxtyping import Float
 
 from rdm_batch.reports.progress import Stage
 from rdm_batch.retrieval.database import DatabaseShard, find_damage
-from rdm_batch.retrieval.index import IndexSettings
 from rdm_batch.retrieval.tables import ShardRows
 from rdm_batch.retrieval.writer import write_shard
+from rdm_batch.specs.database import IndexSettings
 
 _SKIPPED_KEY = b"rdm_batch.skipped"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -22,6 +22,7 @@ from rdm_batch.pipelines.database_parts import EncodedPart, part_path, save_part
 from rdm_batch.reports.progress import Stage
 from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.tables import ShardRows
+from rdm_batch.specs.database import EncodeSettings
 
 PART_IMAGES = 256
 _BATCH = 64
@@ -41,25 +42,6 @@ class ImageEncoder(Protocol):
         self, images: list[UInt8[np.ndarray, "_ _ 3"]]
     ) -> Float32[np.ndarray, "n dim"]:
         """Embed RGB images of any size; rows are not normalized."""
-
-
-@dataclass(frozen=True)
-class EncodeSettings:
-    """Say how images become rows.
-
-    Attributes:
-        dtype: Type the embeddings are stored in.
-        patches: Random square patches per image; None for whole images.
-        patch_seed: Seed of the patches.
-        thumbnail_size: Longest side of a thumbnail in pixels; 0 for none.
-        strict: Fail on the first image that cannot be decoded instead of skipping it.
-    """
-
-    dtype: Literal["float16", "float32"] = "float16"
-    patches: int | None = None
-    patch_seed: int = 0
-    thumbnail_size: int = 64
-    strict: bool = False
 
 
 def encode_part(

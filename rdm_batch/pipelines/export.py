@@ -17,12 +17,13 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from rdm_batch.errors import SampleSetError
 from rdm_batch.reports.progress import Progress, Stage
+from rdm_batch.specs.export import ExportFormat
 from rdm_batch.storage.manifest import (
     SUCCESS_KEY,
     Manifest,
@@ -36,7 +37,6 @@ from rdm_batch.storage.png import decode_png
 from rdm_batch.storage.reading import iter_shard
 from rdm_batch.storage.sample_set import SampleSet
 
-ExportFormat = Literal["adm-npz", "png-folder", "webdataset"]
 EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 HEADER_KEY = "export.json"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,37 +20,11 @@ from rdm_batch.retrieval.database import (
     SourceRecord,
     file_sha256,
 )
-from rdm_batch.retrieval.index import IndexSettings
 from rdm_batch.retrieval.published import order_parts, read_neighbor_memory, read_part
 from rdm_batch.retrieval.tables import ShardRows
 from rdm_batch.retrieval.writer import write_proposal
+from rdm_batch.specs.database import DatabaseImport
 from rdm_batch.storage.object_store import local_path
-
-
-@dataclass(frozen=True)
-class DatabaseImport:
-    """Ask for a published database in this package's layout.
-
-    Attributes:
-        parts: Folder of the ``.npz`` parts, a path or ``s3://``.
-        order: Names of the parts in row order; row ids of the neighbor memory count
-            through the parts in this order.
-        out: Where the database goes.
-        neighbor_memory: The ``.p`` file of the proposal distribution; None for none.
-        encoder: Name of the encoder that made the embeddings.
-        encoder_digest: Its digest; None when its file is not at hand.
-        shards: Number of shards, at least 1.
-        index: How shards are indexed.
-    """
-
-    parts: str
-    order: tuple[str, ...]
-    out: str
-    neighbor_memory: str | None = None
-    encoder: str = "ViT-B-32-quickgelu"
-    encoder_digest: str | None = None
-    shards: int = 1
-    index: IndexSettings = field(default_factory=IndexSettings)
 
 
 class _PublishedParts:
@@ -82,6 +55,21 @@ class _PublishedParts:
         )
 
 
+def _parts_in_order(request: DatabaseImport) -> list[Path]:
+    if request.order is not None:
+        folder = local_path(request.parts[0], error=DatabaseError)
+        return order_parts(folder, request.order)
+    paths = [local_path(part, error=DatabaseError) for part in request.parts]
+    repeated = [path.name for path in paths if sum(other.name == path.name for other in paths) > 1]
+    if repeated:
+        raise DatabaseError(repeated[0], "stands twice", "every part exactly once, in row order")
+    return paths
+
+
+def _folder_of(part: str) -> str:
+    return (part.rpartition("/")[0] or ".") if part.endswith(".npz") else part
+
+
 def import_database(request: DatabaseImport, progress: Progress) -> DatabaseManifest:
     """Import a published database with its neighbor memory.
 
@@ -99,8 +87,9 @@ def import_database(request: DatabaseImport, progress: Progress) -> DatabaseMani
             names other rows, or the location holds something else.
         SpecError: There are fewer rows than shards.
     """
-    folder = local_path(request.parts, error=DatabaseError)
-    paths = order_parts(folder, request.order)
+    paths = _parts_in_order(request)
+    # What the manifest has always called them: the folder, as it was given.
+    where = ", ".join(dict.fromkeys(map(_folder_of, request.parts)))
     described: dict[str, JsonValue] = {
         "parts": {path.name: file_sha256(path) for path in paths},
         "order": [path.stem for path in paths],
@@ -123,7 +112,7 @@ def import_database(request: DatabaseImport, progress: Progress) -> DatabaseMani
     rows = sum(parts.sizes)
     if len(parts.shapes) != 1:
         raise DatabaseError(
-            request.parts, f"parts of widths and types {sorted(parts.shapes)}", "one of each"
+            where, f"parts of widths and types {sorted(parts.shapes)}", "one of each"
         )
     if not 1 <= request.shards <= rows:
         raise SpecError("--shards", f"{request.shards} of {rows} rows", f"1 to {rows}")
@@ -148,7 +137,7 @@ def import_database(request: DatabaseImport, progress: Progress) -> DatabaseMani
                 dim=dim,
                 dtype=kind,
                 encoder=EncoderRecord(name=request.encoder, digest=request.encoder_digest),
-                source=SourceRecord(description=f"published parts {request.parts}", images=rows),
+                source=SourceRecord(description=f"published parts {where}", images=rows),
                 build=described,
                 shards=shards,
                 proposal=None if memory is None else write_proposal(target.root, memory),

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.retrieval.index import IndexSettings
+from rdm_batch.specs.database import IndexSettings
 
 MANIFEST_NAME = "database.json"
 _READ_BYTES = 1 << 20

@@ -1,4 +1,4 @@
-"""ScaNN search structures of one shard: settings, build, load, candidates.
+"""ScaNN search structures of one shard: build, load, candidates.
 
 ScaNN (Guo et al. 2020, arXiv:1908.10396) proposes candidates; their order and scores are
 then decided exactly (``shard.py``). What ScaNN does to a process that misuses it (ends it
@@ -7,63 +7,20 @@ on bad rows, zero threads or a damaged file) is prevented here, by checks before
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
-from pydantic import BaseModel, ConfigDict, Field
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.embeddings import check_embeddings, unit_rows
+from rdm_batch.specs.database import IndexSettings
 
-BRUTE_FORCE_MAX_ROWS = 20_000
 _ANISOTROPIC_THRESHOLD = 0.2
 _DIMENSIONS_PER_BLOCK = 2
 _TRAINING_ROWS = 250_000
 _BRUTE_FORCE_BATCH = 256
-
-
-class IndexSettings(BaseModel):
-    """Describe how a shard is indexed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["auto", "brute_force", "tree_ah"] = Field(
-        default="auto",
-        description="auto scans shards of up to 20,000 rows and partitions larger ones, "
-        "as ScaNN's documentation recommends.",
-    )
-    leaves: int | None = Field(
-        default=None,
-        ge=1,
-        description="Partitions of the tree. None means the square root of the rows.",
-    )
-    leaves_to_search: int | None = Field(
-        default=None,
-        ge=1,
-        description="Partitions scanned per query. None means a fifth of the leaves.",
-    )
-    reorder: int = Field(
-        default=200,
-        ge=1,
-        description="Candidates rescored from less compressed vectors, per query.",
-    )
-    quantization: Literal["float32", "bfloat16", "int8"] = Field(
-        default="bfloat16", description="Storage of the vectors that rescore candidates."
-    )
-
-    def resolve(self, rows: int) -> IndexSettings:
-        """Replace every automatic value by the one used for a shard of ``rows`` rows."""
-        kind = self.kind
-        if kind == "auto":
-            kind = "brute_force" if rows <= BRUTE_FORCE_MAX_ROWS else "tree_ah"
-        leaves = min(self.leaves or max(1, round(math.sqrt(rows))), rows)
-        searched = min(self.leaves_to_search or math.ceil(leaves / 5), leaves)
-        return self.model_copy(
-            update={"kind": kind, "leaves": leaves, "leaves_to_search": searched}
-        )
 
 
 class ShardIndex:

@@ -12,10 +12,11 @@ from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.database import DatabaseShard, StoredFile, stored_file
 from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.exact import exact_top_k, recall_at_k
-from rdm_batch.retrieval.index import IndexSettings, build_index, save_index
+from rdm_batch.retrieval.index import build_index, save_index
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.retrieval.shard import ShardSearcher
 from rdm_batch.retrieval.tables import ShardRows, write_counts, write_embeddings, write_thumbnails
+from rdm_batch.specs.database import IndexSettings
 
 _RECALL_QUERIES = 64
 _RECALL_K = 20

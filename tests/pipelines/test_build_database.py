@@ -16,15 +16,15 @@ from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.errors import DatabaseError, ImageError, SpecError
 from rdm_batch.inputs.databases import Database
 from rdm_batch.pipelines import database_parts, encode_images
-from rdm_batch.pipelines.build_database import DatabaseBuild, build_database
-from rdm_batch.pipelines.encode_images import EncodeSettings, make_thumbnail
+from rdm_batch.pipelines.build_database import build_database
+from rdm_batch.pipelines.encode_images import make_thumbnail
 from rdm_batch.pipelines.inspect_database import check_database, describe_database, open_manifest
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, check_files, read_manifest
 from rdm_batch.retrieval.exact import exact_top_k
-from rdm_batch.retrieval.index import IndexSettings
 from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.proposal import count_neighbors
+from rdm_batch.specs.database import DatabaseBuild, EncodeSettings, IndexSettings
 from tests.fixtures.fake_encoder import FakeEncoder
 
 Build = Callable[..., DatabaseManifest]
@@ -299,13 +299,8 @@ def test_partitioned_shards_are_built_and_measured(build: Build, tmp_path: Path)
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"shards": 0}, "--shards: 0; needed at least 1"),
         ({"shards": 11}, "10 rows for 11 shards"),
-        ({"workers": 0}, "--workers"),
-        ({"proposal_from": "shapes:train:5", "proposal_k": 0}, "--proposal-k"),
         ({"proposal_from": "shapes:train:5", "proposal_k": 11}, "11 neighbors of 10 rows"),
-        ({"encode": EncodeSettings(patches=0)}, "--patches: 0"),
-        ({"encode": EncodeSettings(thumbnail_size=-1)}, "--thumbnail-size"),
         ({"images": "shapes:nothing:10"}, "no subset 'nothing'"),
         ({"images": "shapes:database:ten"}, "shapes:SUBSET"),
         ({"images": "shapes:database:10:neon"}, "styles neon"),

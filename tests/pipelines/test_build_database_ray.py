@@ -14,9 +14,9 @@ from rich.console import Console
 
 from rdm_batch.errors import ClusterError, ImageError
 from rdm_batch.pipelines import encode_images
-from rdm_batch.pipelines.build_database import DatabaseBuild, build_database
-from rdm_batch.pipelines.encode_images import EncodeSettings
+from rdm_batch.pipelines.build_database import build_database
 from rdm_batch.reports.progress import Progress
+from rdm_batch.specs.database import DatabaseBuild, EncodeSettings
 from tests.fixtures.fake_encoder import FakeEncoder, MortalEncoder
 from tests.ray_nodes import TwoNodes
 

@@ -63,7 +63,13 @@ def test_damaged_images_are_printed(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--leaves", "0"], "--leaves: 0; needed at least 1"),
         (["--leaves-to-search", "-1"], "--leaves-to-search"),
         (["--reorder", "0"], "--reorder: 0"),
-        (["--shards", "0"], "--shards: 0"),
+        (["--shards", "0"], "--shards: 0; needed at least 1"),
+        (["--workers", "0"], "--workers: 0; needed at least 1"),
+        (["--proposal-from", "shapes:train:5", "--proposal-k", "0"], "--proposal-k: 0"),
+        (["--patches", "0"], "--patches: 0"),
+        (["--patch-seed", "-1"], "--patch-seed: -1; needed at least 0"),
+        (["--thumbnail-size", "-1"], "--thumbnail-size: -1"),
+        (["--encoder-weights", "s3://name:secret@bucket/a"], "--encoder-weights: carries"),
         (["--out", "http://somewhere"], "http://somewhere"),
     ],
 )
@@ -74,6 +80,8 @@ def test_mistakes_are_one_line_without_a_traceback(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
+    assert "secret" not in error
+    assert not (tmp_path / "db/database.json").exists()
 
 
 @pytest.mark.parametrize("action", ["info", "check"])

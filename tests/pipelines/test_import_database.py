@@ -44,7 +44,6 @@ def run(published: Path, *extra: str, order: Any = tuple(PARTS)) -> int:
         [
             "database",
             "import-npz",
-            "--parts",
             str(published),
             "--order",
             *order,
@@ -93,6 +92,45 @@ def test_importing_again_changes_nothing_and_another_order_is_refused(
     assert run(published, order=list(PARTS)[::-1]) == 1
     assert "order" in capsys.readouterr().err
     assert (published / "db/database.json").read_bytes() == before
+
+
+def test_parts_given_one_by_one_are_the_folder_in_that_order(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(published / f"{name}.npz") for name in PARTS]
+    assert main(["database", "import-npz", *files, "--out", str(published / "db")]) == 0
+    before = (published / "db/database.json").read_bytes()
+    assert run(published) == 0  # the same database: nothing to do
+    assert (published / "db/database.json").read_bytes() == before
+    backwards = ["database", "import-npz", *files[::-1], "--out", str(published / "db")]
+    assert main(backwards) == 1
+    assert "order" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (["a.npz", "a.npz"], "a.npz: stands twice; needed every part exactly once"),
+        (["."], "is not the name of an .npz part; give every part in row order, or their folder"),
+        (["a.npz", "b.npz", "--order", "a", "b"], "order names the parts of one folder"),
+        (["a.npz", "nothing.npz"], "nothing.npz"),
+        (["s3://name:secret@bucket/a.npz"], "PART: carries credentials"),
+    ],
+)
+def test_parts_without_one_clear_order_are_refused(
+    published: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    parts: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(published)
+    np.savez("a.npz", embedding=np.ones((4, 8), dtype=np.float16), img_id=np.arange(4))
+    assert main(["database", "import-npz", *parts, "--out", "db"]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "secret" not in error
+    assert not Path("db/database.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""``rdm-batch checkpoint``: look into weights files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rdm_batch.cli.options import Command, Options
+
+if TYPE_CHECKING:
+    from rdm_batch.inputs.weights import CheckpointRequest
+    from rdm_batch.models.checkpoint import CheckpointInfo
+    from rdm_batch.specs.families import WeightedModel
+
+
+def _model() -> Options[WeightedModel]:
+    from rdm_batch.specs.families import WeightedModel
+
+    names = {"preset": "--preset NAME"}
+    return Options(WeightedModel, names, only=("preset", "architecture", "weights"))
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    inspect = actions.add_parser(
+        "inspect",
+        help="say what a weights file holds and whether it fits",
+        description="Compare names and shapes in a weights file with an architecture. Nothing "
+        "in the file is executed. Exits with status 1 when it does not fit.",
+    )
+    inspect.set_defaults(run=_run_inspect)
+    convert = actions.add_parser(
+        "convert",
+        help="write one safetensors file with the architecture inside",
+        description="Keep the weights that sampling uses and drop the rest: optimizer state, the "
+        "other copy, pickled objects.",
+    )
+    convert.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="a new file, safetensors"
+    )
+    convert.set_defaults(run=_run_convert)
+    for action in (inspect, convert):
+        action.add_argument(
+            "uri", metavar="URI", help="safetensors, Lightning checkpoint or state dict"
+        )
+        _model().add_to(action)
+
+
+def _request(args: argparse.Namespace) -> CheckpointRequest:
+    from rdm_batch.inputs.weights import CheckpointRequest
+
+    return CheckpointRequest(args.uri, **_model().given(args))
+
+
+def _run_inspect(args: argparse.Namespace) -> int:
+    from rdm_batch.inputs.weights import inspect_checkpoint
+
+    info = inspect_checkpoint(_request(args))
+    _print(args.uri, info)
+    for problem in info.problems:
+        print(f"  - {problem}")
+    print("  does not fit" if info.problems else "  fits")
+    return 1 if info.problems else 0
+
+
+def _run_convert(args: argparse.Namespace) -> int:
+    from rdm_batch.inputs.weights import convert_checkpoint
+
+    _print(str(args.out), convert_checkpoint(_request(args), args.out))
+    return 0
+
+
+def _print(uri: str, info: CheckpointInfo) -> None:
+    from rdm_batch.inputs.weights import describe_checkpoint
+
+    print(f"checkpoint {uri}")
+    for name, text in describe_checkpoint(info).items():
+        print(f"  {name:<18} {text}")
+
+
+CHECKPOINT = Command("checkpoint", "look into weights files or convert them", _add)

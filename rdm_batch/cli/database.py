@@ -1,0 +1,134 @@
+"""``rdm-batch database``: build, import, describe, check."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rdm_batch.cli.options import Command, Options
+
+if TYPE_CHECKING:
+    from rdm_batch.retrieval.database import DatabaseManifest
+    from rdm_batch.specs.database import DatabaseBuild, DatabaseImport
+    from rdm_batch.specs.job import EncoderSpec
+
+
+def _build() -> Options[DatabaseBuild]:
+    from rdm_batch.specs.database import DatabaseBuild
+
+    names = {"images": "--images SOURCE", "proposal_from": "--proposal-from SOURCE"}
+    names |= {"index.kind": "--index", "address": "--address local|auto|ADDRESS"}
+    return Options(DatabaseBuild, names)
+
+
+def _encoder() -> Options[EncoderSpec]:
+    from rdm_batch.specs.job import EncoderSpec
+
+    names = {"name": "--encoder NAME", "weights": "--encoder-weights"}
+    return Options(EncoderSpec, names, defaults={"name": "shapes-clip"})
+
+
+def _import() -> Options[DatabaseImport]:
+    from rdm_batch.specs.database import DatabaseImport
+
+    names = {"parts": "PART", "order": "--order NAME", "encoder": "--encoder NAME"}
+    names |= {"index.kind": "--index"}
+    taken = ("parts", "order", "out", "neighbor_memory", "encoder", "shards", "index")
+    return Options(DatabaseImport, names, only=taken)
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = actions.add_parser(
+        "build",
+        help="make a database of images",
+        description="Encode images, cut the rows into shards, index each and write the "
+        "database, complete or not at all. Run again, it resumes.",
+    )
+    _build().add_to(build)
+    _encoder().add_to(build)
+    build.set_defaults(run=_run_build)
+    convert = actions.add_parser(
+        "import-npz",
+        help="import a database published with RDM",
+        description="Import published .npz parts and, if given, the neighbor memory. Row ids "
+        "count through the parts in the order given here, which no file records.",
+    )
+    _import().add_to(convert)
+    convert.add_argument(
+        "--encoder-weights", metavar="URI", help="recorded, so that jobs can check theirs"
+    )
+    convert.set_defaults(run=_run_import)
+    for name, summary, run in (
+        ("info", "describe a database", _run_info),
+        ("check", "compare every file with its digest", _run_check),
+    ):
+        action = actions.add_parser(name, help=summary)
+        action.add_argument("uri", metavar="URI", help="the database, a path or s3://")
+        action.set_defaults(run=run)
+
+
+def _run_build(args: argparse.Namespace) -> int:
+    from functools import partial
+
+    request, encoder = _build().build(args), _encoder().build(args)
+
+    from rdm_batch.inputs.encoders import load_named_encoder
+    from rdm_batch.pipelines.build_database import build_database
+    from rdm_batch.reports.progress import Progress
+
+    with Progress() as progress:
+        make_encoder = partial(load_named_encoder, encoder.name, encoder.weights)
+        manifest = build_database(request, make_encoder, progress)
+    _print(request.out, manifest)
+    return 0
+
+
+def _run_import(args: argparse.Namespace) -> int:
+    from rdm_batch.inputs.encoders import named_encoder_digest
+    from rdm_batch.pipelines.import_database import import_database
+    from rdm_batch.reports.progress import Progress
+
+    request = _import().build(args)
+    if args.encoder_weights is not None:
+        digest = named_encoder_digest(request.encoder, args.encoder_weights)
+        request = request.model_copy(update={"encoder_digest": digest})
+    with Progress() as progress:
+        manifest = import_database(request, progress)
+    _print(request.out, manifest)
+    return 0
+
+
+def _run_info(args: argparse.Namespace) -> int:
+    from rdm_batch.pipelines.inspect_database import open_manifest
+
+    _, manifest = open_manifest(args.uri)
+    _print(args.uri, manifest)
+    return 0
+
+
+def _run_check(args: argparse.Namespace) -> int:
+    from rdm_batch.pipelines.inspect_database import check_database
+    from rdm_batch.reports.progress import Progress
+
+    with Progress() as progress:
+        problems = check_database(args.uri, progress)
+    for problem in problems:
+        print(f"{args.uri}: {problem}")
+    print(f"{args.uri}: {f'{len(problems)} damaged files' if problems else 'complete'}")
+    return 1 if problems else 0
+
+
+def _print(uri: str, manifest: DatabaseManifest) -> None:
+    from rdm_batch.pipelines.inspect_database import describe_database
+
+    print(f"database {uri}")
+    for name, text in describe_database(manifest).items():
+        print(f"  {name:<9}{text}")
+    for skipped in manifest.source.skipped[:10]:
+        print(f"  left out  {skipped}")
+    if len(manifest.source.skipped) > 10:
+        print(f"  left out  {len(manifest.source.skipped) - 10:,} more, listed in database.json")
+
+
+DATABASE = Command("database", "build, import, describe or check a retrieval database", _add)
