@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rdm_batch.engine.evaluation import EvaluationRequest, evaluate
+from rdm_batch.engine.evaluation import EvaluationRequest, evaluate, open_sides
 from rdm_batch.engine.features import (
     extract_part,
     features_key,
@@ -315,6 +315,53 @@ def test_held_out_images_need_not_be_the_reference(
     )
     (score,) = _scores(request)
     assert score.description.num_reference == 7
+
+
+def test_a_saved_reference_is_read_once_from_the_checks_to_the_scores(
+    sample_set: SampleSet,
+    extractor: FeatureExtractor,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _extract(SampleImages(sample_set), extractor)
+    read = _count_reads(monkeypatch)
+    reference = world.document["evaluation"]["reference"]
+    document = world.job(
+        evaluation__scores=["fid", "clip_fid", "recall", "novelty_held_out"],
+        evaluation__encoder={"name": "tiny-clip", "weights": _spec(world).weights},
+        evaluation__held_out=reference,
+    )
+    job = checked(document)
+    assert job.spec.evaluation is not None
+    request = _request(sample_set, job.spec.evaluation, database=job.spec.database)
+    scores = evaluate(request, _never, sides=open_sides(request, job.references)).scores
+    assert len(scores) == 4
+    assert read == [Path(reference)]
+
+
+def test_a_saved_reference_is_read_once_where_nothing_was_opened_before(
+    sample_set: SampleSet,
+    extractor: FeatureExtractor,
+    evaluation: EvaluationSpec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _extract(SampleImages(sample_set), extractor)
+    read = _count_reads(monkeypatch)
+    _scores(_request(sample_set, evaluation))
+    assert read == [Path(evaluation.reference)]
+
+
+def _count_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Note every reading of saved statistics."""
+    read: list[Path] = []
+    load = ReferenceStatistics.load
+
+    def noted(path: Path) -> ReferenceStatistics:
+        read.append(path)
+        return load(path)
+
+    monkeypatch.setattr(ReferenceStatistics, "load", noted)
+    return read
 
 
 def test_clip_fid_takes_the_encoder_whatever_the_extractor_is(

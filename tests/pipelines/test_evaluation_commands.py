@@ -68,6 +68,24 @@ def test_images_are_scored_against_a_built_reference(
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")} == kept
 
 
+def test_the_command_reads_a_saved_reference_once(
+    tmp_path: Path, extractor: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, reference = _folder(tmp_path / "a", 25, 0), str(tmp_path / "ref.npz")
+    assert main(["reference", "build", samples, "--out", reference, *extractor]) == 0
+    read: list[Path] = []
+    load = ReferenceStatistics.load
+
+    def noted(path: Path) -> ReferenceStatistics:
+        read.append(path)
+        return load(path)
+
+    monkeypatch.setattr(ReferenceStatistics, "load", noted)
+    command = ["evaluate", samples, "--reference", reference, "--scores", "fid", *extractor]
+    assert main([*command, "--page", str(tmp_path / "page.html")]) == 0
+    assert read == [Path(reference)]
+
+
 def test_both_sides_may_be_images(tmp_path: Path, extractor: list[str]) -> None:
     samples, images = _folder(tmp_path / "a", 25, 0), _folder(tmp_path / "b", 30, 1)
     out = tmp_path / "scores.json"
