@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rdm_batch.errors import CheckpointError, SpecError
-from rdm_batch.inputs.published_encoders import published_weights
 from rdm_batch.models.clip import (
     ImageTextEncoder,
+    carries_encoder,
     encoder_digest,
     load_encoder,
     read_word_tokenizer,
+    unknown_model,
 )
 from rdm_batch.specs.job import EncoderSpec
 from rdm_batch.storage.object_store import local_path
 
 SHIPPED_ENCODERS = {"shapes-clip": "package://shapes/clip.safetensors"}
 """Encoders whose weights are part of this package."""
+_SHA256 = re.compile(r"/([0-9a-f]{64})/")
+_SHA256_PREFIX = re.compile(r"-([0-9a-f]{8})\.\w+$")
+_MAX_NAMED = 3
 
 
 def encoder_files(name: str, weights: str | None) -> tuple[str | Path, Path | None]:
     """Find the local files of an encoder, as ``load_encoder`` takes them.
 
     Args:
-        name: ``shapes-clip``, another name for a ``.safetensors`` file made by
-            ``rdm-batch train clip``, or an open_clip architecture.
+        name: ``shapes-clip``, any name for a file that ``rdm-batch train clip`` wrote, or an
+            open_clip architecture.
         weights: URI of the weights; None for encoders that ship with this package.
 
     Raises:
-        CheckpointError: The weights are not named or not there.
+        CheckpointError: The weights are not named or not there, or of neither kind.
     """
     shipped = SHIPPED_ENCODERS.get(name)
     if weights is None and shipped is None:
@@ -49,8 +54,18 @@ def encoder_files(name: str, weights: str | None) -> tuple[str | Path, Path | No
             published_weights(name) or error.needed,
             error.action,
         ) from error
-    carries_architecture = shipped is not None or _is_small(path, name)
-    return (path, None) if carries_architecture else (name, path)
+    if carries_encoder(path):
+        return path, None
+    suggested = unknown_model(name)
+    if suggested is not None:
+        raise CheckpointError(
+            f"encoder {name}",
+            f"{path} does not say that `rdm-batch train clip` wrote it, and open_clip has no model "
+            "of this name",
+            suggested,
+            "name the file that was written, or the model these are weights of",
+        )
+    return name, path
 
 
 def load_named_encoder(name: str, weights: str | None, device: str = "cpu") -> ImageTextEncoder:
@@ -119,5 +134,33 @@ def open_encoder(spec: EncoderSpec) -> OpenedEncoder:
     return OpenedEncoder(spec, files, encoder_digest(*files))
 
 
-def _is_small(path: Path, name: str) -> bool:
-    return path.suffix == ".safetensors" and name.endswith("-clip")
+def published_weights(name: str) -> str:
+    """Name some published weights of an open_clip architecture, with digests and addresses.
+
+    Args:
+        name: The architecture; empty text comes back for one that open_clip does not know.
+    """
+    # Imported for messages alone: it takes seconds.
+    from open_clip.pretrained import list_pretrained_tags_by_model
+
+    tags = list_pretrained_tags_by_model(name)
+    if not tags:
+        return ""
+    listed = "; ".join(_describe(name, tags[:_MAX_NAMED]))
+    more = f"; or {len(tags) - _MAX_NAMED} others" if len(tags) > _MAX_NAMED else ""
+    return f"one of its published weights, saved as a local or s3:// file: {listed}{more}"
+
+
+def _describe(name: str, tags: list[str]) -> Iterator[str]:
+    from open_clip.pretrained import get_pretrained_cfg
+
+    for tag in tags:
+        published = get_pretrained_cfg(name, tag)
+        url, hub = published.get("url") or "", published.get("hf_hub") or ""
+        whole, prefix = _SHA256.search(url), _SHA256_PREFIX.search(url)
+        digest = ""
+        if whole is not None:
+            digest = f" (SHA-256 {whole[1]})"
+        elif prefix is not None:
+            digest = f" (SHA-256 begins {prefix[1]})"
+        yield f"{tag}{digest} from {url or 'huggingface.co/' + hub.rstrip('/')}"

@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import pickle
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.models.checkpoint import FORMAT
-from rdm_batch.models.safetensors_file import write_tensors
+from rdm_batch.models.safetensors_file import stored_metadata, write_tensors
 from rdm_batch.specs.clip import ClipArchitecture
 
 if TYPE_CHECKING:
@@ -182,8 +182,9 @@ def load_encoder(
     """Load an image and text encoder from local files.
 
     Args:
-        path_or_name: A safetensors file written by ``save_clip``, or the name of an open_clip
-            model, such as ``ViT-B-32-quickgelu`` (the one OpenAI's ViT-B/32 weights need).
+        path_or_name: A file written by ``save_clip`` (a path, or text ending in
+            ``.safetensors``), or the name of an open_clip model, such as ``ViT-B-32-quickgelu``
+            (the one OpenAI's ViT-B/32 weights need).
         weights_path: The weights of a named model: safetensors or a state dict. Must be None
             with a file of this package, which carries everything.
         device: Where to compute.
@@ -192,7 +193,7 @@ def load_encoder(
         CheckpointError: If a file is missing, damaged or not what the model needs, or the
             name is unknown.
     """
-    if str(path_or_name).endswith(".safetensors"):
+    if isinstance(path_or_name, Path) or path_or_name.endswith(".safetensors"):
         if weights_path is not None:
             raise CheckpointError(
                 str(path_or_name), f"a second weights file, {weights_path}", "one of them"
@@ -286,6 +287,32 @@ def encoder_digest(path_or_name: str | Path, weights_path: str | Path | None = N
     return _digest(Path(weights_path), str(path_or_name))
 
 
+def carries_encoder(path: Path) -> bool:
+    """Say whether a file is a whole encoder of this package, by what is stored in it.
+
+    Args:
+        path: A file written by ``save_clip``, or weights of an open_clip model in any format.
+
+    Raises:
+        CheckpointError: The file is another one of this package, or damaged.
+    """
+    metadata = stored_metadata(path)
+    if metadata.get("format") != FORMAT:
+        return False
+    _parse_architecture(metadata, str(path))
+    return True
+
+
+def unknown_model(name: str) -> str | None:
+    """Suggest other names where open_clip has no model of a name; None where it has."""
+    import open_clip
+
+    if open_clip.get_model_config(name) is not None:
+        return None
+    close = difflib.get_close_matches(name, open_clip.list_models(), n=3)
+    return f"for example {', '.join(close)}" if close else "a name open_clip knows"
+
+
 def read_word_tokenizer(path: Path) -> WordTokenizer:
     """Read the tokenizer of an encoder of this package, without its weights.
 
@@ -333,6 +360,10 @@ def _read_architecture(path: Path) -> ClipArchitecture:
         raise CheckpointError(where, f"not a safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(where, "no architecture in its metadata", "a file of `train clip`")
+    return _parse_architecture(metadata, where)
+
+
+def _parse_architecture(metadata: Mapping[str, str], where: str) -> ClipArchitecture:
     try:
         return ClipArchitecture.model_validate_json(metadata["architecture"])
     except (KeyError, ValidationError) as error:
@@ -357,12 +388,10 @@ def _load_strictly(model: nn.Module, state: dict[str, Tensor], where: str) -> No
 def _load_published(name: str, weights_path: str | Path | None, device: str) -> OpenClipEncoder:
     import open_clip
 
-    if open_clip.get_model_config(name) is None:
-        close = difflib.get_close_matches(name, open_clip.list_models(), n=3)
+    suggested = unknown_model(name)
+    if suggested is not None:
         raise CheckpointError(
-            f"encoder {name}",
-            "neither a .safetensors file nor an open_clip model",
-            f"for example {', '.join(close)}" if close else "a name open_clip knows",
+            f"encoder {name}", "neither a .safetensors file nor an open_clip model", suggested
         )
     if weights_path is None:
         raise CheckpointError(

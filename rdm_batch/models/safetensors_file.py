@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final
 import torch
 from torch import Tensor
 
+from rdm_batch.files import written_aside
 from rdm_batch.models.tensor_entry import MAX_HEADER_BYTES, TensorEntry, damaged, extent
 
 _DTYPES: Final = {
@@ -67,6 +68,19 @@ def read_header(path: Path, file: BinaryIO) -> tuple[dict[str, TensorEntry], dic
     return entries, metadata
 
 
+def stored_metadata(path: Path) -> dict[str, str]:
+    """Read the text stored in a safetensors file; nothing for files of other formats.
+
+    Raises:
+        CheckpointError: It is a safetensors file, but damaged or truncated.
+    """
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        head = file.read(9)
+        return read_header(path, file)[1] if head[8:] == b"{" else {}
+
+
 def write_tensors(
     path: Path, metadata: Mapping[str, str], state_dict: Mapping[str, Tensor]
 ) -> None:
@@ -93,14 +107,11 @@ def write_tensors(
         position += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
+    with written_aside(path) as aside, aside.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
         for name in sorted(state_dict):
             tensor = state_dict[name].detach().cpu().contiguous().flatten()
             stream.write(tensor.view(torch.uint8).numpy().data)
-    partial.replace(path)
 
 
 def _contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
