@@ -50,13 +50,17 @@ class Database:
         """
         return cls(uri, fetch_manifest(uri))
 
+    def check_stored_files(self) -> None:
+        """Compare sizes with the manifest; see the function of this name."""
+        check_stored_files(self.uri, self.manifest)
+
     def check(self) -> None:
         """Check that every file is there, and of a small local database what the files hold.
 
         Raises:
             DatabaseError: It is incomplete or damaged, or holds rows without a direction.
         """
-        check_stored_files(self.uri, self.manifest)
+        self.check_stored_files()
         size = sum(shard.embeddings.num_bytes for shard in self.manifest.shards)
         if not self.uri.startswith("s3://") and size <= _READ_AT_ONCE_BYTES:
             _check_content(local_path(self.uri, error=DatabaseError), self.manifest)

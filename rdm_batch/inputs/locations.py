@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import types
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -36,7 +37,7 @@ def _located_model(model: SpecT, folders: Folders, where: tuple[str, ...]) -> Sp
     changes = {}
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
-        located = _located(value, field.annotation, field.metadata, folders, (*where, name))
+        located = _located(value, field.annotation, tuple(field.metadata), folders, (*where, name))
         if located != value:
             changes[name] = located
     return model.model_copy(update=changes) if changes else model
@@ -45,42 +46,37 @@ def _located_model(model: SpecT, folders: Folders, where: tuple[str, ...]) -> Sp
 def _located(
     value: Any,
     annotation: Any,
-    metadata: Iterable[Any],
+    metadata: tuple[Any, ...],
     folders: Folders,
     where: tuple[str, ...],
 ) -> Any:
     if isinstance(value, BaseModel):
         return _located_model(value, folders, where)
-    if get_origin(annotation) is Annotated:
-        inner, *own = get_args(annotation)
-        return _located(value, inner, [*own, *metadata], folders, where)
+    arms = list(_arms(annotation, metadata))
     if isinstance(value, str):
-        marks = [*(item for item in metadata if isinstance(item, Location)), *_marks(annotation)]
+        said = [item for kind, own in arms if kind is str for item in own]
+        marks = [item for item in said if isinstance(item, Location)]
         return _absolute(value, folders[marks[0].role], where) if marks else value
     if isinstance(value, tuple):
         # One type for all items, as in tuple[X, ...], is what specs use.
-        items = [part for part in _members(annotation) if get_origin(part) is tuple]
-        item = get_args(items[0])[0] if items else Any
+        items = [get_args(kind)[0] for kind, _ in arms if get_origin(kind) is tuple]
         return tuple(
-            _located(part, item, (), folders, (*where, str(place)))
+            _located(part, items[0], (), folders, (*where, str(place))) if items else part
             for place, part in enumerate(value)
         )
     return value
 
 
-def _marks(annotation: Any) -> Iterable[Location]:
-    """Find the marks of the texts that a type allows beside other things."""
-    for member in _members(annotation):
-        if get_origin(member) is Annotated:
-            inner, *own = get_args(member)
-            yield from (item for item in own if isinstance(item, Location))
-            yield from _marks(inner)
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    """List the members of a union; any other type is its only member."""
-    is_union = get_origin(annotation) not in (None, Annotated, tuple, dict)
-    return get_args(annotation) if is_union else (annotation,)
+def _arms(annotation: Any, metadata: tuple[Any, ...]) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """List the types a value may have, each with what is said about it."""
+    if get_origin(annotation) is Annotated:
+        inner, *own = get_args(annotation)
+        yield from _arms(inner, (*own, *metadata))
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _arms(member, metadata)
+    else:
+        yield annotation, metadata
 
 
 def _absolute(uri: str, base: Path, where: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from rdm_batch.errors import InvalidJobError
 from rdm_batch.specs.load import parse_job
 from rdm_batch.storage.sample_set import SampleSet
-from tests.job_kit import write_database, write_job
+from tests.job_kit import write_job
 from tests.worlds import World, assert_says, checked, problem_of, problems_of
 
 ROOT = Path(__file__).parents[2]
@@ -63,18 +63,6 @@ def test_everything_wrong_with_a_job_is_said_at_once(world: World) -> None:
         "'fidd' is not a score",
         "/nowhere/reference.npz: does not exist",
         "package://shapes/out: is part of the installed package",
-    )
-
-
-def test_a_database_of_another_width_than_the_head_is_refused(world: World, tmp_path: Path) -> None:
-    write_database(tmp_path / "wide", dim=9)
-    message = problem_of(world.job(database__uri=str(tmp_path / "wide")))
-    assert_says(
-        message,
-        str(tmp_path / "wide"),
-        "holds 9-dimensional embeddings of tiny-clip",
-        "the head rdm attends to 6 dimensions",
-        "rebuild the database with that encoder",
     )
 
 

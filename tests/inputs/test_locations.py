@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
 
 import pytest
+from pydantic import BaseModel, Field
 
 from rdm_batch.errors import SpecError
 from rdm_batch.inputs.locations import absolute_locations
+from rdm_batch.specs.base import Location, OutputUri, Spec, Uri
+from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.load import parse_job
 from tests.worlds import World
 
@@ -76,3 +81,101 @@ def test_the_home_folder_of_nobody_is_refused(world: World) -> None:
     document = world.job(output__uri="~no-such-user/out")
     with pytest.raises(SpecError, match=r"output\.uri: '~no-such-user/out' names the home"):
         absolute_locations(parse_job(document, "job"), INPUTS, OUTPUT)
+
+
+def _marked(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    """List the fields of a model, and of those inside, in whose type a mark stands."""
+    for name, hint in get_type_hints(model, include_extras=True).items():
+        if name in model.model_fields:
+            yield from _marked_in(hint, f"{path}.{name}".lstrip("."))
+
+
+def _marked_in(hint: Any, path: str) -> Iterator[str]:
+    if any(isinstance(item, Location) for item in getattr(hint, "__metadata__", ())):
+        yield path
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        yield from _marked(hint, path)
+    for inner in get_args(hint):
+        yield from _marked_in(inner, path)
+
+
+def _changed(before: Any, after: Any, path: str = "") -> set[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        parts = (_changed(before[key], after[key], f"{path}.{key}".lstrip(".")) for key in before)
+        return set().union(*parts)
+    return set() if before == after else {path}
+
+
+def test_every_location_of_a_job_is_made_absolute(world: World) -> None:
+    document = world.job(
+        model__checkpoint="a",
+        model__architecture="b",
+        database__uri="c",
+        database__encoder__weights="d",
+        conditioning={"mode": "text", "prompts_file": "e"},
+        evaluation__reference="f",
+        evaluation__extractor__weights="g",
+        evaluation__encoder={"name": "ViT-B-32", "weights": "h"},
+        evaluation__held_out="i",
+        output__uri="j",
+    )
+    spec = parse_job(document, "job")
+    located = absolute_locations(spec, INPUTS, OUTPUT)
+    assert _changed(spec.model_dump(), located.model_dump()) == set(_marked(JobSpec))
+    assert JobSpec.model_validate(located.model_dump()) == located
+
+
+class _Part(Spec):
+    weights: Uri
+
+
+class _Other(Spec):
+    kind: int
+    files: tuple[Uri, ...] = ()
+
+
+class _New(Spec):
+    plain: str
+    source: Uri
+    maybe: Uri | None = None
+    mixed: dict[str, Any] | int | Uri = 3
+    several: Annotated[tuple[Uri, ...], Field(min_length=1)] | None = None
+    part: _Part | _Other | None = None
+    parts: tuple[_Part, ...] = ()
+    target: OutputUri = "out"
+
+
+def test_locations_are_found_in_every_place_a_type_can_hold_one() -> None:
+    new = _New(
+        plain="a",
+        source="a",
+        maybe="b",
+        mixed="c",
+        several=("d", "s3://e"),
+        part=_Other(kind=1, files=("f", "shapes:train")),
+        parts=(_Part(weights="g"), _Part(weights="/h")),
+    )
+    assert absolute_locations(new, INPUTS, OUTPUT).model_dump() == {
+        "plain": "a",
+        "source": "/inputs/a",
+        "maybe": "/inputs/b",
+        "mixed": "/inputs/c",
+        "several": ("/inputs/d", "s3://e"),
+        "part": {"kind": 1, "files": ("/inputs/f", "shapes:train")},
+        "parts": ({"weights": "/inputs/g"}, {"weights": "/h"}),
+        "target": "/output/out",
+    }
+
+
+def test_values_that_are_no_locations_stay() -> None:
+    new = _New(plain="a", source="package://a", mixed={"kind": "rdm"})
+    located = absolute_locations(new, INPUTS, OUTPUT)
+    assert located.mixed == {"kind": "rdm"}
+    assert located.source == "package://a"
+    assert absolute_locations(_New(plain="a", source="a"), INPUTS, OUTPUT).mixed == 3
+
+
+def test_the_place_of_the_home_folder_of_nobody_is_named() -> None:
+    new = _New(plain="a", source="a", parts=(_Part(weights="a"), _Part(weights="~no-such-user/a")))
+    with pytest.raises(SpecError, match=r"parts\.1\.weights: '~no-such-user/a' names the home"):
+        absolute_locations(new, INPUTS, OUTPUT)

@@ -39,6 +39,8 @@ BAD_FIELDS: list[tuple[str, Any, str]] = [
     ("sampling.guidence_scale", 2, "sampling.guidence_scale: is not a field; did you mean guid"),
     ("modle", {}, "modle: is not a field; did you mean model?"),
     ("output.color", 1, "output.color: is not a field; known here: uri, shard_size"),
+    ("database.reorder", 0, "database.reorder: is 0; needed greater than or equal to 1"),
+    ("database.reorder", "200", "database.reorder: is '200'"),
     ("conditioning.top_m", 0, "conditioning.top_m: is 0; needed greater than 0"),
     ("conditioning.top_m", 1.5, "conditioning.top_m: is 1.5; needed less than or equal to 1"),
     ("conditioning.top_m", float("nan"), "conditioning.top_m: is nan"),

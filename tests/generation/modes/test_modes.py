@@ -3,11 +3,14 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from rdm_batch.engine.conditioner import Conditioner, SampleInputs
+from rdm_batch.generation.modes import MODES, mode_of
 from rdm_batch.generation.modes.class_pools import ClassConditioner
 from rdm_batch.generation.modes.text import VARIANTS, TextConditioner
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
@@ -17,8 +20,10 @@ from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.merge import Neighbors
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.sampling.noise import SampleNoise
-from tests.job_kit import DIM, ROWS
-from tests.worlds import World
+from rdm_batch.specs.conditioning import ConditioningSpec
+from rdm_batch.specs.job import EncoderSpec
+from tests.job_kit import DIM, ROWS, write_database
+from tests.worlds import World, assert_says, checked, problem_of
 
 PROMPTS = ("a red circle", "a blue square", "a circle")
 LABELS = ("circle", "square")
@@ -177,3 +182,94 @@ def test_conditioners_travel_to_other_processes(
     here = _inputs(conditioner, retriever, range(4))
     there = _inputs(pickle.loads(pickle.dumps(conditioner)), retriever, range(4))
     assert [_of_sample(here, i) for i in range(4)] == [_of_sample(there, i) for i in range(4)]
+
+
+def test_more_neighbors_than_rows_are_refused(world: World) -> None:
+    message = problem_of(world.job(conditioning__k_nn=ROWS + 1))
+    assert_says(message, "conditioning.k_nn: is 41", "holds 40 rows", "needed at most 40")
+
+
+def test_a_pool_larger_than_the_database_is_refused(world: World) -> None:
+    document = world.job(
+        conditioning={"mode": "class", "labels": ["circle"], "k_nn": 3, "pool_size": 50}
+    )
+    message = problem_of(document)
+    assert_says(message, "conditioning.pool_size: is 50", "holds 40 rows", "needed at most 40")
+
+
+@pytest.mark.parametrize(
+    "conditioning",
+    [
+        {"mode": "unconditional"},
+        {"mode": "unconditional", "weighting": "uniform", "top_m": 0.5},
+    ],
+)
+def test_a_draw_by_proposal_needs_a_proposal(
+    world: World, tmp_path: Path, conditioning: dict[str, Any]
+) -> None:
+    write_database(tmp_path / "database", proposal=False)
+    document = world.job(database__uri=str(tmp_path / "database"), conditioning=conditioning)
+    message = problem_of(document)
+    assert_says(
+        message,
+        "conditioning.weighting",
+        "built without a proposal distribution",
+        "--proposal-from, or set weighting: uniform and top_m: 1.0",
+    )
+
+
+def test_a_uniform_draw_from_all_rows_needs_no_proposal(world: World, tmp_path: Path) -> None:
+    write_database(tmp_path / "database", proposal=False)
+    conditioning = {"mode": "unconditional", "weighting": "uniform"}
+    document = world.job(database__uri=str(tmp_path / "database"), conditioning=conditioning)
+    assert checked(document).database.manifest.proposal is None
+
+
+def test_every_mode_of_the_spec_has_its_module_and_no_other() -> None:
+    (union, *_) = get_args(ConditioningSpec)
+    ids = {get_args(spec.model_fields["mode"].annotation)[0] for spec in get_args(union)}
+    assert MODES.keys() == ids
+
+
+TEXTS = {"mode": "text", "k_nn": 3, "prompts": list(PROMPTS)}
+CLASSES = {"mode": "class", "k_nn": 3, "labels": list(LABELS), "pool_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "texts"),
+    [
+        ({"mode": "unconditional", "k_nn": 3, "top_m": 0.5}, None),
+        (TEXTS, PROMPTS),
+        (CLASSES, ("An image of a circle.", "An image of a square.")),
+    ],
+    ids=["unconditional", "text", "class"],
+)
+def test_a_mode_embeds_its_texts_and_builds_a_conditioner(
+    world: World,
+    retriever: LocalRetriever,
+    conditioning: dict[str, Any],
+    texts: tuple[str, ...] | None,
+) -> None:
+    job = checked(world.job(conditioning=conditioning))
+    asked: list[tuple[str, ...]] = []
+
+    def embed(encoder: EncoderSpec, wanted: tuple[str, ...]) -> np.ndarray:
+        assert encoder == job.spec.database.encoder
+        asked.append(wanted)
+        return _embeddings(len(wanted))
+
+    built = mode_of(job.spec.conditioning).build_conditioner(job, embed)
+    assert asked == ([] if texts is None else [texts])
+    assert (job.encoder is None) == (texts is None)
+    assert job.spec.conditioning.embeds_text == (texts is not None)
+    found = _inputs(built, retriever, range(6)).conditioning
+    assert found.context.shape == (6, 3, DIM)
+
+
+def test_without_a_proposal_every_row_is_drawn_alike(world: World, tmp_path: Path) -> None:
+    write_database(tmp_path / "database", proposal=False)
+    conditioning = {"mode": "unconditional", "k_nn": 3, "weighting": "uniform"}
+    job = checked(world.job(database__uri=str(tmp_path / "database"), conditioning=conditioning))
+    built = mode_of(job.spec.conditioning).build_conditioner(job, lambda *_: pytest.fail("text"))
+    assert isinstance(built, UnconditionalConditioner)
+    assert built.proposal.counts.tolist() == [1] * ROWS

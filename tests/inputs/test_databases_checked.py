@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from rdm_batch.inputs.databases import fetch_manifest
-from rdm_batch.models.clip import encoder_digest
 from rdm_batch.retrieval.database import (
     DatabaseManifest,
     canonical_digest,
@@ -21,7 +20,7 @@ from rdm_batch.retrieval.database import (
 from rdm_batch.retrieval.index import IndexSettings
 from rdm_batch.retrieval.tables import ShardRows
 from rdm_batch.retrieval.writer import write_shard
-from tests.job_kit import DIM, ROWS, write_database, write_encoder
+from tests.job_kit import DIM, ROWS, write_database
 from tests.worlds import World, assert_says, checked, problem_of, problems_of
 
 EMBEDDINGS = "embeddings/shard-00001.parquet"
@@ -199,47 +198,6 @@ def test_a_partitioned_database_passes(world: World, partitioned: Path) -> None:
     assert checked(document).database.manifest.rows == 300
 
 
-def test_more_neighbors_than_rows_are_refused(world: World) -> None:
-    message = problem_of(world.job(conditioning__k_nn=ROWS + 1))
-    assert_says(message, "conditioning.k_nn: is 41", "holds 40 rows", "needed at most 40")
-
-
-def test_a_pool_larger_than_the_database_is_refused(world: World) -> None:
-    document = world.job(
-        conditioning={"mode": "class", "labels": ["circle"], "k_nn": 3, "pool_size": 50}
-    )
-    message = problem_of(document)
-    assert_says(message, "conditioning.pool_size: is 50", "holds 40 rows", "needed at most 40")
-
-
-@pytest.mark.parametrize(
-    "conditioning",
-    [
-        {"mode": "unconditional"},
-        {"mode": "unconditional", "weighting": "uniform", "top_m": 0.5},
-    ],
-)
-def test_a_draw_by_proposal_needs_a_proposal(
-    world: World, tmp_path: Path, conditioning: dict[str, Any]
-) -> None:
-    write_database(tmp_path / "database", proposal=False)
-    document = world.job(database__uri=str(tmp_path / "database"), conditioning=conditioning)
-    message = problem_of(document)
-    assert_says(
-        message,
-        "conditioning.weighting",
-        "built without a proposal distribution",
-        "--proposal-from, or set weighting: uniform and top_m: 1.0",
-    )
-
-
-def test_a_uniform_draw_from_all_rows_needs_no_proposal(world: World, tmp_path: Path) -> None:
-    write_database(tmp_path / "database", proposal=False)
-    conditioning = {"mode": "unconditional", "weighting": "uniform"}
-    document = world.job(database__uri=str(tmp_path / "database"), conditioning=conditioning)
-    assert checked(document).database.manifest.proposal is None
-
-
 @pytest.mark.parametrize(
     ("row_ids", "counts", "words"),
     [
@@ -258,37 +216,3 @@ def test_a_proposal_that_does_not_fit_is_refused(
     stored = stored_file(database, path)
     write_manifest(database, manifest.model_copy(update={"proposal": stored}))
     assert_says(problem_of(world.job(database__uri=str(database))), "proposal", words)
-
-
-def test_texts_are_not_embedded_by_another_encoder(world: World, tmp_path: Path) -> None:
-    other = tmp_path / "clip.safetensors"
-    other.write_bytes(write_encoder(tmp_path / "x.safetensors").read_bytes() + b"\0")
-    document = world.text_job("a red circle")
-    document["database"]["encoder"]["weights"] = str(other)
-    message = problem_of(document)
-    assert_says(
-        message,
-        "was built with tiny-clip (digest ",
-        f"but database.encoder is tiny-clip (digest {encoder_digest(other)[:12]})",
-        "name the encoder it was built with",
-    )
-
-
-def test_missing_encoder_weights_are_named(world: World) -> None:
-    document = world.text_job("a red circle")
-    document["database"]["encoder"]["weights"] = "/nowhere/clip.safetensors"
-    assert_says(problem_of(document), "/nowhere/clip.safetensors does not exist")
-
-
-def test_an_encoder_without_weights_is_refused(world: World) -> None:
-    document = world.text_job("a red circle")
-    document["database"]["encoder"] = {"name": "ViT-B-32-quickgelu"}
-    message = problem_of(document)
-    assert_says(message, "encoder ViT-B-32-quickgelu", "no weights file is named", "shapes-clip")
-
-
-def test_an_encoder_nobody_asks_for_texts_is_not_looked_at(world: World) -> None:
-    document = world.document
-    document["database"]["encoder"]["weights"] = "/nowhere/clip.safetensors"
-    document["evaluation"] = None
-    assert checked(document).prompts is None
