@@ -246,7 +246,7 @@ CLASSES = {"mode": "class", "k_nn": 3, "labels": list(LABELS), "pool_size": 8}
 )
 def test_a_mode_embeds_its_texts_and_builds_a_conditioner(
     world: World,
-    retriever: LocalRetriever,
+    retriever: CompositeRetriever,
     conditioning: dict[str, Any],
     texts: tuple[str, ...] | None,
 ) -> None:
