@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from rdm_batch.engine.evaluation import Evaluated
-from rdm_batch.inputs.databases import database_root, fetch_manifest
+from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.image_sets import ImageSet, open_image_set
 from rdm_batch.inputs.references import Reference
 from rdm_batch.metrics.features import FeatureSet
@@ -113,15 +113,15 @@ def reference_pictures(evaluated: Evaluated, rows: Iterable[int]) -> dict[int, b
     return {} if images is None else _read(images, rows)
 
 
-def database_pictures(uri: str, ids: Iterable[int]) -> dict[int, bytes]:
+def database_pictures(database: Database, ids: Iterable[int]) -> dict[int, bytes]:
     """Give the thumbnails of some database rows; none where it is stored without."""
-    manifest, wanted = fetch_manifest(uri), np.unique(np.fromiter(ids, np.int64))
+    wanted = np.unique(np.fromiter(ids, np.int64))
     found: dict[int, bytes] = {}
-    for number, shard in enumerate(manifest.shards):
+    for number, shard in enumerate(database.manifest.shards):
         here = wanted[(wanted >= shard.first_row) & (wanted < shard.first_row + shard.rows)]
         if not len(here) or shard.thumbnails is None:
             continue
-        path = database_root(uri, manifest, [number]) / shard.thumbnails.path
+        path = database.root([number]) / shard.thumbnails.path
         pictures = read_thumbnails(path, here - shard.first_row)
         found |= dict(zip(here.tolist(), pictures, strict=True))
     return found

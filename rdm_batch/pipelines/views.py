@@ -17,6 +17,7 @@ from rdm_batch.engine.views import (
     reference_pictures,
     sample_pictures,
 )
+from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.regions import Region
 from rdm_batch.reports import views
 from rdm_batch.reports.pictures import Pictures
@@ -30,12 +31,12 @@ _CUT = 0.005
 _SEED = 0
 
 
-def look_at(evaluated: Evaluated, database_uri: str | None) -> tuple[views.Views, Pictures]:
+def look_at(evaluated: Evaluated, database: Database | None) -> tuple[views.Views, Pictures]:
     """Collect what there is to see of an evaluation, and the pictures it names.
 
     Args:
         evaluated: The evaluation.
-        database_uri: Where neighbors came from; None where novelty was not measured.
+        database: Where neighbors came from; None where novelty was not measured.
 
     Raises:
         RdmBatchError: Images that were judged cannot be read any more.
@@ -62,7 +63,7 @@ def look_at(evaluated: Evaluated, database_uri: str | None) -> tuple[views.Views
     rows += [item.neighbor_id for item in strips if item.neighbor_id is not None]
     return seen, Pictures(
         samples=sample_pictures(evaluated, samples) if samples else {},
-        neighbors=database_pictures(database_uri, rows) if rows and database_uri else {},
+        neighbors=database_pictures(database, rows) if rows and database else {},
         references=reference_pictures(evaluated, references) if references else {},
     )
 
