@@ -12,6 +12,7 @@ from rdm_batch.engine.check_evaluation import check_layers
 from rdm_batch.engine.features import load_features
 from rdm_batch.engine.novelty import measure_novelty, read_neighbor_ids, require_database
 from rdm_batch.errors import MetricError
+from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.encoders import load_named_encoder
 from rdm_batch.inputs.extractors import (
     describe_extractor,
@@ -51,6 +52,7 @@ class EvaluationRequest:
         database: Where the samples' neighbors came from. None where novelty is not asked for.
         allow_partial: Accept a sample set with missing shards; scores say so.
         settings: Neighborhood sizes, seeds, resampling.
+        opened: The database, where it is open already.
     """
 
     samples: str
@@ -58,6 +60,17 @@ class EvaluationRequest:
     database: DatabaseSpec | None = None
     allow_partial: bool = False
     settings: ScoreSettings = field(default_factory=ScoreSettings)
+    opened: Database | None = None
+
+    def open_database(self) -> Database | None:
+        """Give the database, opened here where it was not before; None where it is not known.
+
+        Raises:
+            DatabaseError: There is no complete database.
+        """
+        if self.opened is None and self.database is not None:
+            return Database.open(self.database.uri)
+        return self.opened
 
 
 @dataclass(frozen=True)
@@ -255,16 +268,18 @@ class _Group:
                 "samples and their database",
                 "name the database, or leave the novelty scores out",
             )
+        database = self.request.open_database()
+        assert database is not None
         held_out = None
         if "held_out" in wanted:
             held_out = self._held_out(generated, statistics)
         neighbor_ids = None
         if "neighbors" in wanted:
             made = sample_set_of(self.samples, wanted["neighbors"])
-            require_database(made, self.request.database.uri)
+            require_database(made, database)
             neighbor_ids = read_neighbor_ids(made)
         return measure_novelty(
-            self.request.database.uri,
+            database,
             generated.extractor.digest,
             generated.layer(next(iter(generated.layers))),
             neighbor_ids,

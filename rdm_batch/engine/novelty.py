@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from rdm_batch.errors import MetricError
-from rdm_batch.inputs.databases import database_root, fetch_manifest
+from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.clip_score import row_cosines
 from rdm_batch.metrics.novelty import NoveltyDistances
 from rdm_batch.metrics.tasks import TaskRunner
-from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.retrieval.tables import read_embeddings
 from rdm_batch.storage.sample_set import SampleSet
@@ -26,7 +25,7 @@ Found = tuple[Float64[np.ndarray, " _"], Int64[np.ndarray, " _"]]
 
 
 def measure_novelty(
-    database_uri: str,
+    database: Database,
     encoder_digest: str,
     samples: Float32[np.ndarray, "n d"],
     neighbor_ids: Int64[np.ndarray, "n k"] | None,
@@ -36,7 +35,7 @@ def measure_novelty(
     """Measure distances to the nearest database entries, exactly, shard by shard.
 
     Args:
-        database_uri: The database.
+        database: The database.
         encoder_digest: Digest of the encoder behind the embeddings; must be the database's.
         samples: Embeddings of the samples.
         neighbor_ids: Database rows each sample was conditioned on, -1 where there are fewer.
@@ -47,12 +46,12 @@ def measure_novelty(
     Raises:
         MetricError: The database was built with another encoder, or a sample was conditioned on
             no row of it.
-        DatabaseError: It is missing or damaged.
+        DatabaseError: It is damaged.
     """
-    manifest = fetch_manifest(database_uri)
+    manifest = database.manifest
     if manifest.encoder.digest not in (None, encoder_digest):
         raise MetricError(
-            f"novelty against {database_uri}",
+            f"novelty against {database.uri}",
             f"it was built with {manifest.encoder.name} (digest "
             f"{str(manifest.encoder.digest)[:12]}), the features are of digest "
             f"{encoder_digest[:12]}",
@@ -62,7 +61,7 @@ def measure_novelty(
     queries = samples if held_out is None else np.concatenate([samples, held_out])
     whole, own = _Nearest(len(queries)), _Nearest(len(samples))
     wanted = np.empty((len(samples), 0), np.int64) if neighbor_ids is None else neighbor_ids
-    task = partial(_compare_shard, uri=database_uri, manifest=manifest)
+    task = partial(_compare_shard, database=database)
     for nearest, neighbors in runner(task, (queries, wanted), range(len(manifest.shards))):
         whole.update(*nearest)
         own.update(*neighbors)
@@ -71,7 +70,7 @@ def measure_novelty(
         raise MetricError(
             "novelty_neighbors",
             f"{len(alone):,} of {len(samples):,} samples were conditioned on no row of "
-            f"{database_uri}, the {alone[0] + 1:,}. sample first",
+            f"{database.uri}, the {alone[0] + 1:,}. sample first",
             "samples that were made from neighbors",
             "leave novelty_neighbors out",
         )
@@ -100,19 +99,19 @@ class _Nearest:
         self.scores[better], self.ids[better] = scores[better], ids[better]
 
 
-def require_database(sample_set: SampleSet, uri: str) -> None:
+def require_database(sample_set: SampleSet, database: Database) -> None:
     """Refuse a database other than the one the samples' neighbors were taken from.
 
     Raises:
         MetricError: It is another.
     """
     made_from = sample_set.header.content_digests.get("database")
-    digest = fetch_manifest(uri).digest
+    digest = database.manifest.digest
     if made_from not in (None, digest):
         raise MetricError(
             f"novelty_neighbors of {sample_set.uri}",
-            f"the samples were made from the database of digest {str(made_from)[:12]}, {uri} is "
-            f"of digest {digest[:12]}",
+            f"the samples were made from the database of digest {str(made_from)[:12]}, "
+            f"{database.uri} is of digest {digest[:12]}",
             "the database they were made from",
             "name that one, or leave novelty_neighbors out",
         )
@@ -134,12 +133,12 @@ def _compare_shard(
     neighbor_ids: Int64[np.ndarray, "n k"],
     shard: int,
     *,
-    uri: str,
-    manifest: DatabaseManifest,
+    database: Database,
 ) -> tuple[Found, Found]:
     """Find the nearest row of a shard to each query, and to each sample among its neighbors."""
+    manifest = database.manifest
     record = manifest.shards[shard]
-    path = database_root(uri, manifest, [shard]) / record.embeddings.path
+    path = database.root([shard]) / record.embeddings.path
     rows = read_embeddings(path, record.rows, manifest.dim, manifest.dtype)
     positions, scores = exact_top_k(rows, queries, 1)
     here: Bool[np.ndarray, "n k"] = (neighbor_ids >= record.first_row) & (

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from rdm_batch.engine.evaluation import Evaluated
-from rdm_batch.inputs.databases import database_root, fetch_manifest
+from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.image_sets import ImageSet, open_image_set
 from rdm_batch.inputs.references import Reference
 from rdm_batch.metrics.features import FeatureSet
@@ -40,12 +40,12 @@ _SHAPES = "shapes:"
 Strips = tuple[views.NovelSample, ...]
 
 
-def look_at(evaluated: Evaluated, database_uri: str | None) -> tuple[views.Views, Pictures]:
+def look_at(evaluated: Evaluated, database: Database | None) -> tuple[views.Views, Pictures]:
     """Collect what there is to see of an evaluation, and the pictures it names.
 
     Args:
         evaluated: The evaluation.
-        database_uri: Where neighbors came from; None where novelty was not measured.
+        database: Where neighbors came from; None where novelty was not measured.
 
     Raises:
         RdmBatchError: Images that were judged cannot be read any more.
@@ -66,7 +66,7 @@ def look_at(evaluated: Evaluated, database_uri: str | None) -> tuple[views.Views
     compared = _reference_images(evaluated.reference) if references else None
     return seen, Pictures(
         samples=_pictures(evaluated.samples.images, samples),
-        neighbors=_thumbnails(database_uri, rows) if rows and database_uri else {},
+        neighbors=_thumbnails(database, rows) if rows and database else {},
         references=_pictures(compared, references),
     )
 
@@ -193,15 +193,15 @@ def _strips(
     )
 
 
-def _thumbnails(uri: str, ids: Iterable[int]) -> dict[int, bytes]:
+def _thumbnails(database: Database, ids: Iterable[int]) -> dict[int, bytes]:
     """Give the thumbnails of some database rows; none where it is stored without."""
-    manifest, wanted = fetch_manifest(uri), np.unique(np.fromiter(ids, np.int64))
+    wanted = np.unique(np.fromiter(ids, np.int64))
     found: dict[int, bytes] = {}
-    for number, shard in enumerate(manifest.shards):
+    for number, shard in enumerate(database.manifest.shards):
         here = wanted[(wanted >= shard.first_row) & (wanted < shard.first_row + shard.rows)]
         if not len(here) or shard.thumbnails is None:
             continue
-        path = database_root(uri, manifest, [number]) / shard.thumbnails.path
+        path = database.root([number]) / shard.thumbnails.path
         pictures = read_thumbnails(path, here - shard.first_row)
         found |= dict(zip(here.tolist(), pictures, strict=True))
     return found

@@ -63,8 +63,8 @@ def save_page(request: EvaluationRequest, evaluated: Evaluated, path: Path) -> N
     from rdm_batch.evaluation.views import look_at
     from rdm_batch.reports.evaluation_page import EvaluationReport, render_evaluation
 
-    database = None if request.database is None else request.database.uri
-    views, pictures = look_at(evaluated, database)
+    searched = any(part.novelty is not None for part in evaluated.judged)
+    views, pictures = look_at(evaluated, request.open_database() if searched else None)
     report = EvaluationReport(
         samples=request.samples,
         reference=request.evaluation.reference,

@@ -181,10 +181,12 @@ class _Run:
         if spec.evaluation is None:
             return (), None, Pictures()
         stage = progress.stage("evaluate", spec.sampling.num_samples, "samples")
-        request = EvaluationRequest(spec.output.uri, spec.evaluation, spec.database)
+        request = EvaluationRequest(
+            spec.output.uri, spec.evaluation, spec.database, opened=self._job.database
+        )
         evaluated = run_evaluation(cluster, request, stage.advance, self._job.references)
         stage.finish()
-        return evaluated.scores, *look_at(evaluated, spec.database.uri)
+        return evaluated.scores, *look_at(evaluated, self._job.database)
 
     def _generate(
         self,

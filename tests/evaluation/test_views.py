@@ -10,6 +10,7 @@ from PIL import Image
 from rdm_batch.cluster.local import LocalCluster
 from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, evaluate
 from rdm_batch.evaluation.views import look_at
+from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.image_sets import ImageSet
 from rdm_batch.pipelines.extraction import extract_features
 from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec
@@ -83,7 +84,7 @@ def test_everything_that_is_named_has_its_own_picture(
     samples: str, extractor: ExtractorSpec, pixels: np.ndarray
 ) -> None:
     evaluated = _evaluated(samples, extractor, "precision", "recall", *NOVELTY)
-    views, pictures = look_at(evaluated, str(Path(samples).parent / "database"))
+    views, pictures = look_at(evaluated, Database.open(str(Path(samples).parent / "database")))
     strips = [*views.most_novel, *views.least_novel]
     assert len(strips) == 12
     assert views.map is not None
@@ -102,7 +103,7 @@ def test_strips_go_from_the_farthest_and_from_the_nearest(
     samples: str, extractor: ExtractorSpec
 ) -> None:
     evaluated = _evaluated(samples, extractor, *NOVELTY)
-    views, _ = look_at(evaluated, str(Path(samples).parent / "database"))
+    views, _ = look_at(evaluated, Database.open(str(Path(samples).parent / "database")))
     (part,) = evaluated.judged
     assert part.novelty is not None
     assert part.novelty.nearest is not None
