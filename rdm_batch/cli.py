@@ -335,7 +335,7 @@ def _add_export(commands: Commands) -> None:
 
 
 def _run_export(args: argparse.Namespace) -> int:
-    from rdm_batch.pipelines.export import export_samples
+    from rdm_batch.export import export_samples
 
     written = export_samples(args.samples, args.format, args.out, args.allow_partial)
     print(

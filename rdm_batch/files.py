@@ -1,14 +1,15 @@
-"""Files as wholes: their digests, the digest of a JSON value, and writing them aside."""
+"""Files as wholes: their digests, whether they are as recorded, and writing them aside."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol, runtime_checkable
 
 PARTIAL_SUFFIX = ".partial"
 _READ_BYTES = 1 << 20
@@ -20,7 +21,7 @@ def file_sha256(path: Path) -> str:
         return stream_sha256(stream)
 
 
-def stream_sha256(stream: BinaryIO) -> str:
+def stream_sha256(stream: io.BufferedIOBase) -> str:
     """Digest what is left of a stream without holding it in memory."""
     digest = hashlib.sha256()
     while block := stream.read(_READ_BYTES):
@@ -39,6 +40,61 @@ def canonical_digest(value: object, *, escape: bool = True) -> str:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=escape)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@runtime_checkable
+class RecordedFile(Protocol):
+    """A file as a manifest lists it."""
+
+    @property
+    def path(self) -> str:
+        """Its path below the root of what the manifest describes."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Its size."""
+
+    @property
+    def sha256(self) -> str:
+        """The digest of its content."""
+
+
+def find_damage(
+    files: Iterable[RecordedFile],
+    size_of: Callable[[str], int | None],
+    digest_of: Callable[[str], str] | None = None,
+    advance: Callable[[int], object] | None = None,
+) -> list[str]:
+    """List what is wrong with stored files, one entry per damaged file.
+
+    Args:
+        files: What their manifest says of them.
+        size_of: Tells the size of a path in bytes; None where there is no such file.
+        digest_of: Tells the SHA-256 of a path's content; None checks sizes alone. A file of
+            another size is not read.
+        advance: Told the recorded size of every file that was checked.
+    """
+    problems = []
+    for file in files:
+        size = size_of(file.path)
+        if size is None:
+            problems.append(f"{file.path} is missing")
+        elif size != file.num_bytes:
+            problems.append(f"{file.path} has {size:,} bytes instead of {file.num_bytes:,}")
+        elif digest_of is not None and digest_of(file.path) != file.sha256:
+            problems.append(f"{file.path} has other content than its digest says")
+        if advance is not None:
+            advance(file.num_bytes)
+    return problems
+
+
+def find_damage_in(root: Path, files: Iterable[RecordedFile], digests: bool = False) -> list[str]:
+    """List what is wrong with the files of a local folder, by size and on request by digest."""
+
+    def size_of(path: str) -> int | None:
+        return (root / path).stat().st_size if (root / path).is_file() else None
+
+    return find_damage(files, size_of, (lambda path: file_sha256(root / path)) if digests else None)
 
 
 @contextmanager

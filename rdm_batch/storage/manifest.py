@@ -117,6 +117,11 @@ class ShardEntry(Manifest):
     num_bytes: Count = Field(description="Size of its file.")
     measured: Measured | None = Field(default=None, description="Who made it, and how fast.")
 
+    @property
+    def path(self) -> str:
+        """Its file, under the name that every recorded file has its path by."""
+        return self.file
+
 
 class Success(Manifest):
     """Proof that the set is complete."""

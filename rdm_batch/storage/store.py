@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from rdm_batch.errors import RdmBatchError, SampleSetError
+from rdm_batch.files import RecordedFile, find_damage, stream_sha256
 
 PARTIAL_SUFFIX = ".partial"
 PROBE_KEY = ".write-check"
@@ -105,6 +106,34 @@ class Store(ABC):
         if info is None:
             raise self.missing(key)
         return info.num_bytes
+
+    def sha256(self, key: str) -> str:
+        """Digest an object without holding it in memory; a missing one raises ``error``."""
+        with self.open_read(key) as file:
+            return stream_sha256(file)
+
+    def find_damage(
+        self,
+        files: Iterable[RecordedFile],
+        digests: bool = False,
+        advance: Callable[[int], object] | None = None,
+    ) -> list[str]:
+        """List what is wrong with objects of this store, one entry per damaged one.
+
+        Args:
+            files: What their manifest says of them.
+            digests: Read them and compare their content as well, not their sizes alone.
+            advance: Told the recorded size of every object that was checked.
+        """
+        listed = {item.key: item.num_bytes for item in self.list_objects()}
+
+        def size_of(key: str) -> int | None:
+            if key in listed:
+                return listed[key]
+            info = self.stat(key)  # no listing follows a folder that is a link
+            return None if info is None else info.num_bytes
+
+        return find_damage(files, size_of, self.sha256 if digests else None, advance)
 
     def missing(self, key: str) -> RdmBatchError:
         """Make the error for an object that is not there."""
