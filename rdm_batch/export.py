@@ -122,7 +122,8 @@ def check_samples(uri: str, progress: Progress) -> list[str]:
     entries, problems = sample_set.recorded_entries()
     whole = not problems
     stage = progress.stage("check", total=sum(e.num_bytes for e in entries), unit="bytes")
-    problems += sample_set.store.find_damage(entries, digests=True, advance=stage.advance)
+    damage = sample_set.store.find_damage(entries, digests=True, advance=stage.advance)
+    problems += [str(damaged) for damaged in damage]
     stage.finish()
     try:
         found = sample_set.success()

@@ -8,7 +8,6 @@ plain state dicts are read as well; ``weights_file`` says how.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rdm_batch.errors import CheckpointError, SpecError
+from rdm_batch.files import file_sha256
 from rdm_batch.models.checkpoint_fit import (
     NOT_WEIGHTS,
     WeightsCopy,
@@ -89,12 +89,10 @@ def check_checkpoint(
     names = names_in_file(file, architecture, weights) if architecture else {}
     if architecture is not None:
         problems += fit_problems(file, architecture, names)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     used = names.values() if architecture else set(file.entries) - NOT_WEIGHTS
     return CheckpointInfo(
         architecture=architecture,
-        digest=digest,
+        digest=file_sha256(path),
         num_parameters=sum(
             math.prod(file.entries[name].shape) for name in used if name in file.entries
         ),

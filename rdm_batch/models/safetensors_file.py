@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final
 import torch
 from torch import Tensor
 
+from rdm_batch.files import written_aside
 from rdm_batch.models.tensor_entry import MAX_HEADER_BYTES, TensorEntry, damaged, extent
 
 _DTYPES: Final = {
@@ -93,14 +94,11 @@ def write_tensors(
         position += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
+    with written_aside(path) as aside, aside.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
         for name in sorted(state_dict):
             tensor = state_dict[name].detach().cpu().contiguous().flatten()
             stream.write(tensor.view(torch.uint8).numpy().data)
-    partial.replace(path)
 
 
 def _contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ from pydantic import (
 from rdm_batch.errors import SampleSetError
 from rdm_batch.reports.latency import LatencySummary
 from rdm_batch.reports.views import Views
+from rdm_batch.specs.messages import first_problem
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -360,11 +361,9 @@ def load_report(source: Path | bytes, where: str | None = None) -> RunReport:
     try:
         return RunReport.model_validate_json(source)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
         raise SampleSetError(
             where or "report.json",
-            f"{error.error_count()} problem(s), the first in {field}: {first['msg']}",
+            f"{error.error_count()} problem(s), the first: {first_problem(error)}",
             "a report in the format rdm_batch.report/1",
             "run the job again to write a new one",
         ) from error

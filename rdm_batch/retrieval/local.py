@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -120,7 +119,6 @@ def open_database(
     leaves_to_search: int | None = None,
     reorder: int | None = None,
     num_threads: int = 1,
-    verify: Literal["size", "sha256"] = "size",
 ) -> LocalRetriever:
     """Open every shard of a local database folder; arguments as :func:`open_shard`."""
     manifest = read_manifest(root)
@@ -133,7 +131,6 @@ def open_database(
                 leaves_to_search=leaves_to_search,
                 reorder=reorder,
                 num_threads=num_threads,
-                verify=verify,
             )
             for number in range(len(manifest.shards))
         ]

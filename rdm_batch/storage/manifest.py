@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rdm_batch.errors import RdmBatchError
+from rdm_batch.specs.messages import first_problem
 
 FORMAT_VERSION = 1
 HEADER_KEY = "sample_set.json"
@@ -165,9 +166,7 @@ def parse_manifest(
             )
         return kind.model_validate(content)
     except ValidationError as problem:
-        first = problem.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise error(where, f"is damaged: {field}: {first['msg']}") from problem
+        raise error(where, f"is damaged: {first_problem(problem)}") from problem
     except (ValueError, AttributeError) as problem:
         raise error(where, "is damaged: not a JSON object") from problem
 

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import shutil
+import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -17,10 +18,18 @@ from pathlib import Path
 from typing_extensions import override
 
 from rdm_batch.errors import RdmBatchError, SampleSetError
-from rdm_batch.files import RecordedFile, find_damage, stream_sha256
+from rdm_batch.files import (
+    PARTIAL_SUFFIX,
+    Damage,
+    RecordedFile,
+    find_damage,
+    path_aside,
+    stream_sha256,
+    written_aside,
+)
 
-PARTIAL_SUFFIX = ".partial"
 PROBE_KEY = ".write-check"
+_COPY_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class Store(ABC):
         files: Iterable[RecordedFile],
         digests: bool = False,
         advance: Callable[[int], object] | None = None,
-    ) -> list[str]:
+    ) -> list[Damage]:
         """List what is wrong with objects of this store, one entry per damaged one.
 
         Args:
@@ -173,12 +182,13 @@ class LocalStore(Store):
 
     @override
     def write_bytes_if_absent(self, key: str, data: bytes) -> bool:
-        with self._explained(key), self._partial(key) as partial:
-            with partial.open("xb") as file:
+        self._refuse_when_read_only()
+        with self._explained(key), path_aside(self._path(key)) as aside:
+            with aside.open("xb") as file:
                 file.write(data)
                 _flush_to_disk(file)
             try:
-                os.link(partial, self._path(key))
+                os.link(aside, self._path(key))
             except FileExistsError:
                 return False
             except OSError:
@@ -186,7 +196,7 @@ class LocalStore(Store):
                 # or absent too, and only cannot tell who of two writers was first.
                 if self._path(key).exists():
                     return False
-                partial.replace(self._path(key))
+                aside.replace(self._path(key))
             _flush_folder(self._path(key).parent)
             return True
 
@@ -229,11 +239,11 @@ class LocalStore(Store):
     @override
     @contextmanager
     def open_write(self, key: str) -> Iterator[io.BufferedIOBase]:
-        with self._explained(key), self._partial(key) as partial:
-            with partial.open("xb") as file:
+        self._refuse_when_read_only()
+        with self._explained(key):
+            with written_aside(self._path(key)) as aside, aside.open("xb") as file:
                 yield file
                 _flush_to_disk(file)
-            partial.replace(self._path(key))
             _flush_folder(self._path(key).parent)
 
     @override
@@ -256,17 +266,6 @@ class LocalStore(Store):
     def _refuse_when_read_only(self) -> None:
         if self.read_only:
             raise self.error(self.uri, "is part of the installed package and cannot be changed")
-
-    @contextmanager
-    def _partial(self, key: str) -> Iterator[Path]:
-        self._refuse_when_read_only()
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}")
-        try:
-            yield partial
-        finally:
-            partial.unlink(missing_ok=True)
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
@@ -295,6 +294,23 @@ class LocalStore(Store):
                 return self.error(where, "a file stands where a folder is needed")
             case _:
                 return self.error(where, problem.strerror or type(problem).__name__)
+
+
+@contextmanager
+def stored_file(store: Store, key: str) -> Iterator[Path]:
+    """Give a local path to write to; what is there at the end becomes an object.
+
+    For writers that write files alone.
+
+    Args:
+        store: Where the object goes.
+        key: Its key. It appears complete, or not at all when the block fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "object"
+        yield path
+        with path.open("rb") as source, store.open_write(key) as target:
+            shutil.copyfileobj(source, target, _COPY_BYTES)
 
 
 def _flush_to_disk(file: io.BufferedWriter) -> None:

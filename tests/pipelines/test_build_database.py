@@ -14,10 +14,11 @@ from rich.console import Console
 from rdm_batch.datasets.folder import ImageFolder
 from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.errors import DatabaseError, ImageError, SpecError
+from rdm_batch.inputs.databases import Database
 from rdm_batch.pipelines import database_parts, encode_images
 from rdm_batch.pipelines.build_database import DatabaseBuild, build_database
 from rdm_batch.pipelines.encode_images import EncodeSettings, make_thumbnail
-from rdm_batch.pipelines.inspect_database import check_database, describe_database, open_manifest
+from rdm_batch.pipelines.inspect_database import check_database, describe_database
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, check_files, read_manifest
 from rdm_batch.retrieval.exact import exact_top_k
@@ -290,7 +291,8 @@ def test_partitioned_shards_are_built_and_measured(build: Build, tmp_path: Path)
     manifest = build(images="shapes:database:500", index=settings)
     assert manifest.shards[0].recall_at_20 is not None
     assert "leaves searched, recall@20" in describe_database(manifest)["shards"]
-    assert open_database(tmp_path / "db", verify="sha256").rows == 500
+    check_files(tmp_path / "db", manifest.files(), digests=True)
+    assert open_database(tmp_path / "db").rows == 500
 
 
 @pytest.mark.parametrize(
@@ -355,10 +357,10 @@ def test_check_finds_every_kind_of_damage(build: Build, tmp_path: Path) -> None:
     assert "is missing" in problems[0]
     assert "bytes instead of" in problems[1]
     assert "other content" in problems[2]
-    assert open_manifest(uri)[1] == manifest
+    assert Database.open(uri).manifest == manifest
     shutil.rmtree(tmp_path / "db")
     with pytest.raises(DatabaseError, match=r"no database\.json"):
-        open_manifest(uri)
+        Database.open(uri)
 
 
 def test_thumbnails_are_small_and_keep_their_shape() -> None:

@@ -9,11 +9,12 @@ import pytest
 from rich.console import Console
 
 from rdm_batch.errors import DatabaseError
+from rdm_batch.inputs.databases import Database
 from rdm_batch.pipelines import database_target
 from rdm_batch.pipelines.build_database import DatabaseBuild, build_database
-from rdm_batch.pipelines.inspect_database import check_database, open_manifest
+from rdm_batch.pipelines.inspect_database import check_database
 from rdm_batch.reports.progress import Progress
-from rdm_batch.retrieval.database import DatabaseManifest
+from rdm_batch.retrieval.database import DatabaseManifest, check_files
 from rdm_batch.retrieval.local import open_database
 from rdm_batch.storage.object_store import local_path, open_store
 from tests.fixtures.fake_encoder import FakeEncoder
@@ -37,10 +38,11 @@ def test_a_database_is_built_read_and_checked_on_every_store(
     store = open_store(storage_uri)
     keys = {item.key for item in store.list_objects()}
     assert keys == {file.path for file in manifest.files()} | {"database.json"}
-    assert open_manifest(storage_uri)[1] == manifest
+    assert Database.open(storage_uri).manifest == manifest
     progress = Progress(Console(file=io.StringIO()))
     assert check_database(storage_uri, progress) == []
-    retriever = open_database(local_path(storage_uri), verify="sha256")
+    check_files(local_path(storage_uri), manifest.files(), digests=True)
+    retriever = open_database(local_path(storage_uri))
     rows = retriever.fetch(np.arange(120))
     assert retriever.search(rows[[3, 99]], 4).ids[:, 0].tolist() == [3, 99]
     assert build(storage_uri) == manifest
@@ -65,7 +67,7 @@ def test_a_remote_database_appears_with_its_manifest_last(
             build(moto_uri)
     assert len(open_store(moto_uri).list_objects()) == 4
     with pytest.raises(DatabaseError, match=r"no database\.json"):
-        open_manifest(moto_uri)
+        Database.open(moto_uri)
 
     class Untouched(FakeEncoder):
         def encode_images(self, images: Any) -> Any:
@@ -73,4 +75,4 @@ def test_a_remote_database_appears_with_its_manifest_last(
 
     with Progress(Console(file=io.StringIO())) as progress:
         request = DatabaseBuild(images="shapes:database:120", shards=2, out=moto_uri)
-        assert build_database(request, Untouched, progress) == open_manifest(moto_uri)[1]
+        assert build_database(request, Untouched, progress) == Database.open(moto_uri).manifest
