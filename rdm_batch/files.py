@@ -1,14 +1,16 @@
-"""Files as wholes: their digests, the digest of a JSON value, and writing them aside."""
+"""Files as wholes: their digests, whether they are as recorded, and writing them aside."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol, runtime_checkable
 
 PARTIAL_SUFFIX = ".partial"
 _READ_BYTES = 1 << 20
@@ -20,7 +22,7 @@ def file_sha256(path: Path) -> str:
         return stream_sha256(stream)
 
 
-def stream_sha256(stream: BinaryIO) -> str:
+def stream_sha256(stream: io.BufferedIOBase) -> str:
     """Digest what is left of a stream without holding it in memory."""
     digest = hashlib.sha256()
     while block := stream.read(_READ_BYTES):
@@ -41,19 +43,110 @@ def canonical_digest(value: object, *, escape: bool = True) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@runtime_checkable
+class RecordedFile(Protocol):
+    """A file as a manifest lists it."""
+
+    @property
+    def path(self) -> str:
+        """Its path below the root of what the manifest describes."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Its size."""
+
+    @property
+    def sha256(self) -> str:
+        """The digest of its content."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is wrong with one stored file.
+
+    Attributes:
+        path: The file, below the root of what its manifest describes.
+        found: What is wrong, as the end of a sentence that begins with the file.
+    """
+
+    path: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.found}"
+
+
+def find_damage(
+    files: Iterable[RecordedFile],
+    size_of: Callable[[str], int | None],
+    digest_of: Callable[[str], str] | None = None,
+    advance: Callable[[int], object] | None = None,
+) -> list[Damage]:
+    """List what is wrong with stored files, one entry per damaged file.
+
+    Args:
+        files: What their manifest says of them.
+        size_of: Tells the size of a path in bytes; None where there is no such file.
+        digest_of: Tells the SHA-256 of a path's content; None checks sizes alone. A file of
+            another size is not read.
+        advance: Told the recorded size of every file that was checked.
+    """
+    problems = []
+    for file in files:
+        size = size_of(file.path)
+        if size is None:
+            problems.append(Damage(file.path, "is missing"))
+        elif size != file.num_bytes:
+            found = f"has {size:,} bytes instead of {file.num_bytes:,}"
+            problems.append(Damage(file.path, found))
+        elif digest_of is not None and digest_of(file.path) != file.sha256:
+            problems.append(Damage(file.path, "has other content than its digest says"))
+        if advance is not None:
+            advance(file.num_bytes)
+    return problems
+
+
+def find_damage_in(
+    root: Path, files: Iterable[RecordedFile], digests: bool = False
+) -> list[Damage]:
+    """List what is wrong with the files of a local folder, by size and on request by digest."""
+
+    def size_of(path: str) -> int | None:
+        return (root / path).stat().st_size if (root / path).is_file() else None
+
+    return find_damage(files, size_of, (lambda path: file_sha256(root / path)) if digests else None)
+
+
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def path_aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """Give an unused path to write to; what still lies there at the end is removed.
+
+    A process that is killed leaves it behind: hidden, under ``PARTIAL_SUFFIX``, in nobody's way.
+
+    Args:
+        path: The file it is for; its folder is made where it is missing.
+        folder: Where the path lies, on the file system of ``path``. None means beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = f".{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}"
+    aside = (path.parent if folder is None else folder) / name
+    try:
+        yield aside
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
     """Give a path to write to; the file gets its own name when the block ends well.
 
     A reader never sees half a file, and a block that fails leaves what was there before.
 
     Args:
         path: The file's own name; its folder is made where it is missing.
+        folder: Where it is written, on the same file system, when its own folder must never
+            hold another file. None means beside it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}")
-    try:
+    with path_aside(path, folder) as aside:
         yield aside
         aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

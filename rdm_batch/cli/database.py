@@ -100,10 +100,9 @@ def _run_import(args: argparse.Namespace) -> int:
 
 
 def _run_info(args: argparse.Namespace) -> int:
-    from rdm_batch.pipelines.inspect_database import open_manifest
+    from rdm_batch.inputs.databases import Database
 
-    _, manifest = open_manifest(args.uri)
-    _print(args.uri, manifest)
+    _print(args.uri, Database.open(args.uri).manifest)
     return 0
 
 

@@ -6,7 +6,6 @@ import argparse
 from typing import TYPE_CHECKING
 
 from rdm_batch.cli.options import Command, Options
-from rdm_batch.errors import SampleSetError
 
 if TYPE_CHECKING:
     from rdm_batch.specs.export import SampleExport
@@ -25,16 +24,16 @@ def _add_samples(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_check(args: argparse.Namespace) -> int:
-    from rdm_batch.storage.sample_set import SampleSet
+    from rdm_batch.export import check_samples
+    from rdm_batch.reports.progress import Progress
 
-    try:
-        sample_set = SampleSet.open(args.uri)
-        found = sample_set.verify()
-    except SampleSetError as problem:
-        print(problem)
-        return 1
-    print(f"{args.uri}: {found.num_rows:,} samples, complete")
-    return 0
+    with Progress() as progress:
+        problems = check_samples(args.uri, progress)
+    for problem in problems:
+        print(f"{args.uri}: {problem}")
+    found = f"{len(problems):,} problem{'s' if len(problems) != 1 else ''}"
+    print(f"{args.uri}: {found if problems else 'complete'}")
+    return 1 if problems else 0
 
 
 def _export() -> Options[SampleExport]:
@@ -53,7 +52,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_export(args: argparse.Namespace) -> int:
-    from rdm_batch.pipelines.export import export_samples
+    from rdm_batch.export import export_samples
 
     request = _export().build(args)
     written = export_samples(request.samples, request.format, request.out, request.allow_partial)

@@ -11,7 +11,7 @@ from rdm_batch.errors import MetricError
 from rdm_batch.inputs.image_sets import Batch, ImagePart, ImageSet
 from rdm_batch.metrics.features import FeatureExtractor, FeatureSet
 from rdm_batch.storage.object_store import local_path
-from rdm_batch.storage.temporary import stored_file
+from rdm_batch.storage.store import stored_file
 
 FEATURES_FOLDER = "_features"
 

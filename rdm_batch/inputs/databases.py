@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.files import file_sha256
+from rdm_batch.files import file_sha256, written_aside
 from rdm_batch.retrieval.database import (
     MANIFEST_NAME,
     DatabaseManifest,
     check_files,
-    read_manifest,
+    parse_manifest,
+    refuse_damage,
 )
 from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.index import check_index_folder
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.retrieval.tables import read_counts, read_embeddings
-from rdm_batch.storage.object_store import local_path, open_store
+from rdm_batch.storage.object_store import local_path, open_store, redact
 
 _READ_AT_ONCE_BYTES = 256 << 20
 """Local databases up to this size are read before the job starts; of larger ones every
@@ -81,34 +81,26 @@ def fetch_manifest(uri: str) -> DatabaseManifest:
         DatabaseError: There is no complete database, or the manifest is damaged.
     """
     store = open_store(uri, DatabaseError)
-    if store.stat(MANIFEST_NAME) is None:
-        raise DatabaseError(
-            uri,
-            f"holds no {MANIFEST_NAME}",
-            "a complete database",
-            "build it with `rdm-batch database build`, or check the path",
-        )
-    return read_manifest(local_path(store.child_uri(MANIFEST_NAME), error=DatabaseError).parent)
+    text = store.read_bytes(MANIFEST_NAME) if store.exists(MANIFEST_NAME) else None
+    return parse_manifest(text, redact(uri))
 
 
-def check_stored_files(uri: str, manifest: DatabaseManifest) -> None:
+def check_stored_files(
+    uri: str, manifest: DatabaseManifest, action: str = "copy the database again or rebuild it"
+) -> None:
     """Compare the sizes of all stored files with the manifest, without reading them.
+
+    Args:
+        uri: The database.
+        manifest: Its manifest.
+        action: What the user can do about a damaged file.
 
     Raises:
         DatabaseError: A file is missing or has another size; the first is named.
     """
-    stored = {item.key: item.num_bytes for item in open_store(uri, DatabaseError).list_objects()}
-    damaged = [file for file in manifest.files() if stored.get(file.path) != file.num_bytes]
-    if damaged:
-        first = damaged[0]
-        size = stored.get(first.path)
-        found = "is missing" if size is None else f"has {size:,} bytes"
-        raise DatabaseError(
-            f"{uri}/{first.path}",
-            f"{found} ({len(damaged)} of {len(manifest.files())} files are damaged)",
-            f"{first.num_bytes:,} bytes",
-            "copy the database again or rebuild it",
-        )
+    files = manifest.files()
+    damage = open_store(uri, DatabaseError).find_damage(files)
+    refuse_damage(redact(uri), damage, len(files), action)
 
 
 def _check_content(root: Path, manifest: DatabaseManifest) -> None:
@@ -142,12 +134,11 @@ def database_root(uri: str, manifest: DatabaseManifest, shards: Sequence[int]) -
     for number in shards:
         for file in manifest.shards[number].files():
             link = root / file.path
-            link.parent.mkdir(parents=True, exist_ok=True)
-            # Several actors of a machine may do this at once: made aside and renamed. Not in
-            # the same folder, for that of an index must hold nothing but the index.
-            aside = root / f".{uuid.uuid4().hex}"
-            aside.symlink_to(local_path(f"{uri}/{file.path}", error=DatabaseError))
-            aside.replace(link)
+            target = local_path(f"{uri}/{file.path}", error=DatabaseError)
+            # Several actors of a machine may do this at once. Not in the link's own folder,
+            # for that of an index must hold nothing but the index.
+            with written_aside(link, root) as aside:
+                aside.symlink_to(target)
     return root
 
 

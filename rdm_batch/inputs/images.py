@@ -9,7 +9,7 @@ from rdm_batch.datasets.parquet import ImageParquet
 from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.datasets.source import ImageSource
 from rdm_batch.errors import ImageError
-from rdm_batch.retrieval.database import canonical_digest
+from rdm_batch.files import canonical_digest
 from rdm_batch.storage.object_store import local_path
 
 SHAPES_PREFIX = "shapes:"

@@ -7,7 +7,6 @@ features) of a whole data set, of which ``arr_0`` is then a part.
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rdm_batch.errors import MetricError
+from rdm_batch.files import file_sha256
 from rdm_batch.metrics.moments import GaussianStatistics
 from rdm_batch.specs.scores import SPATIAL_LAYER
 
@@ -111,8 +111,7 @@ class AdmFile:
 
     def digest(self) -> str:
         """Hash the file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.path)
 
     def _find_images(self, archive: zipfile.ZipFile) -> _StoredArray:
         info = archive.getinfo(_IMAGES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 import zipfile
@@ -87,12 +86,6 @@ def missing_weights(name: str, found: str) -> MetricError:
         f"people download it from {published.url}; name the local or s3:// copy as the "
         "extractor's weights",
     )
-
-
-def file_sha256(path: Path) -> str:
-    """Hash a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

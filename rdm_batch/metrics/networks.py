@@ -19,10 +19,10 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from rdm_batch.errors import MetricError
+from rdm_batch.files import file_sha256
 from rdm_batch.metrics.features import ExtractorDescription
 from rdm_batch.metrics.network_weights import (
     as_trusted_file,
-    file_sha256,
     read_state_dict,
     require_weights,
 )

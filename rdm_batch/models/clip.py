@@ -28,6 +28,7 @@ from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.models.checkpoint import FORMAT
 from rdm_batch.models.safetensors_file import stored_metadata, write_tensors
 from rdm_batch.specs.clip import ClipArchitecture
+from rdm_batch.specs.messages import first_problem
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
@@ -365,9 +366,10 @@ def _read_architecture(path: Path) -> ClipArchitecture:
 
 def _parse_architecture(metadata: Mapping[str, str], where: str) -> ClipArchitecture:
     try:
-        return ClipArchitecture.model_validate_json(metadata["architecture"])
-    except (KeyError, ValidationError) as error:
-        raise CheckpointError(where, "not an image and text encoder") from error
+        return ClipArchitecture.model_validate_json(metadata.get("architecture", ""))
+    except ValidationError as error:
+        found = f"not an image and text encoder ({first_problem(error, 'its architecture')})"
+        raise CheckpointError(where, found) from error
 
 
 def _word_tokenizer(architecture: ClipArchitecture) -> WordTokenizer:

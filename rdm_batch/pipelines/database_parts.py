@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
+from rdm_batch.files import find_damage_in, written_aside
 from rdm_batch.reports.progress import Stage
-from rdm_batch.retrieval.database import DatabaseShard, find_damage
+from rdm_batch.retrieval.database import DatabaseShard
 from rdm_batch.retrieval.tables import ShardRows
 from rdm_batch.retrieval.writer import write_shard
 from rdm_batch.specs.database import IndexSettings
@@ -60,10 +61,8 @@ def save_part(path: Path, part: EncodedPart) -> None:
     table = pa.table(columns).replace_schema_metadata(
         {_SKIPPED_KEY: json.dumps(part.skipped).encode()}
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pq.write_table(table, partial, row_group_size=max(count, 1))
-    partial.replace(path)
+    with written_aside(path) as aside:
+        pq.write_table(table, aside, row_group_size=max(count, 1))
 
 
 def load_part(path: Path) -> EncodedPart:
@@ -161,9 +160,8 @@ def write_shards(
                 if start < last and stop > first
             ]
             shard = write_shard(root, number, join_rows(first, pieces), settings, num_threads)
-            partial = record.with_suffix(".partial")
-            partial.write_text(shard.model_dump_json())
-            partial.replace(record)
+            with written_aside(record) as aside:
+                aside.write_text(shard.model_dump_json())
         shards.append(shard)
         stage.advance()
     stage.finish()
@@ -174,7 +172,7 @@ def _finished_shard(root: Path, record: Path) -> DatabaseShard | None:
     if not record.is_file():
         return None
     shard = DatabaseShard.model_validate_json(record.read_bytes())
-    return None if find_damage(root, shard.files()) else shard
+    return None if find_damage_in(root, shard.files()) else shard
 
 
 def join_rows(first_row: int, pieces: Sequence[ShardRows]) -> ShardRows:

@@ -11,14 +11,9 @@ from contextlib import contextmanager
 from pydantic import JsonValue
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.retrieval.database import (
-    MANIFEST_NAME,
-    DatabaseManifest,
-    canonical_digest,
-    find_damage,
-    parse_manifest,
-    render_manifest,
-)
+from rdm_batch.files import canonical_digest, find_damage_in, written_aside
+from rdm_batch.inputs.databases import check_stored_files, fetch_manifest
+from rdm_batch.retrieval.database import MANIFEST_NAME, DatabaseManifest, render_manifest
 from rdm_batch.storage.download import user_cache
 from rdm_batch.storage.object_store import open_store, redact
 from rdm_batch.storage.store import LocalStore
@@ -59,11 +54,9 @@ class DatabaseTarget:
                 other files are there; the database is damaged; nothing can be written.
         """
         if self.store.exists(MANIFEST_NAME):
-            manifest = parse_manifest(
-                self.store.read_bytes(MANIFEST_NAME), self.store.child_uri(MANIFEST_NAME)
-            )
+            manifest = fetch_manifest(self.uri)
             self._refuse_other(manifest.build, "a database")
-            self._refuse_damage(manifest)
+            check_stored_files(self.uri, manifest, "remove the damaged database and build it again")
             return manifest
         self.store.check_writable()
         unfinished = self.work / _REQUEST_NAME
@@ -89,17 +82,6 @@ class DatabaseTarget:
                 "choose another location or remove it",
             )
 
-    def _refuse_damage(self, manifest: DatabaseManifest) -> None:
-        for file in manifest.files():
-            info = self.store.stat(file.path)
-            if info is None or info.num_bytes != file.num_bytes:
-                raise DatabaseError(
-                    self.store.child_uri(file.path),
-                    "is missing" if info is None else f"{info.num_bytes:,} bytes",
-                    f"{file.num_bytes:,} bytes",
-                    "remove the damaged database and build it again",
-                )
-
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Keep a second process on this machine from building the same database."""
@@ -111,15 +93,14 @@ class DatabaseTarget:
                 raise DatabaseError(
                     redact(self.uri), "another process is building here", "", "wait for it"
                 ) from problem
-            partial = self.work / f"{_REQUEST_NAME}.partial"
-            partial.write_text(json.dumps(self.request))
-            partial.replace(self.work / _REQUEST_NAME)
+            with written_aside(self.work / _REQUEST_NAME) as aside:
+                aside.write_text(json.dumps(self.request))
             yield
 
     def publish(self, manifest: DatabaseManifest) -> DatabaseManifest:
         """Put every file in place, then the manifest, and forget the intermediate results."""
         complete = manifest.with_digest()
-        damage = find_damage(self.root, complete.files())
+        damage = find_damage_in(self.root, complete.files())
         if damage:
             raise DatabaseError(str(self.root), f"{damage[0]} before it was published")
         if not isinstance(self.store, LocalStore):

@@ -26,7 +26,7 @@ from rdm_batch.reports.progress import Progress, Stage
 from rdm_batch.reports.provenance import command_line, software_versions
 from rdm_batch.specs.job import ExtractorSpec
 from rdm_batch.storage.object_store import open_store
-from rdm_batch.storage.temporary import stored_file
+from rdm_batch.storage.store import stored_file
 
 
 def evaluate_images(request: EvaluationRequest, address: str | None = None) -> Evaluated:

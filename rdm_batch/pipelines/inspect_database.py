@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from rdm_batch.errors import DatabaseError
+from rdm_batch.inputs.databases import Database
 from rdm_batch.reports.progress import Progress
-from rdm_batch.retrieval.database import MANIFEST_NAME, DatabaseManifest, parse_manifest
-from rdm_batch.storage.object_store import open_store, redact
-from rdm_batch.storage.store import Store
-
-_READ_BYTES = 1 << 20
-
-
-def open_manifest(uri: str) -> tuple[Store, DatabaseManifest]:
-    """Read the manifest of a database anywhere, and nothing else.
-
-    Raises:
-        DatabaseError: There is no complete database, or its manifest is damaged.
-    """
-    store = open_store(uri, DatabaseError)
-    if not store.exists(MANIFEST_NAME):
-        raise DatabaseError(
-            redact(uri),
-            f"no {MANIFEST_NAME}",
-            "a complete database",
-            "build it with `rdm-batch database build`, or run an interrupted build again",
-        )
-    text = store.read_bytes(MANIFEST_NAME)
-    return store, parse_manifest(text, store.child_uri(MANIFEST_NAME))
+from rdm_batch.retrieval.database import DatabaseManifest
+from rdm_batch.storage.object_store import open_store
 
 
 def describe_database(manifest: DatabaseManifest) -> dict[str, str]:
@@ -73,28 +51,9 @@ def check_database(uri: str, progress: Progress) -> list[str]:
     Raises:
         DatabaseError: There is no database, or its manifest is damaged.
     """
-    store, manifest = open_manifest(uri)
-    files = manifest.files()
+    files = Database.open(uri).manifest.files()
     stage = progress.stage("check", total=sum(file.num_bytes for file in files), unit="bytes")
-    problems = []
-    for file in files:
-        info = store.stat(file.path)
-        if info is None:
-            problems.append(f"{file.path} is missing")
-        elif info.num_bytes != file.num_bytes:
-            problems.append(
-                f"{file.path} has {info.num_bytes:,} bytes instead of {file.num_bytes:,}"
-            )
-        elif _digest(store, file.path) != file.sha256:
-            problems.append(f"{file.path} has other content than its digest says")
-        stage.advance(file.num_bytes)
+    store = open_store(uri, DatabaseError)
+    damage = store.find_damage(files, digests=True, advance=stage.advance)
     stage.finish()
-    return problems
-
-
-def _digest(store: Store, key: str) -> str:
-    digest = hashlib.sha256()
-    with store.open_read(key) as stream:
-        while block := stream.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    return [str(damaged) for damaged in damage]

@@ -28,6 +28,7 @@ from rdm_batch.errors import SampleSetError
 from rdm_batch.reports.first_format import FIRST_FORMAT, from_first_format
 from rdm_batch.reports.latency import LatencySummary
 from rdm_batch.reports.views import Views
+from rdm_batch.specs.messages import first_problem
 from rdm_batch.specs.scores import Score
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -300,12 +301,10 @@ def load_report(source: Path | bytes, where: str | None = None) -> RunReport:
     try:
         return RunReport.model_validate_json(source)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
         raise SampleSetError(
             where or "report.json",
-            f"{error.error_count()} problem(s), the first in {field}: {first['msg']}",
             "a report in the format rdm_batch.report/2, or one that an earlier version wrote",
+            f"{error.error_count()} problem(s), the first: {first_problem(error)}",
             "run the job again to write a new one",
         ) from error
 

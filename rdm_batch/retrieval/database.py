@@ -8,9 +8,8 @@ first rows, shard 1 the next, and so on.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -25,10 +24,11 @@ from pydantic import (
 )
 
 from rdm_batch.errors import DatabaseError
+from rdm_batch.files import Damage, canonical_digest, file_sha256, find_damage_in
 from rdm_batch.specs.database import IndexSettings
+from rdm_batch.specs.messages import first_problem
 
 MANIFEST_NAME = "database.json"
-_READ_BYTES = 1 << 20
 
 
 class _Frozen(BaseModel):
@@ -136,21 +136,6 @@ class DatabaseManifest(_Frozen):
         return (*(file for shard in self.shards for file in shard.files()), *proposal)
 
 
-def canonical_digest(value: object) -> str:
-    """Digest a JSON value independently of key order and spacing."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Digest a file without holding it in memory."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def stored_file(root: Path, path: Path) -> StoredFile:
     """Record a file of the database in ``root``."""
     return StoredFile(
@@ -180,30 +165,34 @@ def read_manifest(root: Path) -> DatabaseManifest:
             parse, or its digest does not match its content.
     """
     path = root / MANIFEST_NAME
-    if not path.is_file():
-        raise DatabaseError(
-            str(root),
-            f"no {MANIFEST_NAME}",
-            "a complete database",
-            "build it with `rdm-batch database build`, or run an interrupted build again",
-        )
-    return parse_manifest(path.read_bytes(), str(path))
+    return parse_manifest(path.read_bytes() if path.is_file() else None, str(root))
 
 
-def parse_manifest(text: bytes, where: str) -> DatabaseManifest:
+def parse_manifest(text: bytes | None, database: str) -> DatabaseManifest:
     """Parse and check the content of a manifest.
 
+    Args:
+        text: The content. None when there is no such file.
+        database: Where the database is, for messages.
+
     Raises:
-        DatabaseError: It does not parse, or its digest does not match its content.
+        DatabaseError: There is no manifest (the build did not finish), it does not
+            parse, or its digest does not match its content.
     """
+    if text is None:
+        raise DatabaseError(
+            database,
+            f"holds no {MANIFEST_NAME}",
+            "a complete database",
+            "check the path, build it with `rdm-batch database build`, or run an interrupted "
+            "build again",
+        )
+    where = f"{database.rstrip('/')}/{MANIFEST_NAME}"
     try:
         manifest = DatabaseManifest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the manifest"
-        raise DatabaseError(
-            where, f"{field}: {first['msg']}", "a database manifest", "rebuild the database"
-        ) from error
+        found = first_problem(error, "the manifest")
+        raise DatabaseError(where, found, "a database manifest", "rebuild the database") from error
     # Of the text, not of the model: a later version may know more fields.
     content = {name: value for name, value in json.loads(text).items() if name != "digest"}
     if manifest.digest != canonical_digest(content):
@@ -216,34 +205,37 @@ def parse_manifest(text: bytes, where: str) -> DatabaseManifest:
     return manifest
 
 
-def find_damage(root: Path, files: Iterable[StoredFile], digests: bool = False) -> list[str]:
-    """List what is wrong with stored files, by size and on request by sha256."""
-    problems = []
-    for file in files:
-        path = root / file.path
-        if not path.is_file():
-            problems.append(f"{file.path} is missing")
-        elif path.stat().st_size != file.num_bytes:
-            problems.append(
-                f"{file.path} has {path.stat().st_size:,} bytes instead of {file.num_bytes:,}"
-            )
-        elif digests and file_sha256(path) != file.sha256:
-            problems.append(f"{file.path} has other content than its digest says")
-    return problems
-
-
 def check_files(root: Path, files: Iterable[StoredFile], digests: bool = False) -> None:
-    """Refuse files that are missing, truncated or (with ``digests``) altered.
+    """Refuse files of a local folder that are missing, truncated or (with ``digests``) altered.
 
     Raises:
         DatabaseError: Names the first damaged file and how many there are.
     """
     listed = tuple(files)
-    problems = find_damage(root, listed, digests)
-    if problems:
+    refuse_damage(str(root), find_damage_in(root, listed, digests), len(listed))
+
+
+def refuse_damage(
+    database: str,
+    damage: Sequence[Damage],
+    num_files: int,
+    action: str = "copy the database again or rebuild it",
+) -> None:
+    """Refuse a database whose files are not what its manifest says.
+
+    Args:
+        database: Where it is.
+        damage: What is wrong, one entry per damaged file.
+        num_files: Files that were looked at.
+        action: What the user can do.
+
+    Raises:
+        DatabaseError: A file is damaged; names the first and how many there are.
+    """
+    if damage:
         raise DatabaseError(
-            str(root),
-            f"{problems[0]} ({len(problems)} of {len(listed)} files are damaged)",
+            f"{database.rstrip('/')}/{damage[0].path}",
+            f"{damage[0].found} ({len(damage):,} of {num_files:,} files are damaged)",
             "files as the manifest lists them",
-            "copy the database again or rebuild it",
+            action,
         )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.retrieval.database import DatabaseManifest, check_files, read_manifest
+from rdm_batch.retrieval.database import DatabaseManifest, check_files
 from rdm_batch.retrieval.embeddings import check_embeddings, row_norms, score_candidates, unit_rows
 from rdm_batch.retrieval.exact import check_k, exact_top_k, score_slack
 from rdm_batch.retrieval.index import ShardIndex, build_index, load_index
@@ -168,37 +167,34 @@ def open_shard(
     root: Path,
     shard: int,
     *,
-    manifest: DatabaseManifest | None = None,
+    manifest: DatabaseManifest,
     leaves_to_search: int | None = None,
     reorder: int | None = None,
     num_threads: int = 1,
-    verify: Literal["size", "sha256"] = "size",
 ) -> ShardSearcher:
     """Open one shard of a local database folder for searching.
 
-    Every file is checked against the manifest before it is opened: ScaNN ends the process
-    on a truncated index.
+    The size of every file is checked against the manifest before it is opened: ScaNN ends the
+    process on a truncated index.
 
     Args:
         root: Local database folder.
         shard: Shard number.
-        manifest: The manifest, when already read.
+        manifest: Its manifest.
         leaves_to_search: Partitions scanned per query of a partitioned shard; None means
             as built.
         reorder: Candidates a partitioned shard rescores per query; None means as built.
         num_threads: Threads of one search, at least 1.
-        verify: Check file sizes only, or their digests as well.
 
     Raises:
         DatabaseError: The shard does not exist, its files are damaged, or its rows are
             not finite.
     """
-    manifest = manifest or read_manifest(root)
     if not 0 <= shard < len(manifest.shards):
         raise DatabaseError(str(root), f"no shard {shard}", f"0 <= shard < {len(manifest.shards)}")
     entry = manifest.shards[shard]
     where = f"{root} shard {shard}"
-    check_files(root, entry.files(), digests=verify == "sha256")
+    check_files(root, entry.files())
     embeddings = read_embeddings(
         root / entry.embeddings.path, entry.rows, manifest.dim, manifest.dtype
     )

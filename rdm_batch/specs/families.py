@@ -23,6 +23,7 @@ from pydantic import (
 
 from rdm_batch.errors import SpecError
 from rdm_batch.specs.base import Spec, Uri
+from rdm_batch.specs.messages import problems_of
 from rdm_batch.specs.networks import (
     AutoencoderConfig,
     NoiseScheduleConfig,
@@ -230,11 +231,7 @@ def parse_architecture(source: str | bytes | Mapping[str, Any], where: str) -> A
             return _ADAPTER.validate_json(source)
         return _ADAPTER.validate_python(dict(source))
     except ValidationError as error:
-        raise SpecError(where, _describe(error), "a valid architecture") from error
-
-
-def _describe(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'architecture'}: {item['msg']}"
-        for item in error.errors(include_url=False)
-    )
+        document = None if isinstance(source, str | bytes) else source
+        problems = problems_of(error, Architecture, document, "architecture")
+        found = "; ".join(map(str, problems))
+        raise SpecError(where, found, "a valid architecture") from error

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from rdm_batch.errors import InvalidJobError, SpecError
 from rdm_batch.specs.job import JobSpec
-from rdm_batch.specs.messages import describe
+from rdm_batch.specs.messages import problems_of
 
 
 def load_job(job: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> JobSpec:
@@ -47,8 +47,7 @@ def parse_job(document: dict[str, Any], where: str) -> JobSpec:
     try:
         return JobSpec.model_validate(document)
     except ValidationError as error:
-        problems = tuple(describe(details, document) for details in error.errors())
-        raise InvalidJobError(where, problems) from None
+        raise InvalidJobError(where, problems_of(error, JobSpec, document)) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pydantic import (
 from rdm_batch.errors import InvalidJobError, SpecError
 from rdm_batch.specs.base import Uri
 from rdm_batch.specs.clip import ClipSizes
+from rdm_batch.specs.messages import problems_of
 from rdm_batch.specs.networks import AutoencoderConfig, NoiseScheduleConfig, UNetConfig
 from rdm_batch.specs.unions import members
 
@@ -253,10 +254,7 @@ def load_training(path: Path, kind: str) -> Training:
     try:
         spec = _ADAPTER.validate_python(document)
     except ValidationError as error:
-        problems = tuple(
-            SpecError(".".join(map(str, item["loc"][1:])) or "train", item["msg"])
-            for item in error.errors(include_url=False)
-        )
+        problems = problems_of(error, TrainingSpec, document, "train")
         raise InvalidJobError(where, problems) from error
     if spec.train != kind:
         raise SpecError(where, f"asks to train {spec.train}", f"train: {kind}")

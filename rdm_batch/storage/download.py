@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from rdm_batch.files import PARTIAL_SUFFIX
 from rdm_batch.storage.s3 import S3Store, endpoint_url
-from rdm_batch.storage.store import PARTIAL_SUFFIX, ObjectInfo
+from rdm_batch.storage.store import ObjectInfo
 
 CHUNK_BYTES = 16 << 20
 NUM_CONNECTIONS = 8

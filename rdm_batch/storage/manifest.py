@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rdm_batch.errors import RdmBatchError
+from rdm_batch.specs.messages import first_problem
 
 FORMAT_VERSION = 1
 HEADER_KEY = "sample_set.json"
@@ -117,6 +118,11 @@ class ShardEntry(Manifest):
     num_bytes: Count = Field(description="Size of its file.")
     measured: Measured | None = Field(default=None, description="Who made it, and how fast.")
 
+    @property
+    def path(self) -> str:
+        """Its file, under the name that every recorded file has its path by."""
+        return self.file
+
 
 class Success(Manifest):
     """Proof that the set is complete."""
@@ -160,9 +166,7 @@ def parse_manifest(
             )
         return kind.model_validate(content)
     except ValidationError as problem:
-        first = problem.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise error(where, f"is damaged: {field}: {first['msg']}") from problem
+        raise error(where, f"is damaged: {first_problem(problem)}") from problem
     except (ValueError, AttributeError) as problem:
         raise error(where, "is damaged: not a JSON object") from problem
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -10,11 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rdm_batch.errors import SampleSetError
-from rdm_batch.storage.manifest import SampleSetHeader, ShardEntry, Success
+from rdm_batch.storage.manifest import SampleSetHeader, ShardEntry
 from rdm_batch.storage.store import Store
 from rdm_batch.storage.table import ROWS_PER_GROUP, SCHEMA, wrong_sizes
-
-_CHUNK_BYTES = 8 << 20
 
 
 def iter_shard(
@@ -63,26 +60,6 @@ def iter_shard(
         )
 
 
-def verify(store: Store, entries: Sequence[ShardEntry]) -> Success:
-    """Compare the SHA-256 of every file with its entry.
-
-    Returns:
-        The sums over all entries.
-
-    Raises:
-        SampleSetError: With the first damaged file and the number of damaged ones.
-    """
-    damaged = [entry for entry in entries if _sha256(store, entry.file) != entry.sha256]
-    if damaged:
-        raise SampleSetError(
-            store.child_uri(damaged[0].file),
-            f"is damaged ({len(damaged):,} of {len(entries):,} files are)",
-            f"SHA-256 {damaged[0].sha256}",
-            "remove the damaged files and run the job again",
-        )
-    return Success.over(entries)
-
-
 def mixed_sizes(
     where: str, sizes: Mapping[tuple[int, int], int], num_rows: int, image_size: int
 ) -> SampleSetError:
@@ -104,11 +81,3 @@ def _check_indices(where: str, batch: pa.RecordBatch, expected: int) -> None:
             "each sample once, in order",
             "the set is duplicated or mixed with another; generate it again",
         )
-
-
-def _sha256(store: Store, key: str) -> str:
-    digest = hashlib.sha256()
-    with store.open_read(key) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -144,6 +144,32 @@ class SampleSet:
             found = list(pool.map(self._read_entry, keys))
         return [entry for entry in found if files.get(entry.file) == entry.num_bytes]
 
+    def recorded_entries(self) -> tuple[list[ShardEntry], list[str]]:
+        """Read every entry, whether or not its file is there, and find what is wrong with others.
+
+        Returns:
+            The sound entries in shard order; and one line for every planned shard that has
+            none, and for every one that is damaged or does not belong to the plan.
+        """
+        keys = [item.key for item in self.store.list_objects(ENTRIES_FOLDER)]
+        known = set(keys)
+        problems = [
+            f"shard {shard} is not stored"
+            for shard in range(self.header.num_shards)
+            if self._entry_key(shard) not in known
+        ]
+
+        def read(key: str) -> ShardEntry | str:
+            try:
+                return self._read_entry(key)
+            except SampleSetError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(_NUM_CONNECTIONS) as pool:
+            found = list(pool.map(read, keys))
+        problems += [item for item in found if isinstance(item, str)]
+        return [item for item in found if isinstance(item, ShardEntry)], problems
+
     def missing_shards(self) -> list[int]:
         """List the planned shards that are not stored yet."""
         stored = {entry.shard for entry in self.entries()}
@@ -254,17 +280,6 @@ class SampleSet:
             if shard not in stored:
                 raise SampleSetError(self.uri, f"shard {shard} is not stored")
             yield from reading.iter_shard(self.store, self.header, stored[shard], columns)
-
-    def verify(self) -> Success:
-        """Read every stored file and compare it with its entry.
-
-        Returns:
-            The sums over what was found sound.
-
-        Raises:
-            SampleSetError: With the first damaged shard and the number of damaged ones.
-        """
-        return reading.verify(self.store, self.entries())
 
     def _entry_key(self, shard: int) -> str:
         return f"{ENTRIES_FOLDER}/{shard_name(shard)}.json"

@@ -7,9 +7,10 @@ import errno
 import io
 import os
 import shutil
+import tempfile
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,18 @@ from pathlib import Path
 from typing_extensions import override
 
 from rdm_batch.errors import RdmBatchError, SampleSetError
+from rdm_batch.files import (
+    PARTIAL_SUFFIX,
+    Damage,
+    RecordedFile,
+    find_damage,
+    path_aside,
+    stream_sha256,
+    written_aside,
+)
 
-PARTIAL_SUFFIX = ".partial"
 PROBE_KEY = ".write-check"
+_COPY_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,34 @@ class Store(ABC):
             raise self.missing(key)
         return info.num_bytes
 
+    def sha256(self, key: str) -> str:
+        """Digest an object without holding it in memory; a missing one raises ``error``."""
+        with self.open_read(key) as file:
+            return stream_sha256(file)
+
+    def find_damage(
+        self,
+        files: Iterable[RecordedFile],
+        digests: bool = False,
+        advance: Callable[[int], object] | None = None,
+    ) -> list[Damage]:
+        """List what is wrong with objects of this store, one entry per damaged one.
+
+        Args:
+            files: What their manifest says of them.
+            digests: Read them and compare their content as well, not their sizes alone.
+            advance: Told the recorded size of every object that was checked.
+        """
+        listed = {item.key: item.num_bytes for item in self.list_objects()}
+
+        def size_of(key: str) -> int | None:
+            if key in listed:
+                return listed[key]
+            info = self.stat(key)  # no listing follows a folder that is a link
+            return None if info is None else info.num_bytes
+
+        return find_damage(files, size_of, self.sha256 if digests else None, advance)
+
     def missing(self, key: str) -> RdmBatchError:
         """Make the error for an object that is not there."""
         return self.error(self.child_uri(key), "does not exist")
@@ -144,12 +182,13 @@ class LocalStore(Store):
 
     @override
     def write_bytes_if_absent(self, key: str, data: bytes) -> bool:
-        with self._explained(key), self._partial(key) as partial:
-            with partial.open("xb") as file:
+        self._refuse_when_read_only()
+        with self._explained(key), path_aside(self._path(key)) as aside:
+            with aside.open("xb") as file:
                 file.write(data)
                 _flush_to_disk(file)
             try:
-                os.link(partial, self._path(key))
+                os.link(aside, self._path(key))
             except FileExistsError:
                 return False
             except OSError:
@@ -157,7 +196,7 @@ class LocalStore(Store):
                 # or absent too, and only cannot tell who of two writers was first.
                 if self._path(key).exists():
                     return False
-                partial.replace(self._path(key))
+                aside.replace(self._path(key))
             _flush_folder(self._path(key).parent)
             return True
 
@@ -200,11 +239,11 @@ class LocalStore(Store):
     @override
     @contextmanager
     def open_write(self, key: str) -> Iterator[io.BufferedIOBase]:
-        with self._explained(key), self._partial(key) as partial:
-            with partial.open("xb") as file:
+        self._refuse_when_read_only()
+        with self._explained(key):
+            with written_aside(self._path(key)) as aside, aside.open("xb") as file:
                 yield file
                 _flush_to_disk(file)
-            partial.replace(self._path(key))
             _flush_folder(self._path(key).parent)
 
     @override
@@ -227,17 +266,6 @@ class LocalStore(Store):
     def _refuse_when_read_only(self) -> None:
         if self.read_only:
             raise self.error(self.uri, "is part of the installed package and cannot be changed")
-
-    @contextmanager
-    def _partial(self, key: str) -> Iterator[Path]:
-        self._refuse_when_read_only()
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}")
-        try:
-            yield partial
-        finally:
-            partial.unlink(missing_ok=True)
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
@@ -266,6 +294,23 @@ class LocalStore(Store):
                 return self.error(where, "a file stands where a folder is needed")
             case _:
                 return self.error(where, problem.strerror or type(problem).__name__)
+
+
+@contextmanager
+def stored_file(store: Store, key: str) -> Iterator[Path]:
+    """Give a local path to write to; what is there at the end becomes an object.
+
+    For writers that write files alone.
+
+    Args:
+        store: Where the object goes.
+        key: Its key. It appears complete, or not at all when the block fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "object"
+        yield path
+        with path.open("rb") as source, store.open_write(key) as target:
+            shutil.copyfileobj(source, target, _COPY_BYTES)
 
 
 def _flush_to_disk(file: io.BufferedWriter) -> None:

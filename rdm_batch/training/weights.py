@@ -15,6 +15,7 @@ from rdm_batch.errors import CheckpointError
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
 from rdm_batch.models.checkpoint import FORMAT
 from rdm_batch.models.safetensors_file import write_tensors
+from rdm_batch.specs.messages import first_problem
 from rdm_batch.specs.networks import AutoencoderConfig
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -58,8 +59,9 @@ def load_autoencoder(path: Path) -> VqAutoencoder | KlAutoencoder:
         autoencoder = build_autoencoder(config)
         autoencoder.load_state_dict(tensors)
     except (SafetensorError, ValueError, ValidationError, RuntimeError) as error:
+        reason = first_problem(error) if isinstance(error, ValidationError) else error
         raise CheckpointError(
-            where, f"no autoencoder ({error})", "weights of `train autoencoder` or a head"
+            where, f"no autoencoder ({reason})", "weights of `train autoencoder` or a head"
         ) from error
     return autoencoder.eval().requires_grad_(requires_grad=False)
 

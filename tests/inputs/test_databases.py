@@ -93,3 +93,15 @@ def test_of_a_remote_database_only_the_shards_asked_for_are_copied(
     store.delete("database.json")
     with pytest.raises(DatabaseError, match=r"holds no database\.json"):
         fetch_manifest(swift_uri)
+
+
+def test_a_damaged_database_is_named_with_its_first_damaged_file(tmp_path: Path) -> None:
+    manifest = write_database(tmp_path)
+    (tmp_path / "proposal.parquet").write_bytes(b"cut")
+    (tmp_path / "embeddings/shard-00001.parquet").unlink()
+    with pytest.raises(DatabaseError) as caught:
+        Database.open(str(tmp_path)).check_stored_files()
+    message = str(caught.value)
+    where = f"{tmp_path}/embeddings/shard-00001.parquet: is missing"
+    assert message.startswith(f"{where} (2 of {len(manifest.files())} files are damaged)")
+    assert "copy the database again or rebuild it" in message

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rdm_batch.files import canonical_digest
 from rdm_batch.inputs.databases import fetch_manifest
 from rdm_batch.retrieval.database import (
     DatabaseManifest,
-    canonical_digest,
     stored_file,
     write_manifest,
 )

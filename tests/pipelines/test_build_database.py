@@ -18,7 +18,7 @@ from rdm_batch.inputs.databases import Database
 from rdm_batch.pipelines import database_parts, encode_images
 from rdm_batch.pipelines.build_database import build_database
 from rdm_batch.pipelines.encode_images import make_thumbnail
-from rdm_batch.pipelines.inspect_database import check_database, describe_database, open_manifest
+from rdm_batch.pipelines.inspect_database import check_database, describe_database
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, check_files, read_manifest
 from rdm_batch.retrieval.exact import exact_top_k
@@ -353,10 +353,10 @@ def test_check_finds_every_kind_of_damage(build: Build, tmp_path: Path) -> None:
     assert "is missing" in problems[0]
     assert "bytes instead of" in problems[1]
     assert "other content" in problems[2]
-    assert open_manifest(uri)[1] == manifest
+    assert Database.open(uri).manifest == manifest
     shutil.rmtree(tmp_path / "db")
     with pytest.raises(DatabaseError, match=r"no database\.json"):
-        open_manifest(uri)
+        Database.open(uri)
 
 
 def test_thumbnails_are_small_and_keep_their_shape() -> None:

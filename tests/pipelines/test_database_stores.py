@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from rdm_batch.errors import DatabaseError
+from rdm_batch.inputs.databases import Database
 from rdm_batch.pipelines import database_target
 from rdm_batch.pipelines.build_database import build_database
-from rdm_batch.pipelines.inspect_database import check_database, open_manifest
+from rdm_batch.pipelines.inspect_database import check_database
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, check_files
 from rdm_batch.retrieval.local import open_database
@@ -38,7 +39,7 @@ def test_a_database_is_built_read_and_checked_on_every_store(
     store = open_store(storage_uri)
     keys = {item.key for item in store.list_objects()}
     assert keys == {file.path for file in manifest.files()} | {"database.json"}
-    assert open_manifest(storage_uri)[1] == manifest
+    assert Database.open(storage_uri).manifest == manifest
     progress = Progress(Console(file=io.StringIO()))
     assert check_database(storage_uri, progress) == []
     check_files(local_path(storage_uri), manifest.files(), digests=True)
@@ -67,7 +68,7 @@ def test_a_remote_database_appears_with_its_manifest_last(
             build(moto_uri)
     assert len(open_store(moto_uri).list_objects()) == 4
     with pytest.raises(DatabaseError, match=r"no database\.json"):
-        open_manifest(moto_uri)
+        Database.open(moto_uri)
 
     class Untouched(FakeEncoder):
         def encode_images(self, images: Any) -> Any:
@@ -75,4 +76,4 @@ def test_a_remote_database_appears_with_its_manifest_last(
 
     with Progress(Console(file=io.StringIO())) as progress:
         request = DatabaseBuild(images="shapes:database:120", shards=2, out=moto_uri)
-        assert build_database(request, Untouched, progress) == open_manifest(moto_uri)[1]
+        assert build_database(request, Untouched, progress) == Database.open(moto_uri).manifest

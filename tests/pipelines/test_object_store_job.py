@@ -11,6 +11,7 @@ from rdm_batch.reports.saved import load_run
 from rdm_batch.storage.object_store import local_path, open_store
 from rdm_batch.storage.sample_set import SampleSet
 from tests.pipelines.ray_kit import ROOT, run_job
+from tests.storage.sets import damage_of
 
 pytestmark = pytest.mark.usefixtures("swift_uri")
 
@@ -49,7 +50,8 @@ def test_the_quickstart_runs_from_and_into_an_object_store(swift_uri: str, tmp_p
     assert "precision" in printed
     assert "nothing was done" in again
     remote_set = SampleSet.open(f"{swift_uri}/out")
-    assert remote_set.verify().num_rows == 64
+    assert damage_of(remote_set.uri) == []
+    assert remote_set.require_complete().num_rows == 64
     assert remote_set.success() == SampleSet.open(local).success()
     report = load_run(f"{swift_uri}/out").report
     assert [score.label for score in report.scores][:4] == [

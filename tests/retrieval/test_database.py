@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from rdm_batch.errors import DatabaseError
+from rdm_batch.files import find_damage_in
 from rdm_batch.retrieval.database import (
     DatabaseManifest,
     StoredFile,
     check_files,
-    find_damage,
     read_manifest,
 )
 from rdm_batch.retrieval.index import IndexSettings
@@ -47,13 +47,13 @@ def test_truncated_files_are_found_before_they_are_opened(
         path = tmp_path / file.path
         content = path.read_bytes()
         path.write_bytes(content[:-1])
-        with pytest.raises(DatabaseError, match=f"{file.path} has {len(content) - 1:,} bytes"):
-            open_shard(tmp_path, 0)
+        with pytest.raises(DatabaseError, match=f"{file.path}: has {len(content) - 1:,} bytes"):
+            open_shard(tmp_path, 0, manifest=manifest)
         path.unlink()
-        with pytest.raises(DatabaseError, match=f"{file.path} is missing"):
-            open_shard(tmp_path, 0)
+        with pytest.raises(DatabaseError, match=f"{file.path}: is missing"):
+            open_shard(tmp_path, 0, manifest=manifest)
         path.write_bytes(content)
-    open_shard(tmp_path, 0)
+    open_shard(tmp_path, 0, manifest=manifest)
 
 
 def test_altered_files_are_found_by_digest(
@@ -64,9 +64,9 @@ def test_altered_files_are_found_by_digest(
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert find_damage(tmp_path, manifest.files()) == []
+    assert find_damage_in(tmp_path, manifest.files()) == []
     with pytest.raises(DatabaseError, match="other content than its digest"):
-        open_shard(tmp_path, 0, verify="sha256")
+        check_files(tmp_path, manifest.files(), digests=True)
 
 
 def test_an_unfinished_database_is_refused(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def edit(root: Path, **changes: object) -> None:
     [
         ({"dim": 8}, "digest .* for other content"),
         ({"rows": 49}, "shards hold 50 rows, the manifest says 49"),
-        ({"surprise": 1}, "surprise: Extra inputs"),
+        ({"surprise": 1}, "surprise: is not a field"),
         ({"shards": []}, "shards: "),
         ({"format": "other"}, "format: "),
     ],

@@ -117,14 +117,14 @@ def test_a_shard_refuses_rows_of_others(
     with pytest.raises(DatabaseError, match="no thumbnails"):
         shard.thumbnails(np.array([first]))
     with pytest.raises(DatabaseError, match="no shard 2"):
-        open_shard(tmp_path, 2)
+        open_shard(tmp_path, 2, manifest=manifest)
 
 
 def test_missing_or_repeated_shards_are_refused(
     vectors: Vectors, write_database: WriteDatabase, tmp_path: Path
 ) -> None:
-    write_database(tmp_path, vectors(100), shards=2)
-    first, second = open_shard(tmp_path, 0), open_shard(tmp_path, 1)
+    manifest = write_database(tmp_path, vectors(100), shards=2)
+    first, second = (open_shard(tmp_path, number, manifest=manifest) for number in (0, 1))
     for shards in ([], [second], [first, first], [first, second, second]):
         with pytest.raises(DatabaseError, match="every shard"):
             CompositeRetriever(shards)
@@ -136,10 +136,27 @@ def test_search_effort_can_be_raised_on_opening(
 ) -> None:
     rows = vectors(2000, dim=32)
     low = IndexSettings(kind="tree_ah", leaves=50, leaves_to_search=1)
-    write_database(tmp_path, rows, settings=low)
+    manifest = write_database(tmp_path, rows, settings=low)
     queries = vectors(60, dim=32, seed=1)
     exact = exact_top_k(rows, queries, 20)[1]
-    few = open_shard(tmp_path, 0).search(queries, 20).scores
-    all_leaves = open_shard(tmp_path, 0, leaves_to_search=10**6).search(queries, 20).scores
+    few = open_shard(tmp_path, 0, manifest=manifest).search(queries, 20).scores
+    raised = open_shard(tmp_path, 0, manifest=manifest, leaves_to_search=10**6)
+    all_leaves = raised.search(queries, 20).scores
     assert (all_leaves >= exact[:, -1:]).mean() > (few >= exact[:, -1:]).mean()
     assert (all_leaves >= exact[:, -1:]).mean() > 0.98
+
+
+def test_more_candidates_can_be_rescored_on_opening(
+    vectors: Vectors, write_database: WriteDatabase, tmp_path: Path
+) -> None:
+    rows = vectors(2000, dim=32)
+    few = IndexSettings(kind="tree_ah", leaves=20, leaves_to_search=20, reorder=1)
+    manifest = write_database(tmp_path, rows, settings=few)
+    queries = vectors(60, dim=32, seed=1)
+    exact = exact_top_k(rows, queries, 1)[1]
+
+    def found(reorder: int | None) -> float:
+        shard = open_shard(tmp_path, 0, manifest=manifest, reorder=reorder)
+        return float((shard.search(queries, 1).scores >= exact).mean())
+
+    assert found(500) > found(None)

@@ -45,13 +45,17 @@ def test_architecture_survives_its_json() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("unet", "chanel_mult"), [1], "unet.chanel_mult: Extra inputs are not permitted"),
-        (("unet", "model_channels"), 0, "unet.model_channels: Input should be greater than 0"),
+        (
+            ("unet", "chanel_mult"),
+            [1],
+            "unet.chanel_mult: is not a field; did you mean",
+        ),
+        (("unet", "model_channels"), 0, "unet.model_channels: is 0; needed greater than 0"),
         (("unet", "model_channels"), 40, "not a multiple of norm_groups 32"),
         (("unet", "head_channels"), 24, "not a multiple of head_channels 24"),
         (("unet", "latent_channels"), 4, "unet.latent_channels is 4 but autoencoder.embed_dim is"),
         (("autoencoder", "norm_groups"), 24, "not a multiple of norm_groups 24"),
-        (("autoencoder", "kind"), "vae", "autoencoder: Input tag 'vae'"),
+        (("autoencoder", "kind"), "vae", "autoencoder.kind: is 'vae'; needed one of 'vq', 'kl'"),
         (("latent_size",), 9, "latent_size 9 is not a multiple of 2"),
     ],
 )

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rdm_batch.export import check_samples
+from rdm_batch.reports.progress import Progress
 from rdm_batch.storage.manifest import SampleSetHeader
 from rdm_batch.storage.png import encode_png
 from rdm_batch.storage.sample_set import SampleSet
@@ -57,3 +59,9 @@ def write_set(uri: str, header: SampleSetHeader | None = None) -> SampleSet:
         sample_set.commit_shard(shard, make_rows(header, shard))
     sample_set.finish()
     return sample_set
+
+
+def damage_of(uri: str) -> list[str]:
+    """List what `samples check` finds wrong with a set; a sound one has nothing."""
+    with Progress() as progress:
+        return check_samples(uri, progress)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.retrieval.published import order_parts, read_neighbor_memory, read_part
+from rdm_batch.retrieval.npz_parts import order_parts, read_neighbor_memory, read_part
 
 
 def write_memory(path: Path, value: Any, protocol: int = 4) -> Path:

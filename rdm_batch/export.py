@@ -1,4 +1,6 @@
-"""Give a sample set to other tools, in the forms they read, in bounded memory.
+"""Hand a sample set on: check that it is whole, give it to other tools in the forms they read.
+
+Everything runs in bounded memory. The forms:
 
 - ``adm-npz``: one ``.npz`` with ``arr_0``, uint8 NHWC, as the ADM evaluation suite reads it.
 - ``png-folder``: one file per sample, named by its index.
@@ -100,6 +102,38 @@ def export_samples(
     )
     target.write_bytes(SUCCESS_KEY, success.to_bytes())
     return success
+
+
+def check_samples(uri: str, progress: Progress) -> list[str]:
+    """Compare every file of a sample set with what the set says of it, by size and digest.
+
+    Args:
+        uri: The sample set, a path or ``s3://``.
+        progress: Shows the bytes read.
+
+    Returns:
+        What is wrong, one entry per missing or damaged shard and one for a completion that
+        is missing or disagrees; empty when the set is complete and sound.
+
+    Raises:
+        SampleSetError: There is no sample set, or its header is damaged.
+    """
+    sample_set = SampleSet.open(uri, allow_partial=True)
+    entries, problems = sample_set.recorded_entries()
+    whole = not problems
+    stage = progress.stage("check", total=sum(e.num_bytes for e in entries), unit="bytes")
+    damage = sample_set.store.find_damage(entries, digests=True, advance=stage.advance)
+    problems += [str(damaged) for damaged in damage]
+    stage.finish()
+    try:
+        found = sample_set.success()
+    except SampleSetError as error:
+        return [*problems, str(error)]
+    if whole and found is None:
+        problems.append(f"{SUCCESS_KEY} is missing: the job did not finish")
+    elif whole and found != Success.over(entries):
+        problems.append(f"{SUCCESS_KEY} sums up other shards than are stored")
+    return problems
 
 
 def _export_npz(

@@ -13,11 +13,11 @@ import pytest
 
 from rdm_batch.cli import main
 from rdm_batch.errors import SampleSetError
-from rdm_batch.pipelines.export import EXPORT_FORMATS, ExportFormat, export_samples
+from rdm_batch.export import EXPORT_FORMATS, ExportFormat, export_samples
 from rdm_batch.storage.object_store import local_path, open_store
 from rdm_batch.storage.png import decode_png
 from rdm_batch.storage.sample_set import SampleSet
-from tests.storage.sets import SIZE, image_of, make_header, make_rows, write_set
+from tests.storage.sets import SIZE, damage_of, image_of, make_header, make_rows, write_set
 
 
 def test_npz_holds_every_image_in_order(storage_uri: str, tmp_path: Path) -> None:
@@ -166,5 +166,53 @@ def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_export_starts_without_ray(tmp_path: Path) -> None:
-    code = "import sys, rdm_batch.pipelines.export; sys.exit('ray' in sys.modules)"
+    code = "import sys, rdm_batch.export; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_sound_set_has_no_damage(storage_uri: str) -> None:
+    write_set(storage_uri)
+    assert damage_of(storage_uri) == []
+
+
+def test_every_damaged_and_missing_shard_is_named(storage_uri: str) -> None:
+    write_set(storage_uri, make_header(num_samples=65))
+    stored = open_store(storage_uri)
+    content = bytearray(stored.read_bytes("data/00001.parquet"))
+    content[len(content) // 3] ^= 1
+    stored.write_bytes("data/00001.parquet", bytes(content))
+    size = stored.size("data/00002.parquet")
+    stored.write_bytes("data/00002.parquet", b"cut")
+    stored.delete("data/00003.parquet")
+    stored.delete("_shards/00004.json")
+    stored.write_bytes("_shards/00005.json", b"{}")
+    not_stored, unreadable, *others = damage_of(storage_uri)
+    assert not_stored == "shard 4 is not stored"
+    assert unreadable.startswith(f"{storage_uri}/_shards/00005.json: is damaged")
+    assert others == [
+        "data/00001.parquet has other content than its digest says",
+        f"data/00002.parquet has 3 bytes instead of {size:,}",
+        "data/00003.parquet is missing",
+    ]
+
+
+def test_a_set_that_was_not_finished_or_was_changed_since_is_not_sound(tmp_path: Path) -> None:
+    header = make_header()
+    write_set(str(tmp_path))
+    success = (tmp_path / "_SUCCESS.json").read_bytes()
+    (tmp_path / "_SUCCESS.json").unlink()
+    assert damage_of(str(tmp_path)) == ["_SUCCESS.json is missing: the job did not finish"]
+    (tmp_path / "_SUCCESS.json").write_bytes(b"{")
+    (problem,) = damage_of(str(tmp_path))
+    assert problem == f"{tmp_path}/_SUCCESS.json: is damaged: not a JSON object"
+    (tmp_path / "_SUCCESS.json").write_bytes(success)
+    (tmp_path / "_shards" / "00000.json").unlink()
+    rows = make_rows(header, 0)
+    other = rows.set_column(2, rows.schema.field("seed"), [[4] * 10])
+    SampleSet.create_or_resume(str(tmp_path), header).commit_shard(0, other)
+    assert damage_of(str(tmp_path)) == ["_SUCCESS.json sums up other shards than are stored"]
+
+
+def test_checking_where_no_set_is_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SampleSetError, match="holds no sample set"):
+        damage_of(str(tmp_path))

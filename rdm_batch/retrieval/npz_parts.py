@@ -45,7 +45,7 @@ _ALLOWED = {
 
 
 @dataclass(frozen=True)
-class PublishedPart:
+class NpzPart:
     """Hold one ``.npz`` part of a published database."""
 
     name: str
@@ -54,7 +54,7 @@ class PublishedPart:
     patch_coords: Int64[np.ndarray, "rows 4"] | None
 
 
-def read_part(path: Path) -> PublishedPart:
+def read_part(path: Path) -> NpzPart:
     """Read one ``.npz`` part: ``embedding``, ``img_id`` and, where there, ``patch_coords``.
 
     Raises:
@@ -81,7 +81,7 @@ def read_part(path: Path) -> PublishedPart:
         shapes = {name: f"{array.shape} {array.dtype}" for name, array in sorted(found.items())}
         raise DatabaseError(str(path), f"arrays {shapes}", wanted)
     check_embeddings(embeddings, str(path))
-    return PublishedPart(
+    return NpzPart(
         path.stem,
         embeddings,
         image_ids.astype(np.int64),
