@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.timing import best_time
 
 
 @dataclass(frozen=True)
@@ -98,54 +98,17 @@ def measure_machine(device: str, dtype: torch.dtype, size: int) -> Machine:
     """
     left = torch.randn(size, size, device=device).to(dtype)
     right = torch.randn(size, size, device=device).to(dtype)
-    product_s = best_time(lambda: left @ right, device, repeats=5)
+    product_s = best_time(lambda: left @ right, 5, device)
     channels, side = size // 4, 32
     image = torch.randn(8, channels, side, side, device=device).to(dtype)
     kernel = torch.randn(channels, channels, 3, 3, device=device).to(dtype)
     image, kernel = (x.to(memory_format=torch.channels_last) for x in (image, kernel))
-    convolution_s = best_time(lambda: F.conv2d(image, kernel, padding=1), device, repeats=5)
+    convolution_s = best_time(lambda: F.conv2d(image, kernel, padding=1), 5, device)
     rates = (
         2 * size**3 / product_s,
         2 * 9 * channels**2 * 8 * side**2 / convolution_s,
     )
     source = torch.zeros(size * size * 16, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    copy_s = best_time(lambda: target.copy_(source), device, repeats=5)
+    copy_s = best_time(lambda: target.copy_(source), 5, device)
     return Machine(max(rates), 2 * source.numel() / copy_s)
-
-
-def best_time(run: Callable[[], object], device: str, repeats: int) -> float:
-    """Give the shortest of several timings in seconds, after one that is not counted."""
-    times = []
-    for _ in range(repeats + 1):
-        _synchronize(device)
-        begin = time.perf_counter()
-        with torch.inference_mode():
-            run()
-        _synchronize(device)
-        times.append(time.perf_counter() - begin)
-    return min(times[1:])
-
-
-def _synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def reset_peak_memory(device: str) -> None:
-    """Forget the largest amount of memory used so far."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        # Linux: 5 resets the high-water mark of the resident set.
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory_bytes(device: str) -> int:
-    """Give the largest amount of memory used since ``reset_peak_memory``."""
-    if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no VmHWM")

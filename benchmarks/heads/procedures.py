@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import published_procedure as published
-from benchmarks.counting import (
-    Work,
-    best_time,
-    count_work,
-    peak_memory_bytes,
-    reset_peak_memory,
-)
+from benchmarks.assemble import Arithmetic, autoregressive_head, diffusion_head, random_networks
+from benchmarks.heads import published_procedure as published
+from benchmarks.heads.counting import Work, count_work
+from benchmarks.timing import best_time, peak_memory_bytes, reset_peak_memory
 from rdm_batch.heads.precision import Precision
-from rdm_batch.heads.rarm import RarmHead
-from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.networks import RarmNetworks, RdmNetworks
 from rdm_batch.sampling.autoregressive import TokenSampler, draw
 from rdm_batch.sampling.ddim import DdimSolver
@@ -32,7 +26,7 @@ class Settings:
     """What to measure, and how much of it."""
 
     device: str = "cpu"
-    precisions: tuple[Precision, ...] = ("float32",)
+    precisions: Sequence[Precision] = ("float32",)
     compile: bool = False
     batch: int = 8
     guidance_scale: float = 2.0
@@ -94,14 +88,16 @@ def _solver(architecture: RdmArchitecture, settings: Settings) -> DdimSolver:
 
 def rdm_networks(architecture: RdmArchitecture, device: str) -> RdmNetworks:
     """Build networks with random weights."""
-    with torch.device(device):
-        return RdmNetworks(architecture).eval().requires_grad_(False)
+    networks = random_networks(architecture, device)
+    assert isinstance(networks, RdmNetworks)
+    return networks
 
 
 def rarm_networks(architecture: RarmArchitecture, device: str) -> RarmNetworks:
     """Build networks with random weights."""
-    with torch.device(device):
-        return RarmNetworks(architecture).eval().requires_grad_(False)
+    networks = random_networks(architecture, device)
+    assert isinstance(networks, RarmNetworks)
+    return networks
 
 
 def _published_rdm(architecture: RdmArchitecture, settings: Settings) -> Measurement:
@@ -126,8 +122,8 @@ def _own_rdm(
     solver = _solver(architecture, settings)
 
     def make(networks: RdmNetworks, device: str) -> tuple[Callable[[], Tensor], ...]:
-        compile = settings.compile and device != "meta"
-        head = RdmHead(networks, solver, settings.guidance_scale, device, precision, compile)
+        how = Arithmetic(device, precision, settings.compile and device != "meta")
+        head = diffusion_head(networks, solver, settings.guidance_scale, how)
         context = _context(architecture, settings, device)
         noise = normal((settings.batch, *architecture.latent_shape), device)
         return (
@@ -157,8 +153,8 @@ def _measure_rdm(
         procedure,
         precision,
         settings.num_steps,
-        best_time(sample, settings.device, settings.repeats) * steps,
-        best_time(decode, settings.device, settings.repeats),
+        best_time(sample, settings.repeats, settings.device) * steps,
+        best_time(decode, settings.repeats, settings.device),
         work,
         peak_memory_bytes(settings.device),
     )
@@ -206,8 +202,8 @@ def integrate_published_tokens(
     times = [
         best_time(
             _next_token(architecture, networks, settings, settings.device, batch, length),
-            settings.device,
             1,
+            settings.device,
         )
         for length in lengths
     ]
@@ -243,7 +239,7 @@ def _published_rarm(architecture: RarmArchitecture, settings: Settings) -> Measu
         "float32",
         num_tokens,
         integrate_published_tokens(architecture, networks, settings, settings.batch),
-        best_time(decoder(networks, settings.device), settings.device, settings.repeats),
+        best_time(decoder(networks, settings.device), settings.repeats, settings.device),
         work * (1 / settings.batch),
         peak_memory_bytes(settings.device),
     )
@@ -260,14 +256,9 @@ def _own_rarm(
     num_tokens = architecture.transformer.num_positions
 
     def make(networks: RarmNetworks, device: str) -> tuple[Callable[[], object], ...]:
-        head = RarmHead(
-            networks,
-            _token_sampler(architecture),
-            settings.guidance_scale,
-            device,
-            precision,
-            settings.compile and device != "meta",
-        )
+        how = Arithmetic(device, precision, settings.compile and device != "meta")
+        sampler = _token_sampler(architecture)
+        head = autoregressive_head(networks, sampler, settings.guidance_scale, how)
         context = _context(architecture, settings, device)
         uniform = torch.full((settings.batch,), 0.5, dtype=torch.float64, device=device)
         tokens = _grid(architecture, settings, device).flatten(1)
@@ -287,8 +278,8 @@ def _own_rarm(
         "this package",
         precision,
         num_tokens,
-        best_time(sample, settings.device, 1),
-        best_time(decode, settings.device, settings.repeats),
+        best_time(sample, 1, settings.device),
+        best_time(decode, settings.repeats, settings.device),
         work * (1 / settings.batch),
         peak_memory_bytes(settings.device),
     )
@@ -302,13 +293,8 @@ def _grid(architecture: RarmArchitecture, settings: Settings, device: str) -> Te
 def decoder_errors(architecture: Architecture, device: str) -> dict[str, float]:
     """Compare decoding in channels_last and in bfloat16 with float32, relative to its range."""
     torch.manual_seed(0)
-    with torch.device(device):
-        networks = (
-            RdmNetworks(architecture)
-            if isinstance(architecture, RdmArchitecture)
-            else RarmNetworks(architecture)
-        )
-    decoder = networks.autoencoder.decoder.eval()
+    networks = random_networks(architecture, device)
+    decoder = networks.autoencoder.decoder
     size = architecture.latent_size
     features = normal((1, architecture.autoencoder.latent_channels, size, size), device)
     with torch.inference_mode():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import published_procedure as published
+from benchmarks.heads import published_procedure as published
 from rdm_batch.heads.rarm import RarmHead
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.networks import RarmNetworks, RdmNetworks, load_networks

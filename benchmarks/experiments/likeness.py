@@ -1,8 +1,8 @@
-"""How near samples come to the pictures they were made from, beside unseen real pictures.
+"""How samples lie to real pictures: their scores, and how near they come to what made them.
 
 Distances are root mean square differences of pixels (0 to 255). A head that copied would
 come nearer to its neighbors, the database or the training set than real pictures do that
-neither has seen.
+neither has seen. Scores are the package's own, in the features of the world's encoder.
 """
 
 from __future__ import annotations
@@ -10,12 +10,45 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from benchmarks.world_cases import K_NN, World
+from benchmarks.assemble import K_NN
+from benchmarks.experiments.cases import World
 from rdm_batch.datasets.shapes import ShapesSource
+from rdm_batch.metrics.frechet import frechet_distance
+from rdm_batch.metrics.manifold_scores import manifold_scores
+from rdm_batch.metrics.moments import gaussian_statistics
+from rdm_batch.metrics.reference import ReferenceStatistics
+from rdm_batch.models.clip import OpenClipEncoder
+from rdm_batch.storage.object_store import local_path
 
 NUM_TRAINING = 50_000
 _AT_ONCE = 5_000
 Row = dict[str, str | float]
+
+
+class Scorer:
+    """Score pictures in the features of the world's encoder.
+
+    Args:
+        encoder: Gives the features.
+        reference: Features of real pictures; None takes the shipped reference.
+    """
+
+    def __init__(self, encoder: OpenClipEncoder, reference: np.ndarray | None = None) -> None:
+        if reference is None:
+            shipped = ReferenceStatistics.load(local_path("package://shapes/reference.npz"))
+            reference = shipped.rows(next(iter(shipped.features)))
+        self._encoder = encoder
+        self._reference = reference
+        self._gaussian = gaussian_statistics(reference)
+
+    def __call__(self, images: np.ndarray) -> dict[str, float]:
+        """Give FID, precision and recall (k = 3, first as many real pictures as samples)."""
+        features = self._encoder.encode_images(list(images)).astype(np.float32)
+        fid = frechet_distance(gaussian_statistics(features), self._gaussian)
+        scores = manifold_scores(features, self._reference[: len(features)])
+        manifold = scores.precision_recall
+        assert manifold is not None
+        return {"fid": fid, "precision": manifold.precision, "recall": manifold.recall}
 
 
 def measure_copying(world: World, images: np.ndarray, neighbor_ids: np.ndarray) -> list[Row]:
@@ -28,7 +61,7 @@ def measure_copying(world: World, images: np.ndarray, neighbor_ids: np.ndarray) 
     """
     source = ShapesSource("reference", len(images))
     real = np.stack([source[index].image for index in range(len(images))])
-    real_ids = world.database.search(world.encoder.encode_images(list(real)), K_NN).ids
+    real_ids = world.source.retriever.search(world.encoder.encode_images(list(real)), K_NN).ids
     database = _pictures(world.pictures, 0, len(world.pictures))
     training = ShapesSource("train", NUM_TRAINING)
     rows: list[Row] = []

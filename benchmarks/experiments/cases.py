@@ -7,27 +7,18 @@ noise of sample i, as in a job of seed 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+from benchmarks.assemble import K_NN, Source
 from rdm_batch.datasets.shapes import HELD_OUT_PAIRS, SHAPES, ShapesSource, describe
-from rdm_batch.engine.conditioner import (
-    ClassConditioner,
-    Conditioner,
-    TextConditioner,
-    UnconditionalConditioner,
-)
+from rdm_batch.engine.conditioner import ClassConditioner, TextConditioner
 from rdm_batch.models.clip import OpenClipEncoder, load_encoder
 from rdm_batch.retrieval.conditioning import ContextVariant
-from rdm_batch.retrieval.database import read_manifest
 from rdm_batch.retrieval.exact import exact_top_k
-from rdm_batch.retrieval.local import LocalRetriever, open_database, read_proposal
-from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.sampling.noise import QUERY, SampleNoise
 from rdm_batch.storage.object_store import local_path
 
-K_NN = 4
 POOL_SIZE = 50
 STYLE = "dotted"
 NUM_STYLED = 1_500
@@ -54,25 +45,15 @@ class World:
     """The shipped encoder and database, opened once."""
 
     def __init__(self) -> None:
-        root = local_path("package://shapes/database")
         encoder = load_encoder(local_path("package://shapes/clip.safetensors"))
         assert isinstance(encoder, OpenClipEncoder)
         self.encoder = encoder
-        self.database: LocalRetriever = open_database(root)
-        self.pictures = ShapesSource("database", self.database.rows)
-        proposal = read_proposal(root, read_manifest(root))
-        assert proposal is not None
-        self.proposal: Proposal = proposal
+        self.source = Source()
+        self.pictures = ShapesSource("database", self.source.retriever.rows)
 
-    @cached_property
-    def embeddings(self) -> np.ndarray:
-        """All embeddings of the database, in row order."""
-        return self.database.fetch(np.arange(self.database.rows))
-
-    def unconditional(self, count: int, top_m: float = 1.0, k_nn: int = K_NN) -> Case:
+    def unconditional(self, count: int, top_m: float = 1.0) -> Case:
         """Neighbors of pseudo-queries: pictures should show what the query shows."""
-        proposal = self.proposal.truncate(top_m)
-        inputs = self._inputs(UnconditionalConditioner(proposal, k_nn, "proposal"), count)
+        inputs = self.source.inputs(self.source.unconditional(top_m), count)
         queries = inputs.conditioning.query_ids
         assert queries is not None
         facts = [self.pictures[int(row)].attributes for row in queries]
@@ -82,7 +63,8 @@ class World:
         """Draws from the pool that "An image of a star." retrieves."""
         prompts = tuple(f"An image of a {shape}." for shape in SHAPES)
         embeddings = self.encoder.encode_texts(list(prompts))
-        inputs = self._inputs(ClassConditioner(SHAPES, prompts, embeddings, K_NN, POOL_SIZE), count)
+        conditioner = ClassConditioner(SHAPES, prompts, embeddings, K_NN, POOL_SIZE)
+        inputs = self.source.inputs(conditioner, count)
         assert inputs.labels is not None
         return Case(inputs.conditioning.context, [{"shape": label} for label in inputs.labels])
 
@@ -93,7 +75,7 @@ class World:
         wanted = _held_out_facts(count, held_out_pairs)
         prompts = tuple(describe(fact, _SHORT) for fact in wanted)
         embeddings = self.encoder.encode_texts(list(prompts))
-        inputs = self._inputs(TextConditioner(prompts, embeddings, k_nn, variant), count)
+        inputs = self.source.inputs(TextConditioner(prompts, embeddings, k_nn, variant), count)
         pairs = [{name: fact[name] for name in ("shape", "color")} for fact in wanted]
         return Case(inputs.conditioning.context, pairs)
 
@@ -114,9 +96,6 @@ class World:
             Case(rows[ids], [source[int(row)].attributes for row in queries]),
             Case(rows[text_ids], of_texts),
         )
-
-    def _inputs(self, conditioner: Conditioner, count: int):  # type: ignore[no-untyped-def]
-        return conditioner(SampleNoise(0, np.arange(count)), self.database)
 
 
 def claims(world: World, count: int) -> dict[str, Case]:

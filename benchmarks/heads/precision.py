@@ -1,38 +1,42 @@
 """Say what bfloat16 changes: in noise, latents, logits and images, and in their scores.
 
-    python -m benchmarks.precision --samples 1024 --json benchmarks/results/precision.json
+    python -m benchmarks.heads.precision --samples 1024 --json benchmarks/results/precision.json
 
-The trained heads of the shapes world draw the same samples in both kinds of arithmetic, and
-once more in float32 with another seed: what that changes is chance. Errors of tensors are root
-mean squares relative to that of the float32 tensor. Beside the JSON file a page of the same
-name (`.md`) is written.
+Inputs: the shipped heads, database and reference of the shapes world. The heads draw the same
+samples in both kinds of arithmetic, and once more in float32 with another seed: what that changes
+is chance. Baseline of the ratios: the first set of the same head, in CPU time. Errors of tensors
+are root mean squares relative to that of the float32 tensor, where nothing else is said.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.samplers import BATCH, Case, add_options, draw_context, measure_cases, table
+from benchmarks.assemble import (
+    BATCH,
+    Arithmetic,
+    Source,
+    autoregressive_head,
+    diffusion_head,
+    shipped_networks,
+)
+from benchmarks.heads.samplers import BASELINE, Case, add_options, draw_context, measure_cases
+from benchmarks.recorder import Recorder, parser_of, run
+from benchmarks.records import Row
 from rdm_batch.heads.precision import Precision
 from rdm_batch.heads.rarm import RarmHead
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.autoencoder import VqAutoencoder
-from rdm_batch.models.checkpoint import load_checkpoint
-from rdm_batch.models.networks import RarmNetworks, RdmNetworks, load_networks
 from rdm_batch.models.pixels import to_uint8
 from rdm_batch.sampling.autoregressive import TokenSampler, draw
 from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.noise import START, TOKENS, SampleNoise
 from rdm_batch.sampling.schedules import NoiseSchedule
 from rdm_batch.sampling.solver import Observe, Predict, Solver, StepNoise
-from rdm_batch.storage.object_store import local_path
 
 CASES = (
     Case("ddim", 20),
@@ -62,7 +66,7 @@ class _Probe:
         return start
 
 
-def diffusion_errors(context: np.ndarray, guidance_scale: float) -> dict[str, Any]:
+def diffusion_errors(context: np.ndarray, guidance_scale: float) -> dict[str, float]:
     """Measure what bfloat16, and channels_last, change on the way of a diffusion head.
 
     Args:
@@ -71,10 +75,12 @@ def diffusion_errors(context: np.ndarray, guidance_scale: float) -> dict[str, An
     """
 
     def head(solver: Solver, precision: Precision) -> RdmHead:
-        return RdmHead(_load_rdm(), solver, guidance_scale, precision=precision)
+        how = Arithmetic(precision=precision)
+        return diffusion_head(shipped_networks("rdm"), solver, guidance_scale, how)
 
     neighbors = torch.from_numpy(context)
-    schedule = NoiseSchedule.from_config(_load_rdm().architecture.noise_schedule)
+    networks = shipped_networks("rdm")
+    schedule = NoiseSchedule.from_config(networks.architecture.noise_schedule)
     solver = DdimSolver(schedule, _STEPS)
     exact, rounded = (head(solver, precision) for precision in _PRECISIONS)
     shape = exact.architecture.latent_shape
@@ -92,7 +98,7 @@ def diffusion_errors(context: np.ndarray, guidance_scale: float) -> dict[str, An
     probes = [_Probe(_TIMES, noised) for _ in _PRECISIONS]
     for probe, precision in zip(probes, _PRECISIONS, strict=True):
         latents_of(head(probe, precision))
-    autoencoder = _load_rdm().autoencoder
+    autoencoder = networks.autoencoder
     assert isinstance(autoencoder, VqAutoencoder)
     # The same codes for both layouts: of two words almost as near, rounding picks either. Both
     # weights as loaded and words as looked up are in channels_last already.
@@ -120,8 +126,10 @@ def autoregressive_errors(context: np.ndarray, guidance_scale: float) -> dict[st
     """
     neighbors = torch.from_numpy(context)
     exact, rounded = (
-        RarmHead(_load_rarm(), TokenSampler(), guidance_scale, precision=precision)
-        for precision in _PRECISIONS
+        autoregressive_head(
+            shipped_networks("rarm"), TokenSampler(), guidance_scale, Arithmetic(precision=one)
+        )
+        for one in _PRECISIONS
     )
     num_tokens = exact.architecture.transformer.num_positions
     uniform = SampleNoise(0, np.arange(len(context))).uniform(TOKENS, (num_tokens,))
@@ -160,84 +168,35 @@ def _decoder_errors(exact: Tensor, rounded: Tensor) -> dict[str, float]:
     }
 
 
-def _load_rdm() -> RdmNetworks:
-    networks = _load("rdm")
-    assert isinstance(networks, RdmNetworks)
-    return networks
-
-
-def _load_rarm() -> RarmNetworks:
-    networks = _load("rarm")
-    assert isinstance(networks, RarmNetworks)
-    return networks
-
-
-def _load(head: str) -> RdmNetworks | RarmNetworks:
-    checkpoint = load_checkpoint(local_path(f"package://shapes/{head}.safetensors"))
-    networks = load_networks(checkpoint.architecture, checkpoint.state_dict)
-    # They ship in half precision.
-    return networks.float().eval().requires_grad_(False)
-
-
 def _error(exact: Tensor, other: Tensor) -> float:
     return float((other - exact).square().mean().sqrt() / exact.square().mean().sqrt())
 
 
-def as_markdown(record: dict[str, Any]) -> str:
-    """Lay a record out as a page."""
-    lines = [
-        "# bfloat16 in the shapes world",
-        "",
-        f"The shipped heads, guidance {record['guidance_scale']:g}, one CPU thread; `python -m "
-        "benchmarks.precision`.",
-        "",
-        "## Scores",
-        "",
-        f"{record['samples']:,} samples each, with the same queries, neighbors and noise but for "
-        "seed 1,",
-        "which shows what chance changes. Last column: mean absolute difference of bytes from the",
-        "head's first set.",
-        "",
-        table(record["rows"]),
-    ]
-    for title, errors in record["errors"].items():
-        lines += [
-            f"## Errors: {title}",
-            "",
-            f"{record['samples_compared']} samples; root mean square relative to float32's, where "
-            "nothing else is said.",
-            "",
-            "| of bfloat16, against float32 | |",
-            "|---|---|",
-            *(f"| {name} | {value:.2g} |" for name, value in errors.items()),
-            "",
-        ]
-    return "\n".join(lines)
-
-
 def main(argv: list[str] | None = None, cases: Iterable[Case] = CASES) -> None:
-    """Measure errors and scores, print them and write JSON and a page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure errors, then scores."""
+    parser = parser_of(__doc__)
     add_options(parser)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
+    recorder = Recorder(
+        "heads.precision",
+        "bfloat16 in the shapes world",
+        "The shipped heads on one CPU thread. Sets have the same queries, neighbors and noise but "
+        "for seed 1, which shows what chance changes.",
+        args.json,
+        BASELINE,
+    )
     compared = min(BATCH, args.samples)
-    context = draw_context(compared, 0)
-    record = {
-        "samples": args.samples,
-        "guidance_scale": args.guidance_scale,
-        "samples_compared": compared,
-        "errors": {
-            "diffusion": diffusion_errors(context, args.guidance_scale),
-            "autoregression": autoregressive_errors(context, args.guidance_scale),
-        },
-        "rows": list(measure_cases(cases, args.samples, args.guidance_scale)),
-    }
-    print(as_markdown(record))
-    if args.json:
-        args.json.write_text(json.dumps(record, indent=2) + "\n")
-        args.json.with_suffix(".md").write_text(as_markdown(record))
+    context = draw_context(Source(), compared, 0)
+    settings = {"samples": compared, "guidance_scale": args.guidance_scale}
+    for title, errors in (
+        ("diffusion", diffusion_errors(context, args.guidance_scale)),
+        ("autoregression", autoregressive_errors(context, args.guidance_scale)),
+    ):
+        rows = [Row(name=name, value=value) for name, value in errors.items()]
+        recorder.add(f"errors: {title}", rows, settings)
+    measure_cases(cases, args.samples, args.guidance_scale, recorder)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
