@@ -1,0 +1,114 @@
+"""Count what a computation must do, and measure what the machine can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.timing import best_time
+
+
+@dataclass(frozen=True)
+class Work:
+    """Count what an image needs.
+
+    Attributes:
+        flops: Floating-point operations.
+        num_bytes: Memory traffic if every operation reads its inputs and writes its outputs.
+        weight_bytes: Traffic of the weights alone, each read once an evaluation.
+    """
+
+    flops: float = 0.0
+    num_bytes: float = 0.0
+    weight_bytes: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.flops + other.flops,
+            self.num_bytes + other.num_bytes,
+            self.weight_bytes + other.weight_bytes,
+        )
+
+    def __mul__(self, factor: float) -> Work:
+        return Work(self.flops * factor, self.num_bytes * factor, self.weight_bytes * factor)
+
+    def unhidden_s(self, machine: Machine) -> float:
+        """Predict the time if arithmetic and memory traffic each go at the measured rate."""
+        return self.flops / machine.flops_per_s + self.num_bytes / machine.bytes_per_s
+
+    def floor_s(self, machine: Machine) -> float:
+        """Give the shortest time the operations, or reading the weights, can take."""
+        return max(self.flops / machine.flops_per_s, self.weight_bytes / machine.bytes_per_s)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Say what a device was measured to do at best."""
+
+    flops_per_s: float
+    bytes_per_s: float
+
+
+class _ByteCounter(TorchDispatchMode):
+    """Sum the sizes of the inputs and outputs of every operation that is not a mere view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view and "empty" not in func.__name__:
+            for value in torch.utils._pytree.tree_leaves((args, kwargs, out)):
+                if isinstance(value, torch.Tensor):
+                    self.num_bytes += value.numel() * value.element_size()
+        return out
+
+
+def count_work(run: Callable[[], object], network: nn.Module, evaluations: int = 1) -> Work:
+    """Count the work of a computation on tensors of the meta device.
+
+    Args:
+        run: The computation.
+        network: The network it evaluates.
+        evaluations: How often it does.
+    """
+    with FlopCounterMode(display=False) as flops, torch.inference_mode():
+        run()
+    with _ByteCounter() as counter, torch.inference_mode():
+        run()
+    weight_bytes = sum(value.numel() * value.element_size() for value in network.parameters())
+    return Work(
+        float(flops.get_total_flops()), float(counter.num_bytes), float(evaluations * weight_bytes)
+    )
+
+
+def measure_machine(device: str, dtype: torch.dtype, size: int) -> Machine:
+    """Measure the rate of large products, and of copying a large tensor.
+
+    The rate is the better of a matrix product and a 3 x 3 convolution of as many channels as
+    fit: on CPU two libraries compute them, and the faster says what the machine can do.
+    """
+    left = torch.randn(size, size, device=device).to(dtype)
+    right = torch.randn(size, size, device=device).to(dtype)
+    product_s = best_time(lambda: left @ right, 5, device)
+    channels, side = size // 4, 32
+    image = torch.randn(8, channels, side, side, device=device).to(dtype)
+    kernel = torch.randn(channels, channels, 3, 3, device=device).to(dtype)
+    image, kernel = (x.to(memory_format=torch.channels_last) for x in (image, kernel))
+    convolution_s = best_time(lambda: F.conv2d(image, kernel, padding=1), 5, device)
+    rates = (
+        2 * size**3 / product_s,
+        2 * 9 * channels**2 * 8 * side**2 / convolution_s,
+    )
+    source = torch.zeros(size * size * 16, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copy_s = best_time(lambda: target.copy_(source), 5, device)
+    return Machine(max(rates), 2 * source.numel() / copy_s)

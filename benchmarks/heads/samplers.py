@@ -1,0 +1,193 @@
+"""Compare samplers by the scores of what they draw, in the shapes world.
+
+    python -m benchmarks.heads.samplers --guidance-scale 1 \\
+        --json benchmarks/results/samplers.json
+
+Inputs: the shipped heads, database and reference of the shapes world. All sets have the same
+pseudo-queries, neighbors and noise, so sets of a head differ by the sampler alone. Baseline of
+the ratios: the first set of the same head. That set again with another seed says how far apart
+equals lie: smaller differences are none. Times are the process's CPU time, which other work on
+the machine disturbs least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmarks.assemble import K_NN, Source, draw, shipped_head
+from benchmarks.recorder import Recorder, parser_of, run
+from benchmarks.records import Row
+from rdm_batch.heads.precision import Precision
+from rdm_batch.inputs.extractors import load_extractor
+from rdm_batch.metrics.compute import compute_scores
+from rdm_batch.metrics.features import FeatureSet
+from rdm_batch.metrics.reference import ReferenceStatistics
+from rdm_batch.specs.job import ExtractorSpec
+from rdm_batch.specs.sampling import (
+    AutoregressiveSampling,
+    DdimSampling,
+    DpmSolverSampling,
+    PlmsSampling,
+    SamplingSpec,
+)
+from rdm_batch.storage.object_store import local_path
+
+_SCORES = ("fid", "precision", "recall")
+_COLUMNS = "bytes from first: mean absolute difference of bytes from the head's first set."
+BASELINE = "the first set of the same head in CPU time, in the same run"
+_KINDS = {"ddim": DdimSampling, "plms": PlmsSampling, "dpm_solver_pp": DpmSolverSampling}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way of drawing a set.
+
+    Attributes:
+        sampler: Its name in a job.
+        num_steps: Of a diffusion sampler; None for the autoregressive one.
+        arithmetic: Of the networks.
+        eta: Of DDIM.
+        top_p: Of the autoregressive sampler; None keeps all codes.
+        seed: Of queries and noise.
+    """
+
+    sampler: str
+    num_steps: int | None = None
+    arithmetic: Precision = "float32"
+    eta: float = 0.0
+    top_p: float | None = None
+    seed: int = 0
+
+    @property
+    def head(self) -> str:
+        """Name of the shipped head that is drawn from."""
+        return "rarm" if self.sampler == "autoregressive" else "rdm"
+
+    def sampling(self, guidance_scale: float) -> SamplingSpec:
+        """Give the sampling part of a job that draws this way."""
+        if self.sampler == "autoregressive":
+            return AutoregressiveSampling(
+                sampler="autoregressive",
+                num_samples=1,
+                guidance_scale=guidance_scale,
+                top_p=self.top_p,
+            )
+        extra = {"eta": self.eta} if self.sampler == "ddim" else {}
+        return _KINDS[self.sampler](
+            sampler=self.sampler,
+            num_samples=1,
+            num_steps=self.num_steps,
+            guidance_scale=guidance_scale,
+            **extra,
+        )
+
+    def describe(self) -> str:
+        """Say what is set, beside the arithmetic."""
+        parts = [f"{self.num_steps} steps"] if self.num_steps else []
+        parts += [f"eta {self.eta:g}"] if self.eta else []
+        parts += [f"top_p {self.top_p:g}"] if self.top_p else []
+        parts += [f"seed {self.seed}"] if self.seed else []
+        return ", ".join([self.sampler, *parts])
+
+
+CASES = (
+    Case("ddim", 20),
+    Case("ddim", 20, seed=1),
+    Case("ddim", 20, eta=1.0),
+    Case("ddim", 100),
+    Case("ddim", 10),
+    Case("ddim", 5),
+    Case("plms", 20),
+    Case("plms", 10),
+    Case("plms", 5),
+    Case("dpm_solver_pp", 20),
+    Case("dpm_solver_pp", 10),
+    Case("dpm_solver_pp", 5),
+    Case("autoregressive"),
+    Case("autoregressive", top_p=0.9),
+)
+
+
+def draw_context(source: Source, num_samples: int, seed: int) -> np.ndarray:
+    """Look up the neighbors of every sample's pseudo-query."""
+    found = source.inputs(source.unconditional(), num_samples, seed)
+    return found.conditioning.context.astype(np.float32)
+
+
+def draw_images(
+    case: Case, source: Source, num_samples: int, guidance_scale: float
+) -> tuple[np.ndarray, float]:
+    """Draw a set, and give the CPU seconds an image took."""
+    head = shipped_head(case.head, case.sampling(guidance_scale), case.arithmetic)
+    context = draw_context(source, num_samples, case.seed)
+    begin = time.process_time()
+    images = draw(head, context, case.seed)
+    return images, (time.process_time() - begin) / num_samples
+
+
+def measure_cases(
+    cases: Iterable[Case], num_samples: int, guidance_scale: float, recorder: Recorder
+) -> None:
+    """Draw, score and record one case after the other; all are compared with a head's first."""
+    extractor = load_extractor(ExtractorSpec(name="shapes-clip"))
+    reference = ReferenceStatistics.load(local_path("package://shapes/reference.npz"))
+    source = Source()
+    first: dict[str, tuple[np.ndarray, float]] = {}
+    for case in cases:
+        images, seconds = draw_images(case, source, num_samples, guidance_scale)
+        layers = [extractor.extract(part) for part in np.array_split(images, 32)]
+        features = FeatureSet(
+            extractor.description,
+            np.arange(num_samples),
+            {name: np.concatenate([part[name] for part in layers]) for name in layers[0]},
+            "benchmark",
+        )
+        scores = compute_scores(features, reference, _SCORES)
+        first_images, first_seconds = first.setdefault(case.head, (images, seconds))
+        difference = np.abs(images.astype(int) - first_images).mean()
+        row = Row(
+            name=f"{case.describe()}, {case.arithmetic}",
+            value=1e3 * seconds,
+            unit="CPU ms/image",
+            baseline=None if images is first_images else 1e3 * first_seconds,
+            details={name: score.value for name, score in zip(_SCORES, scores, strict=True)}
+            | {
+                "fid +-": scores[0].uncertainty,
+                "bytes from first": float(difference),
+            },
+        )
+        settings = {"samples": num_samples, "guidance_scale": guidance_scale, "k_nn": K_NN}
+        recorder.add("sets", [row], settings, [_COLUMNS])
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the benchmarks that draw sets have in common."""
+    parser.add_argument("--samples", type=int, default=1024, help="at least 64")
+    parser.add_argument("--guidance-scale", type=float, default=1.5)
+
+
+def main(argv: list[str] | None = None, cases: Iterable[Case] = CASES) -> None:
+    """Draw and score every case."""
+    parser = parser_of(__doc__)
+    add_options(parser)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    recorder = Recorder(
+        "heads.samplers",
+        "Samplers in the shapes world",
+        "Sets of the shipped heads on one CPU thread, scored by the shipped extractor and "
+        "reference. The second row differs from the first by the seed alone.",
+        args.json,
+        BASELINE,
+    )
+    measure_cases(cases, args.samples, args.guidance_scale, recorder)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,147 @@
+"""Measure the heads against the published procedure, in one process and without Ray.
+
+    python -m benchmarks.heads.sampling --precisions float32 bfloat16 \\
+        --presets rarm-imagenet-256 --json benchmarks/results/heads.json
+
+Inputs: none; weights are random, for speed does not depend on them. Baseline of the ratios: the
+published procedure in float32 (``published_procedure``), timed in the same run.
+
+First the work of an image is counted and turned into the shortest time this machine could take:
+the longer of the operations at the measured rate of products and reading the weights once an
+evaluation at the measured rate of copies. Then both procedures are timed, then every change
+between them (see ``changes``). A solver step costs the same whichever it is, so a few are timed;
+the published procedure's cost of a token grows with its position, so it is timed at five
+positions and summed by the trapezoid rule, and the rule is tried on a network that is drawn from
+in full. ``--small`` shrinks the networks, to try the benchmark itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+import torch
+from rdm_batch.specs.architecture import Architecture, RarmArchitecture
+
+from benchmarks.heads.changes import check_integration, measure_changes
+from benchmarks.heads.counting import Machine, measure_machine
+from benchmarks.heads.procedures import Settings, decoder_errors, measure
+from benchmarks.heads.rows import change_rows, error_rows, open_rows, part_name, procedure_rows
+from benchmarks.recorder import Recorder, parser_of, run
+from benchmarks.records import Row
+from rdm_batch.heads.precision import Precision, torch_dtype
+from rdm_batch.specs.presets import PRESETS
+
+_PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+_CHANGES = (
+    "Each change on top of the one above it, which is its baseline: one evaluation for the batch "
+    "(a step, or the token halfway), both guidance branches, float32."
+)
+_RULE = "Baseline: the trapezoid rule over five lengths. A ratio near 1 says that it holds."
+
+
+def small(architecture: Architecture) -> Architecture:
+    """Shrink an architecture to about a thousandth of its work, keeping its structure."""
+    sizes = {"channels": 32}
+    if architecture.autoencoder.kind == "vq":
+        sizes["codebook_size"] = 64
+    autoencoder = architecture.autoencoder.model_copy(update=sizes)
+    if isinstance(architecture, RarmArchitecture):
+        transformer = architecture.transformer.model_copy(
+            update={
+                "depth": 2,
+                "num_heads": 2,
+                "vocabulary_in": 66,
+                "vocabulary_out": 64,
+                "num_positions": 16,
+            }
+        )
+        return architecture.model_copy(
+            update={"transformer": transformer, "autoencoder": autoencoder, "start_token": 65}
+        )
+    unet = architecture.unet.model_copy(update={"model_channels": 32})
+    return architecture.model_copy(
+        update={"unet": unet, "autoencoder": autoencoder, "latent_size": 8}
+    )
+
+
+def measure_preset(
+    part: str,
+    architecture: Architecture,
+    settings: Settings,
+    machines: dict[Precision, Machine],
+    recorder: Recorder,
+) -> None:
+    """Measure and record everything about one preset."""
+    rates = {
+        f"{precision} peak": f"{machine.flops_per_s / 1e9:.0f} GFLOP/s, "
+        f"{machine.bytes_per_s / 1e9:.0f} GB/s"
+        for precision, machine in machines.items()
+    }
+    described: dict[str, Any] = asdict(settings) | {"precisions": list(settings.precisions)}
+    if settings.device == "cuda":
+        described["gpu"] = torch.cuda.get_device_name()
+    described |= {"threads": torch.get_num_threads()} | rates
+    rows = procedure_rows(part, measure(architecture, settings), machines, settings)
+    recorder.add(part, rows, described)
+    recorder.add(
+        f"{part}: changes",
+        change_rows(measure_changes(architecture, settings, machines["float32"])),
+        described,
+        [_CHANGES],
+    )
+    recorder.add(
+        f"{part}: errors of the decoder",
+        error_rows(decoder_errors(architecture, settings.device)),
+        notes=["With random weights, against float32, relative to the largest output."],
+    )
+    if isinstance(architecture, RarmArchitecture):
+        found = check_integration(architecture, settings)
+        row = Row(
+            name="published, one block, every token of one sample",
+            value=found["complete_s"],
+            unit="s",
+            baseline=found["estimated_s"],
+        )
+        recorder.add(f"{part}: the rule tried", [row], described, [_RULE])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure the presets asked for."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=list(PRESETS))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precisions", nargs="+", choices=_PRECISIONS, default=["float32"])
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--guidance-scale", type=float, default=2.0)
+    parser.add_argument("--num-steps", type=int, default=100, help="steps an image is billed")
+    parser.add_argument("--timed-steps", type=int, default=2, help="steps that are timed")
+    parser.add_argument("--repeats", type=int, default=2, help="timings, of which the best counts")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    parser.add_argument("--small", action="store_true", help="shrink the networks")
+    args = parser.parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    recorder = Recorder(
+        "heads.sampling",
+        "The heads beside the published procedure",
+        "One process, random weights, decoding included. Floor: the longer of the counted "
+        "operations at the measured rate of products and reading the weights once an evaluation "
+        "at the measured rate of copies, which caches help: a floor all the same.",
+        args.json,
+        "the published procedure in float32, in the same run",
+    )
+    given = {field.name for field in fields(Settings)} & vars(args).keys()
+    settings = Settings(**{name: getattr(args, name) for name in given})
+    size = 8192 if args.device == "cuda" else 1024
+    machines = {one: measure_machine(args.device, torch_dtype(one), size) for one in _PRECISIONS}
+    for preset in args.presets:
+        architecture = small(PRESETS[preset]) if args.small else PRESETS[preset]
+        part = part_name(preset, args.device, args.small)
+        measure_preset(part, architecture, settings, machines, recorder)
+    recorder.add("Asked for and not measured here", open_rows(recorder.parts))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,62 @@
+"""Take times, and the memory of this process at its highest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+
+def once(run: Callable[[], Result]) -> tuple[float, Result]:
+    """Give the wall seconds of a call, and what it returned."""
+    begin = time.perf_counter()
+    result = run()
+    return time.perf_counter() - begin, result
+
+
+def best_time(run: Callable[[], object], repeats: int, device: str = "cpu") -> float:
+    """Give the shortest of several timings in seconds, after one that is not counted.
+
+    The shortest and not the middle: what else the machine does only ever adds.
+    """
+    times = []
+    with torch.inference_mode():
+        for _ in range(repeats + 1):
+            _synchronize(device)
+            begin = time.perf_counter()
+            run()
+            _synchronize(device)
+            times.append(time.perf_counter() - begin)
+    return min(times[1:])
+
+
+def _synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def reset_peak_memory(device: str = "cpu") -> None:
+    """Forget the largest amount of memory used so far."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        # Linux: 5 resets the high-water mark of the resident set.
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_bytes(device: str = "cpu") -> int:
+    """Give the largest amount of memory used since the start, or since ``reset_peak_memory``.
+
+    Of this process alone: getrusage would begin with the maximum of the process before exec.
+    """
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status has no VmHWM")

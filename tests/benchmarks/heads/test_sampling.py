@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.heads.counting import Machine, Work, count_work
+from benchmarks.heads.sampling import main
+from benchmarks.records import read_record
+
+SMALL = ("--small", "--batch", "1", "--timed-steps", "1", "--repeats", "1")
+PRECISIONS = ("--precisions", "float32", "bfloat16")
+
+
+def test_flops_and_bytes_of_a_layer_are_counted() -> None:
+    layer = nn.Linear(10, 20, bias=False, device="meta")
+    work = count_work(lambda: layer(torch.empty(3, 10, device="meta")), layer, evaluations=2)
+    assert work.flops == 2 * 3 * 10 * 20
+    assert work.num_bytes == 4 * (3 * 10 + 10 * 20 + 3 * 20)
+    assert work.weight_bytes == 2 * 4 * 10 * 20
+
+
+def test_floor_is_the_slower_of_arithmetic_and_reading_weights() -> None:
+    work = Work(flops=100.0, num_bytes=1e9, weight_bytes=30.0)
+    assert work.floor_s(Machine(flops_per_s=10.0, bytes_per_s=10.0)) == 10.0
+    assert work.floor_s(Machine(flops_per_s=100.0, bytes_per_s=10.0)) == 3.0
+
+
+def test_small_run_prints_a_table_and_writes_every_figure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "heads.json"
+    presets = ["rdm-imagenet-256", "rarm-imagenet-256"]
+    for preset in presets:
+        # What another run measured stays in the file.
+        main([*SMALL, "--json", str(path), "--presets", preset, *PRECISIONS])
+    printed = capsys.readouterr().out
+    record = read_record(path)
+    assert record is not None
+    parts = {part.name: part for part in record.parts}
+    page = path.with_suffix(".md").read_text()
+    for preset in presets:
+        part = f"{preset}, CPU, shrunk"
+        assert f"## {part}\n" in page
+        assert parts[part].settings["precisions"] == ["float32", "bfloat16"]
+        plain, own, rounded = parts[part].rows
+        assert [row.name for row in (plain, own, rounded)] == [
+            "published, float32",
+            "this package, float32",
+            "this package, bfloat16",
+        ]
+        for row in (plain, own, rounded):
+            assert row.value is not None
+            assert row.value > 0
+            assert row.floor is not None
+            assert row.floor > 0
+            assert 0 < float(row.details["share of decoding"]) < 1
+        # The published procedure is the baseline, and has none.
+        assert plain.ratio is None
+        assert own.baseline == rounded.baseline == plain.value
+        # What this package leaves out is work of the published procedure, never the reverse.
+        assert own.details["GFLOP/image"] < plain.details["GFLOP/image"]
+        errors = {row.name: row.value for row in parts[f"{part}: errors of the decoder"].rows}
+        assert errors["channels_last_max"] < 1e-4
+        changes = parts[f"{part}: changes"].rows
+        assert changes[0].details["GFLOP"] > changes[-1].details["GFLOP"]
+        assert all(change.value > 0 and change.name in printed for change in changes)
+        assert all(change.name in page for change in changes)
+    (rule,) = parts["rarm-imagenet-256, CPU, shrunk: the rule tried"].rows
+    assert rule.value > 0 < rule.baseline
+    # Shrunk networks are not what is asked for.
+    (open_one,) = (row for row in record.parts[-1].rows if row.name == "rarm-imagenet-256, GPU")
+    assert open_one.needed_ratio == 100
+    assert open_one.details == {"how": "batch 64, CUDA graphs", "state": "open: not measured"}
+    assert "| rarm-imagenet-256, GPU | 100 x | open: not measured | batch 64, CUDA graphs |" in page
