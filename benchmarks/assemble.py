@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rdm_batch.engine.records import shard_table
-from rdm_batch.specs.architecture import Architecture, RdmArchitecture, parse_architecture
 
-from rdm_batch.engine.conditioner import Conditioner, SampleInputs, UnconditionalConditioner
+from rdm_batch.engine.conditioner import Conditioner, SampleInputs
 from rdm_batch.engine.plan import ShardRange
-from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer
+from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer, shard_table
+from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.heads.build import build_head_around
 from rdm_batch.heads.head import Head
 from rdm_batch.heads.null import NullHead
@@ -28,11 +27,12 @@ from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.inputs.databases import Database
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.networks import RarmNetworks, RdmNetworks, build_networks, load_networks
-from rdm_batch.retrieval.local import LocalRetriever, open_database
+from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.sampling.autoregressive import TokenSampler
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sampling.solver import Solver
+from rdm_batch.specs.families import Architecture, RdmArchitecture, parse_architecture
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling, SamplingSpec
 from rdm_batch.storage.object_store import local_path
@@ -143,14 +143,19 @@ class Source:
         self.uri = str(uri)
 
     @cached_property
-    def retriever(self) -> LocalRetriever:
+    def database(self) -> Database:
+        """What it is."""
+        return Database.open(self.uri)
+
+    @cached_property
+    def retriever(self) -> CompositeRetriever:
         """Searches it."""
-        return open_database(local_path(self.uri))
+        return self.database.retriever()
 
     @cached_property
     def proposal(self) -> Proposal:
         """Pseudo-queries are drawn from it."""
-        proposal = Database.open(self.uri).proposal()
+        proposal = self.database.proposal()
         assert proposal is not None
         return proposal
 

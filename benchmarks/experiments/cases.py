@@ -12,7 +12,8 @@ import numpy as np
 
 from benchmarks.assemble import K_NN, Source
 from rdm_batch.datasets.shapes import HELD_OUT_PAIRS, SHAPES, ShapesSource, describe
-from rdm_batch.engine.conditioner import ClassConditioner, TextConditioner
+from rdm_batch.generation.modes.class_pools import ClassConditioner
+from rdm_batch.generation.modes.text import TextConditioner
 from rdm_batch.models.clip import OpenClipEncoder, load_encoder
 from rdm_batch.retrieval.conditioning import ContextVariant
 from rdm_batch.retrieval.exact import exact_top_k

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from rdm_batch.pipelines.train import train
 
 from benchmarks.assemble import K_NN, Source, draw
 from benchmarks.experiments.cases import World
@@ -37,8 +36,8 @@ from benchmarks.recorder import Recorder, parser_of, run
 from benchmarks.records import Details, Row
 from rdm_batch.inputs.images import open_images
 from rdm_batch.retrieval.conditioning import ContextVariant
-from rdm_batch.specs.training import Kind
 from rdm_batch.storage.object_store import local_path
+from rdm_batch.training.train import train
 
 Settings = dict[str, Any]
 # Scores look at three neighbors.
@@ -48,7 +47,7 @@ SUBWORLDS = {
     "stars, filled": "filled:star",
     "3 shapes, 2 styles": "filled,outline:star,circle,cross",
 }
-PAIRS: tuple[tuple[Kind, Kind], ...] = (("rdm", "ldm"), ("rarm", "ar"))
+PAIRS: tuple[tuple[str, str], ...] = (("rdm", "ldm"), ("rarm", "ar"))
 K_TRAIN = (1, 2, 4, 8)
 GUIDANCE = 2.0
 
@@ -112,7 +111,7 @@ class Subworlds:
         row = Row(name=" ".join(map(str, which)), details=details)
         self.recorder.add(name, [row], head | asdict(sizes))
 
-    def compare(self, name: str, kind: Kind) -> None:
+    def compare(self, name: str, kind: str) -> None:
         """Train a head on a part of the world; score its unconditional samples."""
         part, sizes = SUBWORLDS[name], self._sizes(SHIPPED)
         folder = self.out / name.replace(", ", "-").replace(" ", "-")
@@ -167,7 +166,7 @@ def _database(root: Path, part: str, sizes: Sizes) -> Path:
     return root
 
 
-def _train(kind: Kind, out: Path, changes: Settings, sizes: Sizes) -> Path:
+def _train(kind: str, out: Path, changes: Settings, sizes: Sizes) -> Path:
     weights = out / "weights.safetensors"
     if not weights.exists():
         settings = yaml.safe_load(

@@ -18,12 +18,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-from rdm_batch.specs.architecture import Architecture
 from torch import Tensor
 
 from benchmarks.recorder import Recorder, parser_of, run
 from benchmarks.records import Row
 from rdm_batch.models.networks import tensor_shapes
+from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.presets import PRESETS
 
 NEEDED = 1.3

@@ -21,7 +21,6 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import torch
-from rdm_batch.specs.architecture import Architecture, RarmArchitecture
 
 from benchmarks.heads.changes import check_integration, measure_changes
 from benchmarks.heads.counting import Machine, measure_machine
@@ -30,6 +29,7 @@ from benchmarks.heads.rows import change_rows, error_rows, open_rows, part_name,
 from benchmarks.recorder import Recorder, parser_of, run
 from benchmarks.records import Row
 from rdm_batch.heads.precision import Precision, torch_dtype
+from rdm_batch.specs.families import Architecture, RarmArchitecture
 from rdm_batch.specs.presets import PRESETS
 
 _PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")

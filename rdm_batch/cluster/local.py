@@ -19,7 +19,6 @@ from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.reports.provenance import describe_machine
 from rdm_batch.reports.run_report import RayNode
 from rdm_batch.retrieval.composite import CompositeRetriever
-from rdm_batch.retrieval.local import open_database
 
 Worker = TypeVar("Worker")
 Item = TypeVar("Item")
@@ -54,13 +53,7 @@ class LocalCluster:
     @contextmanager
     def retriever(self, database: Database, needs: RetrieverNeeds) -> Iterator[CompositeRetriever]:
         """Open every shard in this process; see ``Cluster.retriever``."""
-        shards = range(len(database.manifest.shards))
-        yield open_database(
-            database.root(shards),
-            manifest=database.manifest,
-            leaves_to_search=needs.leaves_to_search,
-            reorder=needs.reorder,
-        )
+        yield database.retriever(leaves_to_search=needs.leaves_to_search, reorder=needs.reorder)
 
     def tasks(self) -> TaskRunner:
         """Give what calls plain functions one after the other."""

@@ -10,7 +10,6 @@ import numpy as np
 
 from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.database import DatabaseManifest
-from rdm_batch.retrieval.local import open_database
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,8 @@ class RetrieverWorker:
         leaves_to_search: int | None,
         reorder: int | None,
     ) -> None:
-        self._retriever = open_database(
-            database.root(shards),
-            shards,
-            manifest=database.manifest,
-            leaves_to_search=leaves_to_search,
-            reorder=reorder,
+        self._retriever = database.retriever(
+            shards, leaves_to_search=leaves_to_search, reorder=reorder
         )
 
     def answer(self, method: str, *arguments: Any) -> Any:

@@ -81,6 +81,26 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
     )
 
 
+def open_job(spec: JobSpec, where: str) -> Resolved:
+    """Open what the samples of a job are made from, and check the job against it.
+
+    Its output and its evaluation are left out: nothing will be stored or judged.
+
+    Args:
+        spec: The job, with absolute locations.
+        where: Named in the message.
+
+    Raises:
+        InvalidJobError: Something is missing or does not fit; all of it is listed.
+    """
+    mode, spec = mode_of(spec.conditioning), spec.model_copy(update={"evaluation": None})
+    resolution = resolve(spec, mode)
+    problems = tuple(_sample_problems(spec, mode, resolution))
+    if problems:
+        raise InvalidJobError(where, problems)
+    return resolution.resolved()
+
+
 def dry_run(path: Path, overrides: Sequence[str]) -> str:
     """Describe a job's plan and what, if anything, still keeps it from running.
 
@@ -108,6 +128,13 @@ def dry_run(path: Path, overrides: Sequence[str]) -> str:
 
 
 def _problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[RdmBatchError]:
+    yield from _sample_problems(spec, mode, found)
+    yield from _evaluation_problems(spec, found)
+    yield from score_problems(spec)
+    yield from attempt(lambda: check_writable(spec.output.uri)).problems
+
+
+def _sample_problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[RdmBatchError]:
     model, database, encoder = found.model.thing, found.database.thing, found.encoder.thing
     yield from found.prompts.problems
     yield from found.model.problems
@@ -122,9 +149,6 @@ def _problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[RdmBatch
         yield from encoder_problems(encoder, database, found.prompts.thing)
     if model is not None and database is not None:
         yield from context_problems(spec, model, database)
-    yield from _evaluation_problems(spec, found)
-    yield from score_problems(spec)
-    yield from attempt(lambda: check_writable(spec.output.uri)).problems
 
 
 def _evaluation_problems(spec: JobSpec, found: Resolution) -> Iterator[RdmBatchError]:

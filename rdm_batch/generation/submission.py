@@ -26,7 +26,7 @@ def default_address() -> str:
     return "auto" if inside else "local"
 
 
-def load_job(job: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> JobSpec:
+def load_job(job: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> JobSpec:
     """Read and validate a job, and make its relative paths absolute.
 
     Args:
@@ -37,7 +37,7 @@ def load_job(job: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Jo
         SpecError: The file cannot be read, or an override is not understood.
         InvalidJobError: One or more fields are wrong; all are listed.
     """
-    return _locate(load.load_job(job, overrides))
+    return _locate(load.load_job(Path(job) if isinstance(job, str) else job, overrides))
 
 
 def _locate(spec: JobSpec) -> JobSpec:

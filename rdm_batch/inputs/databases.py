@@ -1,4 +1,4 @@
-"""Bring databases, or the shards of one that a process needs, to local folders."""
+"""Retrieval databases: found anywhere once, checked, and opened where they are needed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.files import file_sha256, written_aside
+from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.database import (
     MANIFEST_NAME,
     DatabaseManifest,
@@ -19,6 +20,7 @@ from rdm_batch.retrieval.database import (
 from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.index import check_index_folder
 from rdm_batch.retrieval.proposal import Proposal
+from rdm_batch.retrieval.shard import open_shard
 from rdm_batch.retrieval.tables import read_counts, read_embeddings
 from rdm_batch.storage.object_store import local_path, open_store, redact
 
@@ -43,16 +45,27 @@ class Database:
 
     @classmethod
     def open(cls, uri: str) -> Database:
-        """Find a database and read its manifest.
+        """Find a database, wherever it is, and read its manifest.
 
         Raises:
             DatabaseError: There is no complete database, or the manifest is damaged.
         """
-        return cls(uri, fetch_manifest(uri))
+        store = open_store(uri, DatabaseError)
+        text = store.read_bytes(MANIFEST_NAME) if store.exists(MANIFEST_NAME) else None
+        return cls(uri, parse_manifest(text, redact(uri)))
 
-    def check_stored_files(self) -> None:
-        """Compare sizes with the manifest; see the function of this name."""
-        check_stored_files(self.uri, self.manifest)
+    def check_stored_files(self, action: str = "copy the database again or rebuild it") -> None:
+        """Compare the sizes of all stored files with the manifest, without reading them.
+
+        Args:
+            action: What the user can do about a damaged file.
+
+        Raises:
+            DatabaseError: A file is missing or has another size; the first is named.
+        """
+        files = self.manifest.files()
+        damage = open_store(self.uri, DatabaseError).find_damage(files)
+        refuse_damage(redact(self.uri), damage, len(files), action)
 
     def check(self) -> None:
         """Check that every file is there, and of a small local database what the files hold.
@@ -63,102 +76,114 @@ class Database:
         self.check_stored_files()
         size = sum(shard.embeddings.num_bytes for shard in self.manifest.shards)
         if not self.uri.startswith("s3://") and size <= _READ_AT_ONCE_BYTES:
-            _check_content(local_path(self.uri, error=DatabaseError), self.manifest)
+            self._check_content()
+
+    def _check_content(self) -> None:
+        root, manifest = local_path(self.uri, error=DatabaseError), self.manifest
+        check_files(root, manifest.files(), digests=True)
+        for number, shard in enumerate(manifest.shards):
+            path = root / shard.embeddings.path
+            rows = read_embeddings(path, shard.rows, manifest.dim, manifest.dtype)
+            check_embeddings(rows, str(path), shard.first_row)
+            if shard.index.resolve(shard.rows).kind == "tree_ah":
+                names = [Path(file.path).name for file in shard.index_files]
+                check_index_folder(root / f"index/shard-{number:05d}", names)
 
     def root(self, shards: Sequence[int]) -> Path:
-        """Give a local folder that holds at least these shards; see ``database_root``."""
-        return database_root(self.uri, self.manifest, shards)
+        """Give a local folder that holds at least some shards.
+
+        A local database is used where it lies. Of a remote one only the files of these shards
+        are downloaded (and cached); a folder of links gives them their places.
+
+        Args:
+            shards: Numbers of the shards that will be opened.
+        """
+        if not self.uri.startswith("s3://"):
+            return local_path(self.uri, error=DatabaseError)
+        from rdm_batch.storage.download import user_cache  # with the client of S3, seldom needed
+
+        key = hashlib.sha256(f"{self.uri} {self.manifest.digest}".encode()).hexdigest()[:32]
+        root = user_cache() / f"database-{key}"
+        for number in shards:
+            for file in self.manifest.shards[number].files():
+                target = local_path(f"{self.uri}/{file.path}", error=DatabaseError)
+                # Several actors of a machine may do this at once. Not in the link's own folder,
+                # for that of an index must hold nothing but the index.
+                with written_aside(root / file.path, root) as aside:
+                    aside.symlink_to(target)
+        return root
+
+    def retriever(
+        self,
+        shards: Sequence[int] | None = None,
+        *,
+        leaves_to_search: int | None = None,
+        reorder: int | None = None,
+        num_threads: int = 1,
+    ) -> CompositeRetriever:
+        """Open the database, or consecutive shards of it, for searching in this process.
+
+        Args:
+            shards: Numbers of the shards. None: all.
+            leaves_to_search: As :func:`open_shard`.
+            reorder: As :func:`open_shard`.
+            num_threads: As :func:`open_shard`.
+
+        Raises:
+            DatabaseError: A file is damaged, or the shards do not follow each other.
+        """
+        numbers = range(len(self.manifest.shards)) if shards is None else shards
+        root = self.root(numbers)
+        opened = [
+            open_shard(
+                root,
+                number,
+                manifest=self.manifest,
+                leaves_to_search=leaves_to_search,
+                reorder=reorder,
+                num_threads=num_threads,
+            )
+            for number in numbers
+        ]
+        return CompositeRetriever(opened, first_row=self.manifest.shards[numbers[0]].first_row)
 
     def proposal(self) -> Proposal | None:
-        """Load the proposal distribution; see ``load_proposal``."""
-        return load_proposal(self.uri, self.manifest)
+        """Load the proposal distribution; None when the database was built without.
+
+        Raises:
+            DatabaseError: The file is damaged, or names rows the database does not have.
+        """
+        if self.manifest.proposal is None:
+            return None
+        location = f"{self.uri}/{self.manifest.proposal.path}"
+        path = local_path(location, error=DatabaseError)
+        if file_sha256(path) != self.manifest.proposal.sha256:
+            raise DatabaseError(
+                location,
+                "has other content than its digest says",
+                "the file as the manifest lists it",
+                "copy the database again or rebuild it",
+            )
+        proposal = Proposal(*read_counts(path))
+        proposal.check_rows(self.manifest.rows)
+        return proposal
 
 
-def fetch_manifest(uri: str) -> DatabaseManifest:
-    """Read the manifest of a database anywhere.
-
-    Raises:
-        DatabaseError: There is no complete database, or the manifest is damaged.
-    """
-    store = open_store(uri, DatabaseError)
-    text = store.read_bytes(MANIFEST_NAME) if store.exists(MANIFEST_NAME) else None
-    return parse_manifest(text, redact(uri))
-
-
-def check_stored_files(
-    uri: str, manifest: DatabaseManifest, action: str = "copy the database again or rebuild it"
-) -> None:
-    """Compare the sizes of all stored files with the manifest, without reading them.
-
-    Args:
-        uri: The database.
-        manifest: Its manifest.
-        action: What the user can do about a damaged file.
-
-    Raises:
-        DatabaseError: A file is missing or has another size; the first is named.
-    """
-    files = manifest.files()
-    damage = open_store(uri, DatabaseError).find_damage(files)
-    refuse_damage(redact(uri), damage, len(files), action)
-
-
-def _check_content(root: Path, manifest: DatabaseManifest) -> None:
-    check_files(root, manifest.files(), digests=True)
-    for number, shard in enumerate(manifest.shards):
-        path = root / shard.embeddings.path
-        rows = read_embeddings(path, shard.rows, manifest.dim, manifest.dtype)
-        check_embeddings(rows, str(path), shard.first_row)
-        if shard.index.resolve(shard.rows).kind == "tree_ah":
-            names = [Path(file.path).name for file in shard.index_files]
-            check_index_folder(root / f"index/shard-{number:05d}", names)
-
-
-def database_root(uri: str, manifest: DatabaseManifest, shards: Sequence[int]) -> Path:
-    """Give a local database folder that holds at least the named shards.
-
-    A local database is used where it lies. Of a remote one only the files of these shards
-    are downloaded (and cached); a folder of links gives them their places.
+def open_database(
+    uri: str | Path, *, leaves_to_search: int | None = None, reorder: int | None = None
+) -> CompositeRetriever:
+    """Open a database for searching in this process.
 
     Args:
-        uri: The database.
-        manifest: Its manifest.
-        shards: Shard numbers that will be opened.
-    """
-    if not uri.startswith("s3://"):
-        return local_path(uri, error=DatabaseError)
-    from rdm_batch.storage.download import user_cache  # with the client of S3, seldom needed
+        uri: A path, ``s3://...``, or ``package://...`` for one that ships here.
+        leaves_to_search: Partitions scanned per query. None: as built.
+        reorder: Candidates rescored exactly per query. None: as built.
 
-    key = hashlib.sha256(f"{uri} {manifest.digest}".encode()).hexdigest()[:32]
-    root = user_cache() / f"database-{key}"
-    for number in shards:
-        for file in manifest.shards[number].files():
-            link = root / file.path
-            target = local_path(f"{uri}/{file.path}", error=DatabaseError)
-            # Several actors of a machine may do this at once. Not in the link's own folder,
-            # for that of an index must hold nothing but the index.
-            with written_aside(link, root) as aside:
-                aside.symlink_to(target)
-    return root
-
-
-def load_proposal(uri: str, manifest: DatabaseManifest) -> Proposal | None:
-    """Load the proposal distribution of a database; None when it was built without.
+    Returns:
+        What answers ``search(queries, k)`` with row ids, cosine similarities and embeddings, and
+        ``fetch(ids)``, ``thumbnails(ids)``.
 
     Raises:
-        DatabaseError: The file is damaged, or names rows the database does not have.
+        DatabaseError: There is no complete database, or a file of it is damaged.
     """
-    if manifest.proposal is None:
-        return None
-    location = f"{uri}/{manifest.proposal.path}"
-    path = local_path(location, error=DatabaseError)
-    if file_sha256(path) != manifest.proposal.sha256:
-        raise DatabaseError(
-            location,
-            "has other content than its digest says",
-            "the file as the manifest lists it",
-            "copy the database again or rebuild it",
-        )
-    proposal = Proposal(*read_counts(path))
-    proposal.check_rows(manifest.rows)
-    return proposal
+    return Database.open(str(uri)).retriever(leaves_to_search=leaves_to_search, reorder=reorder)

@@ -15,6 +15,7 @@ from rdm_batch.cluster.connect import NONE, connected
 from rdm_batch.cluster.pool import Cluster, Opened
 from rdm_batch.datasets.source import ImageSource
 from rdm_batch.errors import ClusterError, ImageError, SpecError
+from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.images import open_images
 from rdm_batch.pipelines.database_parts import PartFiles, write_shards
 from rdm_batch.pipelines.database_target import DatabaseTarget
@@ -26,7 +27,6 @@ from rdm_batch.pipelines.encode_images import (
 )
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, EncoderRecord, SourceRecord
-from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.proposal import Proposal, count_neighbors, merge_counts
 from rdm_batch.retrieval.writer import write_proposal
 from rdm_batch.specs.database import DatabaseBuild, EncodeSettings
@@ -176,7 +176,8 @@ def _count(
     if build.proposal_k > manifest.rows:
         found = f"{build.proposal_k} neighbors of {manifest.rows} rows"
         raise SpecError("--proposal-k", found, f"at most {manifest.rows}")
-    retriever = open_database(root, manifest=manifest, num_threads=os.cpu_count() or 1)
+    # Not published yet: found where it is made, by the manifest it will have.
+    retriever = Database(str(root), manifest).retriever(num_threads=os.cpu_count() or 1)
     stage = progress.stage("count neighbors", total=queries.rows, unit="images")
     counts = []
     for number in range(len(queries.paths)):

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.files import canonical_digest, find_damage_in, written_aside
-from rdm_batch.inputs.databases import check_stored_files, fetch_manifest
+from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.database import MANIFEST_NAME, DatabaseManifest, render_manifest
 from rdm_batch.storage.download import user_cache
 from rdm_batch.storage.object_store import open_store, redact
@@ -54,10 +54,10 @@ class DatabaseTarget:
                 other files are there; the database is damaged; nothing can be written.
         """
         if self.store.exists(MANIFEST_NAME):
-            manifest = fetch_manifest(self.uri)
-            self._refuse_other(manifest.build, "a database")
-            check_stored_files(self.uri, manifest, "remove the damaged database and build it again")
-            return manifest
+            database = Database.open(self.uri)
+            self._refuse_other(database.manifest.build, "a database")
+            database.check_stored_files("remove the damaged database and build it again")
+            return database.manifest
         self.store.check_writable()
         unfinished = self.work / _REQUEST_NAME
         if unfinished.is_file():

@@ -19,12 +19,14 @@ from rdm_batch.engine.features import load_features, parts_without_features
 from rdm_batch.errors import MetricError
 from rdm_batch.inputs.extractors import extractor_digest
 from rdm_batch.inputs.image_sets import ImageSet, open_image_set
+from rdm_batch.metrics.evaluation import ScoreSettings
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.metrics.tasks import TaskRunner
 from rdm_batch.pipelines.extraction import extract_features, workers_worth_starting
 from rdm_batch.reports.progress import Progress, Stage
 from rdm_batch.reports.provenance import command_line, software_versions
-from rdm_batch.specs.job import ExtractorSpec
+from rdm_batch.specs.job import DatabaseSpec, EncoderSpec, EvaluationSpec, ExtractorSpec
+from rdm_batch.specs.scores import Score
 from rdm_batch.storage.object_store import open_store
 from rdm_batch.storage.store import stored_file
 
@@ -45,6 +47,57 @@ def evaluate_images(request: EvaluationRequest, address: str | None = None) -> E
     sets = [images for images in both if images is not None]
     with _workers(sets, request.evaluation.extractor, address) as (extract, runner):
         return evaluate(request, extract, runner, sides)
+
+
+def evaluate_samples(
+    samples: str | Path,
+    reference: str | Path,
+    scores: Sequence[str] = ("fid", "precision", "recall"),
+    extractor: ExtractorSpec | str = "shapes-clip",
+    *,
+    encoder: EncoderSpec | str | None = None,
+    database: str | Path | None = None,
+    held_out: str | Path | None = None,
+    allow_partial: bool = False,
+    settings: ScoreSettings | None = None,
+    address: str | None = None,
+) -> tuple[Score, ...]:
+    """Score images against a reference.
+
+    Args:
+        samples: A sample set, a folder or parquet of images, an ADM ``.npz``, saved statistics,
+            or ``shapes:SUBSET[:COUNT]``.
+        reference: The same, to score against.
+        scores: Ids of scores; see docs/scores.md.
+        extractor: The network whose features are compared, or its name alone.
+        encoder: Image-text encoder of the scores that need one, or its name alone. None: the
+            extractor.
+        database: Where the samples' neighbors came from, for scores of novelty.
+        held_out: Images for ``novelty_held_out`` that the database does not hold. None: the
+            reference.
+        allow_partial: Accept a sample set with missing shards; scores say so.
+        settings: Neighborhood sizes, seeds, resampling. None means the usual ones.
+        address: As ``evaluate_images``.
+
+    Returns:
+        One score per id, in the order asked for.
+
+    Raises:
+        RdmBatchError: The images cannot be used, or a score does not exist or cannot be computed.
+    """
+    named = EncoderSpec(name=encoder) if isinstance(encoder, str) else encoder
+    evaluation = EvaluationSpec(
+        reference=str(reference),
+        scores=tuple(scores),
+        extractor=ExtractorSpec(name=extractor) if isinstance(extractor, str) else extractor,
+        encoder=named,
+        held_out=None if held_out is None else str(held_out),
+    )
+    searched = None if database is None else DatabaseSpec(uri=str(database), encoder=named)
+    request = EvaluationRequest(
+        str(samples), evaluation, searched, allow_partial, settings or ScoreSettings()
+    )
+    return evaluate_images(request, address).scores
 
 
 def save_page(request: EvaluationRequest, evaluated: Evaluated, path: Path) -> None:

@@ -37,6 +37,7 @@ from rdm_batch.reports.run_report import (
 from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
 from rdm_batch.reports.table import print_summary
 from rdm_batch.reports.views import Views
+from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.manifest import ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
@@ -45,19 +46,42 @@ _QUERY_METHOD = "seconds of a search call, as the head waited for it, divided by
 
 
 def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunReport:
-    """Run a job from its file to its report; do nothing twice.
-
-    Args:
-        path: The job file.
-        overrides: ``key.path=value`` strings.
-        address: Where to work, as ``cluster.connect.connected`` takes it; None chooses (see
-            ``submission.default_address``).
+    """Run a job from its file to its printed report; arguments as ``load_job`` and ``run``.
 
     Raises:
         RdmBatchError: The job cannot run, or could not finish; what was stored stays.
     """
     started = time.time() - process_age_s()
-    job = preflight(load_job(path, overrides), str(path), software_versions())
+    saved, page = _complete(load_job(path, overrides), str(path), address, started)
+    print_summary(saved.report)
+    print(f"page: {page}")
+    return saved.report
+
+
+def run(job: JobSpec, address: str | None = None) -> RunReport:
+    """Make, score and report what a job asks for; what is stored already is not made again.
+
+    Args:
+        job: A job, as ``load_job`` gives it.
+        address: Where to work: ``none`` in this process, without Ray; ``local`` on a Ray started
+            here; ``auto`` on the running one; or the address of a cluster. None chooses
+            ``auto`` in a submitted job or with RAY_ADDRESS set, else ``local``.
+
+    Returns:
+        The report, which is saved beside the samples as well.
+
+    Raises:
+        InvalidJobError: Something is missing or does not fit; all of it is listed.
+        RdmBatchError: The job could not finish; what was stored stays.
+    """
+    return _complete(job, job.name, address, time.time())[0].report
+
+
+def _complete(
+    spec: JobSpec, where: str, address: str | None, started: float
+) -> tuple[SavedRun, str]:
+    """Run a job; give what came of it, and where its page is."""
+    job = preflight(spec, where, software_versions())
     run = _Run(job, started)
     saved = run.nothing_to_do()
     if saved is None:
@@ -70,12 +94,8 @@ def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunRep
             if address != NONE:
                 run.reached("Ray")
             saved = run.complete(cluster, progress)
-        page = save_run(job.spec.output.uri, saved)
-    else:
-        page = f"{job.spec.output.uri} (complete already; nothing was done)"
-    print_summary(saved.report)
-    print(f"page: {page}")
-    return saved.report
+        return saved, save_run(spec.output.uri, saved)
+    return saved, f"{spec.output.uri} (complete already; nothing was done)"
 
 
 class _Run:

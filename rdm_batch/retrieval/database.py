@@ -157,17 +157,6 @@ def render_manifest(manifest: DatabaseManifest) -> bytes:
     return (manifest.model_dump_json(indent=1) + "\n").encode()
 
 
-def read_manifest(root: Path) -> DatabaseManifest:
-    """Read and check the manifest of a local database folder.
-
-    Raises:
-        DatabaseError: There is no manifest (the build did not finish), it does not
-            parse, or its digest does not match its content.
-    """
-    path = root / MANIFEST_NAME
-    return parse_manifest(path.read_bytes() if path.is_file() else None, str(root))
-
-
 def parse_manifest(text: bytes | None, database: str) -> DatabaseManifest:
     """Parse and check the content of a manifest.
 

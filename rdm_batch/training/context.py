@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rdm_batch.errors import DatabaseError, SpecError
 from rdm_batch.heads.head import no_context
+from rdm_batch.inputs.databases import Database
 from rdm_batch.models.clip import ImageTextEncoder, load_encoder
-from rdm_batch.retrieval.database import read_manifest
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.retrieval.tables import read_embeddings
 from rdm_batch.specs.training import HeadTraining, NeighborTraining
@@ -113,8 +113,8 @@ def training_context(
 def _read_database(
     spec: NeighborTraining, encoder: ImageTextEncoder
 ) -> Float32[np.ndarray, "row dim"]:
-    root = local_path(spec.database, error=DatabaseError)
-    manifest = read_manifest(root)
+    database = Database.open(spec.database)
+    manifest = database.manifest
     if manifest.encoder.digest != encoder.digest:
         raise DatabaseError(
             spec.database,
@@ -131,6 +131,7 @@ def _read_database(
         raise SpecError(
             "k_train", found, f"k_train <= neighbors_found <= {manifest.rows:,} database rows"
         )
+    root = database.root(range(len(manifest.shards)))
     shards = [
         read_embeddings(root / shard.embeddings.path, shard.rows, manifest.dim, manifest.dtype)
         for shard in manifest.shards

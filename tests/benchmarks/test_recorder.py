@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from rdm_batch.reports.result import Machine
 
 from benchmarks import compare, recorder
 from benchmarks.recorder import Recorder
 from benchmarks.records import Record, Row, read_record
 from rdm_batch.errors import RdmBatchError
+from rdm_batch.reports.run_report import Machine
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 OTHER = Machine(cpu_model="another", num_cores=64, memory_bytes=2**40)

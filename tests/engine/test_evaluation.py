@@ -19,7 +19,7 @@ from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer, sh
 from rdm_batch.errors import MetricError, SampleSetError
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.heads.null import NullHead
-from rdm_batch.inputs.databases import fetch_manifest
+from rdm_batch.inputs.databases import Database, open_database
 from rdm_batch.inputs.extractors import extractor_digest, load_extractor
 from rdm_batch.inputs.image_sets import ImageSet, SampleImages, open_image_set
 from rdm_batch.metrics.clip_score import clip_scores
@@ -29,7 +29,6 @@ from rdm_batch.metrics.frechet import frechet_distance
 from rdm_batch.metrics.moments import gaussian_statistics
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.models.clip import build_clip, load_encoder, save_clip
-from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.proposal import every_row
 from rdm_batch.specs.job import DatabaseSpec, EncoderSpec, EvaluationSpec, ExtractorSpec
 from rdm_batch.specs.load import parse_job
@@ -217,7 +216,7 @@ def test_novelty_is_the_distance_to_neighbors_and_database(
     )
     scores = {score.id: score for score in _scores(request)}
 
-    manifest = fetch_manifest(database.uri)
+    manifest = Database.open(database.uri).manifest
     retriever = open_database(Path(database.uri))
     rows = retriever.fetch(np.arange(ROWS)).astype(np.float64)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

@@ -13,9 +13,8 @@ from rdm_batch.errors import DatabaseError
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.heads.head import Head
 from rdm_batch.heads.null import NullHead
-from rdm_batch.inputs.databases import Database
+from rdm_batch.inputs.databases import Database, open_database
 from rdm_batch.inputs.weights import open_checkpoint
-from rdm_batch.retrieval.local import open_database
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.load import parse_job

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.inputs.databases import (
-    Database,
-    check_stored_files,
-    database_root,
-    fetch_manifest,
-    load_proposal,
-)
+from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.database import write_manifest
 from rdm_batch.retrieval.proposal import count_neighbors
 from rdm_batch.retrieval.shard import open_shard
@@ -24,18 +18,18 @@ from tests.worlds import World
 
 def test_a_local_database_is_used_where_it_lies(world: World) -> None:
     root = world.root / "database"
-    manifest = fetch_manifest(str(root))
-    check_stored_files(str(root), manifest)
-    assert database_root(str(root), manifest, [0]) == root
+    database = Database.open(str(root))
+    database.check_stored_files()
+    assert database.root([0]) == root
 
 
 def test_the_proposal_is_loaded_where_there_is_one(world: World, tmp_path: Path) -> None:
     uri = str(world.root / "database")
-    proposal = load_proposal(uri, fetch_manifest(uri))
+    proposal = Database.open(uri).proposal()
     assert proposal is not None
     assert proposal.row_ids.tolist() == list(range(ROWS))
     without = write_database(tmp_path, proposal=False)
-    assert load_proposal(str(tmp_path), without) is None
+    assert Database(str(tmp_path), without).proposal() is None
 
 
 def test_a_proposal_is_read_as_it_was_stored(tmp_path: Path) -> None:
@@ -71,28 +65,29 @@ def test_of_a_remote_database_only_the_shards_asked_for_are_copied(
     store = open_store(swift_uri)
     for path in (path for path in local.rglob("*") if path.is_file()):
         store.write_bytes(path.relative_to(local).as_posix(), path.read_bytes())
-    manifest = fetch_manifest(swift_uri)
-    assert manifest == fetch_manifest(str(local))
-    check_stored_files(swift_uri, manifest)
+    database = Database.open(swift_uri)
+    manifest = database.manifest
+    assert manifest == Database.open(str(local)).manifest
+    database.check_stored_files()
 
-    root = database_root(swift_uri, manifest, [1])
+    root = database.root([1])
     assert [path.name for path in (root / "embeddings").iterdir()] == ["shard-00001.parquet"]
-    assert database_root(swift_uri, manifest, [1]) == root
+    assert database.root([1]) == root
     remote, here = (open_shard(place, 1, manifest=manifest) for place in (root, local))
     ids = here.first_row + np.arange(here.rows)
     np.testing.assert_array_equal(remote.fetch(ids), here.fetch(ids))
     assert sorted(path.name for path in root.iterdir()) == ["embeddings", "thumbnails"]
 
-    proposal = load_proposal(swift_uri, manifest)
+    proposal = database.proposal()
     assert proposal is not None
     assert len(proposal.row_ids) == ROWS
 
     store.delete("embeddings/shard-00000.parquet")
     with pytest.raises(DatabaseError, match=r"shard-00000\.parquet: is missing \(1 of 5 files"):
-        check_stored_files(swift_uri, manifest)
+        database.check_stored_files()
     store.delete("database.json")
     with pytest.raises(DatabaseError, match=r"holds no database\.json"):
-        fetch_manifest(swift_uri)
+        Database.open(swift_uri)
 
 
 def test_a_damaged_database_is_named_with_its_first_damaged_file(tmp_path: Path) -> None:

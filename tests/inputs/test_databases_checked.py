@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rdm_batch.files import canonical_digest
-from rdm_batch.inputs.databases import fetch_manifest
+from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.database import (
     DatabaseManifest,
     stored_file,
@@ -62,7 +62,7 @@ def _with_row(database: Path, values: list[float]) -> None:
     rows[2] = values
     column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
     pq.write_table(table.set_column(1, "embedding", column), path)
-    manifest = fetch_manifest(str(database))
+    manifest = Database.open(str(database)).manifest
     shard = manifest.shards[1].model_copy(update={"embeddings": stored_file(database, path)})
     write_manifest(database, manifest.model_copy(update={"shards": (manifest.shards[0], shard)}))
 
@@ -212,7 +212,7 @@ def test_a_proposal_that_does_not_fit_is_refused(
     database = world.copied_database(tmp_path)
     path = database / "proposal.parquet"
     pq.write_table(pa.table({"row_id": row_ids, "count": counts}), path)
-    manifest: DatabaseManifest = fetch_manifest(str(database))
+    manifest: DatabaseManifest = Database.open(str(database)).manifest
     stored = stored_file(database, path)
     write_manifest(database, manifest.model_copy(update={"proposal": stored}))
     assert_says(problem_of(world.job(database__uri=str(database))), "proposal", words)

@@ -34,7 +34,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(owner, name, count)
 
-    counted(databases, "fetch_manifest", "manifest")
+    counted(databases, "parse_manifest", "manifest")
     counted(databases, "read_counts", "proposal")
     counted(resolve, "open_checkpoint", "checkpoint")
     counted(encoders, "encoder_files", "encoder")

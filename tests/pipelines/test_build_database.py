@@ -14,15 +14,14 @@ from rich.console import Console
 from rdm_batch.datasets.folder import ImageFolder
 from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.errors import DatabaseError, ImageError, SpecError
-from rdm_batch.inputs.databases import Database
+from rdm_batch.inputs.databases import Database, open_database
 from rdm_batch.pipelines import database_parts, encode_images
 from rdm_batch.pipelines.build_database import build_database
 from rdm_batch.pipelines.encode_images import make_thumbnail
 from rdm_batch.pipelines.inspect_database import check_database, describe_database
 from rdm_batch.reports.progress import Progress
-from rdm_batch.retrieval.database import DatabaseManifest, check_files, read_manifest
+from rdm_batch.retrieval.database import DatabaseManifest, check_files
 from rdm_batch.retrieval.exact import exact_top_k
-from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.proposal import count_neighbors
 from rdm_batch.specs.database import DatabaseBuild, EncodeSettings, IndexSettings
 from tests.fixtures.fake_encoder import FakeEncoder
@@ -64,7 +63,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def test_shapes_become_a_searchable_database(build: Build, tmp_path: Path) -> None:
     manifest = build(images="shapes:database:600", shards=2)
-    assert manifest == read_manifest(tmp_path / "db")
+    assert manifest == Database.open(str(tmp_path / "db")).manifest
     assert (manifest.rows, manifest.dim, manifest.dtype) == (600, 24, "float16")
     assert [shard.rows for shard in manifest.shards] == [300, 300]
     check_files(tmp_path / "db", manifest.files(), digests=True)

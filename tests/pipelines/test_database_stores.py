@@ -9,13 +9,12 @@ import pytest
 from rich.console import Console
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.inputs.databases import Database
+from rdm_batch.inputs.databases import Database, open_database
 from rdm_batch.pipelines import database_target
 from rdm_batch.pipelines.build_database import build_database
 from rdm_batch.pipelines.inspect_database import check_database
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, check_files
-from rdm_batch.retrieval.local import open_database
 from rdm_batch.specs.database import DatabaseBuild
 from rdm_batch.storage.object_store import local_path, open_store
 from tests.fixtures.fake_encoder import FakeEncoder

@@ -11,9 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rdm_batch.cli import main
-from rdm_batch.inputs.databases import Database
-from rdm_batch.retrieval.database import read_manifest
-from rdm_batch.retrieval.local import open_database
+from rdm_batch.inputs.databases import Database, open_database
 
 RECORDED = Path(__file__).parents[1] / "parity/data/search.npz"
 PARTS = {"200x512-part_1": slice(0, 200), "300x512-part_2": slice(200, 500)}
@@ -60,7 +58,7 @@ def test_an_imported_database_answers_as_published(
 ) -> None:
     assert run(published, "--neighbor-memory", str(published / "memory.p"), "--shards", shards) == 0
     root = published / "db"
-    manifest = read_manifest(root)
+    manifest = Database.open(str(root)).manifest
     assert (manifest.rows, manifest.dim, manifest.dtype) == (500, 512, "float16")
     assert len(manifest.shards) == int(shards)
     retriever = open_database(root)

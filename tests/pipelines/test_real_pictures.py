@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from rdm_batch.cli import main
+from rdm_batch.inputs.databases import Database, open_database
 from rdm_batch.inputs.encoders import load_named_encoder
 from rdm_batch.retrieval.composite import CompositeRetriever
-from rdm_batch.retrieval.database import read_manifest
-from rdm_batch.retrieval.local import open_database
 from tests.fixtures.pictures import PHOTOGRAPHS, write_digits, write_photographs
 
 
@@ -43,7 +42,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_patches_find_patches_of_their_own_photograph(photographs: Path) -> None:
     root = photographs / "db"
-    assert read_manifest(root).rows == 24 * len(PHOTOGRAPHS)
+    assert Database.open(str(root)).manifest.rows == 24 * len(PHOTOGRAPHS)
     # By chance one neighbor in eight would be of the same photograph; measured: 0.90.
     assert share_of_like_neighbors(open_database(root), item_ids(root)) > 0.6
 

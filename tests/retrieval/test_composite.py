@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from rdm_batch.errors import DatabaseError
+from rdm_batch.inputs.databases import open_database
 from rdm_batch.retrieval.composite import CompositeRetriever, ask_in_turn
 from rdm_batch.retrieval.database import DatabaseManifest
-from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.retriever import ObservedRetriever, Retriever, Search
 
 Vectors = Callable[..., np.ndarray]

@@ -9,14 +9,13 @@ import pytest
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.files import find_damage_in
+from rdm_batch.inputs.databases import Database, open_database
 from rdm_batch.retrieval.database import (
     DatabaseManifest,
     StoredFile,
     check_files,
-    read_manifest,
 )
 from rdm_batch.retrieval.index import IndexSettings
-from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.shard import open_shard
 
 Vectors = Callable[..., np.ndarray]
@@ -29,7 +28,7 @@ def test_a_written_database_is_read_back(
     vectors: Vectors, write_database: WriteDatabase, tmp_path: Path
 ) -> None:
     manifest = write_database(tmp_path, vectors(200).astype(np.float16), shards=3, settings=TREE)
-    assert read_manifest(tmp_path) == manifest
+    assert Database.open(str(tmp_path)).manifest == manifest
     check_files(tmp_path, manifest.files(), digests=True)
     stored = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
     assert stored == {file.path for file in manifest.files()} | {"database.json"}
@@ -71,7 +70,7 @@ def test_altered_files_are_found_by_digest(
 
 def test_an_unfinished_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match=r"no database\.json"):
-        read_manifest(tmp_path)
+        Database.open(str(tmp_path))
 
 
 def edit(root: Path, **changes: object) -> None:
@@ -99,13 +98,13 @@ def test_an_edited_manifest_is_refused(
     write_database(tmp_path, vectors(50))
     edit(tmp_path, **changes)
     with pytest.raises(DatabaseError, match=message):
-        read_manifest(tmp_path)
+        Database.open(str(tmp_path))
 
 
 def test_a_manifest_that_is_not_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "database.json").write_text('{"rows": ')
     with pytest.raises(DatabaseError, match="Invalid JSON"):
-        read_manifest(tmp_path)
+        Database.open(str(tmp_path))
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", "", "a\\..\\x"])

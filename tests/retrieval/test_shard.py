@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from rdm_batch.errors import DatabaseError
+from rdm_batch.inputs.databases import open_database
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.retrieval.index import IndexSettings, build_index
-from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.shard import ShardSearcher, open_shard
 
 Vectors = Callable[..., np.ndarray]

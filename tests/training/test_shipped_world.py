@@ -8,11 +8,10 @@ import torch
 
 from rdm_batch.datasets.shapes import COLORS, SHAPES, ShapesSource, describe
 from rdm_batch.heads.build import build_head
+from rdm_batch.inputs.databases import Database, open_database
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.clip import OpenClipEncoder, load_encoder
 from rdm_batch.models.pixels import to_uint8
-from rdm_batch.retrieval.database import read_manifest
-from rdm_batch.retrieval.local import open_database
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling
 from rdm_batch.training.weights import load_autoencoder
@@ -57,7 +56,7 @@ def test_captions_lie_where_their_images_do(encoder: OpenClipEncoder) -> None:
 
 
 def test_database_belongs_to_the_encoder(encoder: OpenClipEncoder) -> None:
-    manifest = read_manifest(WORLD / "database")
+    manifest = Database.open(str(WORLD / "database")).manifest
     assert manifest.encoder.digest == encoder.digest
     assert (manifest.rows, manifest.dim) == (8_192, encoder.dim)
 

@@ -14,9 +14,8 @@ from rdm_batch.generation.modes import MODES, mode_of
 from rdm_batch.generation.modes.class_pools import ClassConditioner
 from rdm_batch.generation.modes.text import VARIANTS, TextConditioner
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
-from rdm_batch.inputs.databases import Database
+from rdm_batch.inputs.databases import Database, open_database
 from rdm_batch.retrieval.composite import CompositeRetriever
-from rdm_batch.retrieval.local import open_database
 from rdm_batch.retrieval.merge import Neighbors
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.sampling.noise import SampleNoise
