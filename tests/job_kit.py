@@ -25,24 +25,10 @@ from rdm_batch.retrieval.index import IndexSettings
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.retrieval.tables import ShardRows
 from rdm_batch.retrieval.writer import write_proposal, write_shard
-from rdm_batch.specs.clip import ClipArchitecture
-from tests.tiny_heads import TINY_RDM, random_weights
+from tests.tiny_heads import TINY_CLIP, TINY_RDM, random_weights
 
 ROWS = 40
 DIM = TINY_RDM.context_dim
-
-
-TINY_CLIP = ClipArchitecture(
-    name="tiny-clip",
-    embed_dim=DIM,
-    image_size=32,
-    vision_width=4,
-    text_width=16,
-    text_layers=1,
-    head_width=8,
-    context_length=12,
-    vocabulary=("a", "an", "blue", "circle", "image", "of", "red", "square"),
-)
 
 
 def write_encoder(path: Path) -> Path:

@@ -1,12 +1,21 @@
-"""Architectures of a few thousand parameters, and random weights for them."""
+"""Architectures of a few thousand parameters, and random weights for them.
+
+Tests that need other sizes say why where they define them.
+"""
 
 from __future__ import annotations
 
 import torch
 
 from rdm_batch.models.networks import build_networks
+from rdm_batch.specs.clip import ClipArchitecture
 from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
-from rdm_batch.specs.networks import TransformerConfig, UNetConfig, VqAutoencoderConfig
+from rdm_batch.specs.networks import (
+    KlAutoencoderConfig,
+    TransformerConfig,
+    UNetConfig,
+    VqAutoencoderConfig,
+)
 
 TINY_VQ = VqAutoencoderConfig(
     channels=8,
@@ -46,6 +55,20 @@ TINY_RARM = RarmArchitecture(
     ),
     autoencoder=TINY_VQ,
     start_token=17,
+)
+
+TINY_KL = KlAutoencoderConfig(**TINY_VQ.model_dump(exclude={"kind", "codebook_size"}))
+
+TINY_CLIP = ClipArchitecture(
+    name="tiny-clip",
+    embed_dim=TINY_RDM.context_dim,
+    image_size=32,
+    vision_width=4,
+    text_width=16,
+    text_layers=1,
+    head_width=8,
+    context_length=12,
+    vocabulary=("a", "an", "blue", "circle", "image", "of", "red", "square"),
 )
 
 

@@ -5,14 +5,15 @@ import torch
 
 from rdm_batch.models import codebook as codebook_module
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
-from rdm_batch.specs.families import RdmArchitecture
 from rdm_batch.specs.networks import KlAutoencoderConfig, VqAutoencoderConfig
+from rdm_batch.specs.presets import PRESETS
+from tests.tiny_heads import TINY_KL, TINY_RDM
 
 
 @pytest.fixture
-def vq(tiny_rdm: RdmArchitecture) -> VqAutoencoder:
+def vq() -> VqAutoencoder:
     torch.manual_seed(0)
-    return VqAutoencoder(tiny_rdm.autoencoder)
+    return VqAutoencoder(TINY_RDM.autoencoder)
 
 
 def _images() -> torch.Tensor:
@@ -22,43 +23,9 @@ def _images() -> torch.Tensor:
 @pytest.mark.parametrize(
     ("config", "num_parameters", "num_tensors"),
     [
-        (
-            VqAutoencoderConfig(
-                channels=128,
-                channel_mult=(1, 2, 4),
-                resolution=256,
-                latent_channels=3,
-                embed_dim=3,
-                codebook_size=8192,
-            ),
-            55_322_782,
-            205,
-        ),
-        (
-            VqAutoencoderConfig(
-                channels=128,
-                channel_mult=(1, 1, 2, 2, 4),
-                resolution=256,
-                attention_resolutions=(16,),
-                latent_channels=256,
-                embed_dim=256,
-                codebook_size=16384,
-            ),
-            76_073_859,
-            343,
-        ),
-        (
-            KlAutoencoderConfig(
-                channels=128,
-                channel_mult=(1, 1, 2, 2, 4),
-                resolution=256,
-                attention_resolutions=(16,),
-                latent_channels=16,
-                embed_dim=16,
-            ),
-            None,
-            342,
-        ),
+        (PRESETS["rdm-imagenet-256"].autoencoder, 55_322_782, 205),
+        (PRESETS["rarm-imagenet-256"].autoencoder, 76_073_859, 343),
+        (PRESETS["rdm-768"].autoencoder, None, 342),
     ],
     ids=["vq-f4", "vq-f16", "kl-f16"],
 )
@@ -116,20 +83,11 @@ def test_codebook_loss_moves_words_and_commitment_loss_moves_latents() -> None:
 
 
 def test_kl_log_variance_is_clamped() -> None:
-    config = KlAutoencoderConfig(
-        channels=8,
-        channel_mult=(1, 2),
-        num_res_blocks=1,
-        resolution=16,
-        latent_channels=2,
-        embed_dim=2,
-        norm_groups=4,
-    )
-    network = KlAutoencoder(config)
+    network = KlAutoencoder(TINY_KL)
     with torch.no_grad():
-        network.quant_conv.bias[2:] = 1e3
+        network.quant_conv.bias[3:] = 1e3
     mean, log_variance = network.moments(_images())
     assert torch.equal(network.encode(_images()), mean)
-    assert mean.shape == (2, 2, 8, 8)
+    assert mean.shape == (2, 3, 8, 8)
     assert log_variance.unique().tolist() == [20.0]
     assert network.decode(mean).shape == (2, 3, 16, 16)

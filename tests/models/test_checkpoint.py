@@ -18,6 +18,7 @@ from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.sampling.schedules import NoiseSchedule
 from rdm_batch.specs.families import RdmArchitecture
 from rdm_batch.specs.networks import NoiseScheduleConfig
+from tests.tiny_heads import TINY_RDM
 
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
 
@@ -25,9 +26,9 @@ Weights = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def weights(tiny_rdm: RdmArchitecture) -> Weights:
+def weights() -> Weights:
     torch.manual_seed(0)
-    return dict(RdmNetworks(tiny_rdm).state_dict())
+    return dict(RdmNetworks(TINY_RDM).state_dict())
 
 
 def _lightning(weights: Weights, **content: Any) -> dict[str, Any]:
@@ -75,45 +76,41 @@ class _Callback:
         self.items = [1, 2]
 
 
-def test_saved_weights_come_back_with_their_architecture(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
-) -> None:
+def test_saved_weights_come_back_with_their_architecture(tmp_path: Path, weights: Weights) -> None:
     path = tmp_path / "head.safetensors"
-    save_checkpoint(path, tiny_rdm, weights)
+    save_checkpoint(path, TINY_RDM, weights)
     loaded = load_checkpoint(path)
-    assert loaded.architecture == tiny_rdm
+    assert loaded.architecture == TINY_RDM
     _assert_equal(loaded.state_dict, weights)
-    RdmNetworks(tiny_rdm).load_state_dict(loaded.state_dict)
+    RdmNetworks(TINY_RDM).load_state_dict(loaded.state_dict)
     assert [file.name for file in tmp_path.iterdir()] == ["head.safetensors"]
 
 
 def test_saved_file_is_safetensors_and_the_same_every_time(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
+    tmp_path: Path, weights: Weights
 ) -> None:
     for name in ("a", "b"):
-        save_checkpoint(tmp_path / name, tiny_rdm, weights)
+        save_checkpoint(tmp_path / name, TINY_RDM, weights)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     _assert_equal(load_file(tmp_path / "a"), weights)
 
 
 def test_saving_keeps_values_of_any_layout_and_half_precision(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
+    tmp_path: Path, weights: Weights
 ) -> None:
     converted = {
         name: value.bfloat16().to(memory_format=torch.channels_last) if value.ndim == 4 else value
         for name, value in weights.items()
     }
-    save_checkpoint(tmp_path / "a", tiny_rdm, converted)
+    save_checkpoint(tmp_path / "a", TINY_RDM, converted)
     _assert_equal(load_checkpoint(tmp_path / "a").state_dict, converted)
 
 
-def test_check_reports_digest_size_and_no_problems(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
-) -> None:
+def test_check_reports_digest_size_and_no_problems(tmp_path: Path, weights: Weights) -> None:
     path = tmp_path / "head.safetensors"
-    save_checkpoint(path, tiny_rdm, weights)
+    save_checkpoint(path, TINY_RDM, weights)
     info = check_checkpoint(path, None)
-    assert info.architecture == tiny_rdm
+    assert info.architecture == TINY_RDM
     assert info.digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert info.num_parameters == sum(value.numel() for value in weights.values())
     assert not info.has_ema
@@ -121,24 +118,24 @@ def test_check_reports_digest_size_and_no_problems(
 
 
 def test_architecture_other_than_the_files_is_refused_with_the_field(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
+    tmp_path: Path, weights: Weights
 ) -> None:
     path = tmp_path / "head.safetensors"
-    save_checkpoint(path, tiny_rdm, weights)
-    unet = tiny_rdm.unet.model_copy(update={"head_channels": 4})
-    problems = check_checkpoint(path, tiny_rdm.model_copy(update={"unet": unet})).problems
+    save_checkpoint(path, TINY_RDM, weights)
+    unet = TINY_RDM.unet.model_copy(update={"head_channels": 4})
+    problems = check_checkpoint(path, TINY_RDM.model_copy(update={"unet": unet})).problems
     assert problems == ("unet.head_channels is 8 in the file but 4 was asked for",)
 
 
 @pytest.mark.parametrize(("copy", "offset"), [("ema", 1.0), ("raw", 0.0)])
 def test_lightning_checkpoint_gives_the_copy_asked_for(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights, copy: Any, offset: float
+    tmp_path: Path, weights: Weights, copy: Any, offset: float
 ) -> None:
     path = tmp_path / "model.ckpt"
     torch.save(_lightning(weights), path)
-    assert check_checkpoint(path, tiny_rdm, copy).problems == ()
-    assert check_checkpoint(path, tiny_rdm, copy).has_ema
-    loaded = load_checkpoint(path, tiny_rdm, copy).state_dict
+    assert check_checkpoint(path, TINY_RDM, copy).problems == ()
+    assert check_checkpoint(path, TINY_RDM, copy).has_ema
+    loaded = load_checkpoint(path, TINY_RDM, copy).state_dict
     expected = {
         name: value + offset if name.startswith("model.") else value
         for name, value in weights.items()
@@ -146,18 +143,14 @@ def test_lightning_checkpoint_gives_the_copy_asked_for(
     _assert_equal(loaded, expected)
 
 
-def test_plain_state_dicts_are_read_from_both_formats(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
-) -> None:
+def test_plain_state_dicts_are_read_from_both_formats(tmp_path: Path, weights: Weights) -> None:
     torch.save({name: torch.nn.Parameter(value) for name, value in weights.items()}, tmp_path / "a")
     save_file(weights, tmp_path / "b")
     for name in ("a", "b"):
-        _assert_equal(load_checkpoint(tmp_path / name, tiny_rdm).state_dict, weights)
+        _assert_equal(load_checkpoint(tmp_path / name, TINY_RDM).state_dict, weights)
 
 
-def test_tensors_that_share_storage_and_stride_are_read(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
-) -> None:
+def test_tensors_that_share_storage_and_stride_are_read(tmp_path: Path, weights: Weights) -> None:
     flat = torch.cat([value.flatten() for value in weights.values()])
     parts = flat.split([value.numel() for value in weights.values()])
     shared = {
@@ -166,22 +159,22 @@ def test_tensors_that_share_storage_and_stride_are_read(
     }
     shared[FIRST] = weights[FIRST].transpose(2, 3).contiguous().transpose(2, 3)
     torch.save(shared, tmp_path / "a")
-    _assert_equal(load_checkpoint(tmp_path / "a", tiny_rdm).state_dict, weights)
+    _assert_equal(load_checkpoint(tmp_path / "a", TINY_RDM).state_dict, weights)
 
 
 def test_pickled_classes_beside_the_weights_are_passed_over_without_running(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
+    tmp_path: Path, weights: Weights
 ) -> None:
     path, victim = tmp_path / "model.ckpt", tmp_path / "victim"
     callbacks = {_Callback: _Callback(), "set": {1, 2}, "hostile": _Hostile(victim)}
     torch.save(_lightning(weights, callbacks=callbacks), path)
-    assert load_checkpoint(path, tiny_rdm, "raw").state_dict.keys() == weights.keys()
+    assert load_checkpoint(path, TINY_RDM, "raw").state_dict.keys() == weights.keys()
     assert not victim.exists()
 
 
 @pytest.mark.parametrize("place", ["whole", "state_dict", "tensor", "bare pickle"])
 def test_hostile_pickle_in_place_of_weights_is_refused_and_runs_nothing(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights, place: str
+    tmp_path: Path, weights: Weights, place: str
 ) -> None:
     path, victim = tmp_path / "model.ckpt", tmp_path / "victim"
     hostile = _Hostile(victim)
@@ -196,7 +189,7 @@ def test_hostile_pickle_in_place_of_weights_is_refused_and_runs_nothing(
         torch.save(content[place], path)
     for use in (check_checkpoint, load_checkpoint):
         with pytest.raises(CheckpointError) as caught:
-            use(path, tiny_rdm)
+            use(path, TINY_RDM)
         assert str(path) in str(caught.value)
     assert not victim.exists()
     torch.load(path, weights_only=False) if place != "bare pickle" else pickle.loads(
@@ -206,7 +199,7 @@ def test_hostile_pickle_in_place_of_weights_is_refused_and_runs_nothing(
 
 
 def test_every_missing_unexpected_and_misshapen_tensor_is_listed(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
+    tmp_path: Path, weights: Weights
 ) -> None:
     wrong = dict(weights)
     bias = FIRST.replace("weight", "bias")
@@ -214,7 +207,7 @@ def test_every_missing_unexpected_and_misshapen_tensor_is_listed(
     wrong["extra"] = torch.zeros(2, 3)
     wrong[FIRST] = torch.zeros(8, 4, 3, 3)
     torch.save(wrong, tmp_path / "a")
-    problems = check_checkpoint(tmp_path / "a", tiny_rdm).problems
+    problems = check_checkpoint(tmp_path / "a", TINY_RDM).problems
     assert problems == (
         f"missing: {bias} [8]",
         "missing: first_stage_model.quant_conv.bias [3]",
@@ -222,30 +215,28 @@ def test_every_missing_unexpected_and_misshapen_tensor_is_listed(
         f"misshapen: {FIRST} is [8, 4, 3, 3], needed [8, 3, 3, 3]",
     )
     with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(tmp_path / "a", tiny_rdm)
+        load_checkpoint(tmp_path / "a", TINY_RDM)
     assert all(problem in str(caught.value) for problem in problems)
     with pytest.raises(CheckpointError, match="4 problems"):
-        save_checkpoint(tmp_path / "b", tiny_rdm, wrong)
+        save_checkpoint(tmp_path / "b", TINY_RDM, wrong)
     assert not (tmp_path / "b").exists()
 
 
 def test_missing_average_is_listed_under_its_name_in_the_file(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
+    tmp_path: Path, weights: Weights
 ) -> None:
     content = _lightning(weights)
     del content["state_dict"]["model_ema.diffusion_modelinput_blocks00weight"]
     torch.save(content, tmp_path / "a")
-    assert check_checkpoint(tmp_path / "a", tiny_rdm, "ema").problems == (
+    assert check_checkpoint(tmp_path / "a", TINY_RDM, "ema").problems == (
         "missing: model_ema.diffusion_modelinput_blocks00weight [8, 3, 3, 3]",
     )
-    assert check_checkpoint(tmp_path / "a", tiny_rdm, "raw").problems == ()
+    assert check_checkpoint(tmp_path / "a", TINY_RDM, "raw").problems == ()
 
 
-def test_weights_of_another_noise_schedule_are_refused(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
-) -> None:
+def test_weights_of_another_noise_schedule_are_refused(tmp_path: Path, weights: Weights) -> None:
     torch.save(_lightning(weights), tmp_path / "a")
-    other = tiny_rdm.model_copy(update={"noise_schedule": NoiseScheduleConfig(linear_end=0.015)})
+    other = TINY_RDM.model_copy(update={"noise_schedule": NoiseScheduleConfig(linear_end=0.015)})
     with pytest.raises(CheckpointError, match=r"betas 0.0015 to 0.0195; .* 0.0015 to 0.015"):
         load_checkpoint(tmp_path / "a", other)
 
@@ -257,21 +248,17 @@ def test_file_without_architecture_needs_one(tmp_path: Path, weights: Weights) -
         load_checkpoint(tmp_path / "a")
 
 
-def test_numbers_that_are_not_finite_are_refused_by_name(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
-) -> None:
+def test_numbers_that_are_not_finite_are_refused_by_name(tmp_path: Path, weights: Weights) -> None:
     bad = weights[FIRST].clone()
     bad[0, 0, 0] = torch.tensor([float("nan"), float("inf"), 1.0])
-    save_checkpoint(tmp_path / "a", tiny_rdm, weights | {FIRST: bad})
+    save_checkpoint(tmp_path / "a", TINY_RDM, weights | {FIRST: bad})
     with pytest.raises(CheckpointError, match=rf"not finite: {FIRST} \(2 of 216 numbers\)"):
         load_checkpoint(tmp_path / "a")
 
 
-def test_every_tensor_that_is_not_finite_is_listed(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
-) -> None:
+def test_every_tensor_that_is_not_finite_is_listed(tmp_path: Path, weights: Weights) -> None:
     nothing = {name: torch.full_like(value, float("nan")) for name, value in weights.items()}
-    save_checkpoint(tmp_path / "a", tiny_rdm, nothing)
+    save_checkpoint(tmp_path / "a", TINY_RDM, nothing)
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(tmp_path / "a")
     listed = [line for line in str(caught.value).splitlines() if "not finite: " in line]
@@ -279,33 +266,31 @@ def test_every_tensor_that_is_not_finite_is_listed(
     assert all(any(f" {name} (" in line for line in listed) for name in weights)
 
 
-def test_integers_in_place_of_weights_are_refused(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
-) -> None:
+def test_integers_in_place_of_weights_are_refused(tmp_path: Path, weights: Weights) -> None:
     integers = weights | {FIRST: weights[FIRST].long()}
     torch.save(integers, tmp_path / "a")
-    assert check_checkpoint(tmp_path / "a", tiny_rdm).problems == (
+    assert check_checkpoint(tmp_path / "a", TINY_RDM).problems == (
         f"not floating-point: {FIRST} is torch.int64",
     )
     with pytest.raises(CheckpointError, match="unsupported type"):
-        save_checkpoint(tmp_path / "b", tiny_rdm, integers)
+        save_checkpoint(tmp_path / "b", TINY_RDM, integers)
 
 
 @pytest.mark.parametrize("kind", ["torch", "safetensors"])
 @pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.999])
 def test_truncated_file_is_refused(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights, kind: str, keep: float
+    tmp_path: Path, weights: Weights, kind: str, keep: float
 ) -> None:
     path = tmp_path / "a"
     if kind == "torch":
         torch.save(_lightning(weights), path)
     else:
-        save_checkpoint(path, tiny_rdm, weights)
+        save_checkpoint(path, TINY_RDM, weights)
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content))])
     for use in (check_checkpoint, load_checkpoint):
         with pytest.raises(CheckpointError):
-            use(path, tiny_rdm)
+            use(path, TINY_RDM)
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
@@ -337,12 +322,10 @@ def test_damaged_safetensors_header_is_refused(tmp_path: Path, header: bytes) ->
         check_checkpoint(tmp_path / "a", None)
 
 
-def test_header_of_a_saved_file_names_its_format(
-    tmp_path: Path, tiny_rdm: RdmArchitecture, weights: Weights
-) -> None:
-    save_checkpoint(tmp_path / "a", tiny_rdm, weights)
+def test_header_of_a_saved_file_names_its_format(tmp_path: Path, weights: Weights) -> None:
+    save_checkpoint(tmp_path / "a", TINY_RDM, weights)
     content = (tmp_path / "a").read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     metadata = json.loads(content[8 : 8 + length])["__metadata__"]
     assert metadata["format"] == "rdm_batch"
-    assert RdmArchitecture.model_validate_json(metadata["architecture"]) == tiny_rdm
+    assert RdmArchitecture.model_validate_json(metadata["architecture"]) == TINY_RDM

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from rdm_batch.models.unet import UNet
-from rdm_batch.specs.families import RdmArchitecture
 from rdm_batch.specs.networks import UNetConfig
+from rdm_batch.specs.presets import PRESETS
 from tests.compare import relative_error
+from tests.tiny_heads import TINY_RDM
 from tests.tolerances import REORDERED_REL
 
 
@@ -20,9 +21,9 @@ def _randomize(unet: UNet) -> UNet:
 
 
 @pytest.fixture
-def unet(tiny_rdm: RdmArchitecture) -> UNet:
+def unet() -> UNet:
     torch.manual_seed(0)
-    return _randomize(UNet(tiny_rdm.unet))
+    return _randomize(UNet(TINY_RDM.unet))
 
 
 def _inputs(batch: int = 3, k_nn: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -37,25 +38,8 @@ def _inputs(batch: int = 3, k_nn: int = 2) -> tuple[torch.Tensor, torch.Tensor, 
 @pytest.mark.parametrize(
     ("config", "num_parameters"),
     [
-        (
-            UNetConfig(
-                model_channels=192,
-                channel_mult=(1, 2, 3, 5),
-                attention_downsampling=(8, 4, 2),
-                context_dim=512,
-            ),
-            400_920_579,
-        ),
-        (
-            UNetConfig(
-                latent_channels=16,
-                model_channels=448,
-                channel_mult=(1, 2, 3, 4),
-                attention_downsampling=(4, 2, 1),
-                context_dim=768,
-            ),
-            1_335_480_400,
-        ),
+        (PRESETS["rdm-imagenet-256"].unet, 400_920_579),
+        (PRESETS["rdm-768"].unet, 1_335_480_400),
     ],
     ids=["imagenet-256", "768"],
 )
@@ -68,8 +52,8 @@ def test_published_sizes_have_published_parameter_counts(
     assert len(unet.state_dict()) == 688
 
 
-def test_new_network_predicts_zero(tiny_rdm: RdmArchitecture) -> None:
-    assert not UNet(tiny_rdm.unet)(*_inputs()).any()
+def test_new_network_predicts_zero() -> None:
+    assert not UNet(TINY_RDM.unet)(*_inputs()).any()
 
 
 def test_guidance_branches_together_equal_branches_apart(unet: UNet) -> None:

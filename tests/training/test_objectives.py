@@ -15,8 +15,6 @@ from rdm_batch.specs.clip import ClipArchitecture
 from rdm_batch.specs.networks import (
     KlAutoencoderConfig,
     NoiseScheduleConfig,
-    TransformerConfig,
-    UNetConfig,
     VqAutoencoderConfig,
 )
 from rdm_batch.storage.object_store import local_path
@@ -27,23 +25,14 @@ from rdm_batch.training.images import TrainingImages
 from rdm_batch.training.rarm import RarmObjective, encode_codes
 from rdm_batch.training.rdm import RdmObjective, encode_latents
 from rdm_batch.training.weights import load_autoencoder, save_autoencoder, unit_scale
+from tests.tiny_heads import TINY_RARM, TINY_RDM
 
+# For the pictures of the shapes world, which are larger than those of the tiny heads.
 AUTOENCODER = VqAutoencoderConfig(
     channels=4, channel_mult=(1, 1, 2), num_res_blocks=1, resolution=32, latent_channels=3,
     embed_dim=3, norm_groups=2, codebook_size=32,
 )  # fmt: skip
-KL_AUTOENCODER = KlAutoencoderConfig(
-    channels=4, channel_mult=(1, 1, 2), num_res_blocks=1, resolution=32, latent_channels=3,
-    embed_dim=3, norm_groups=2,
-)  # fmt: skip
-TRANSFORMER = TransformerConfig(
-    vocabulary_in=33, vocabulary_out=32, depth=2, num_heads=2, head_channels=4, context_dim=6,
-    num_positions=4,
-)  # fmt: skip
-UNET = UNetConfig(
-    latent_channels=3, model_channels=8, channel_mult=(1, 2), num_res_blocks=1,
-    attention_downsampling=(2,), head_channels=8, context_dim=6, norm_groups=4,
-)  # fmt: skip
+KL_AUTOENCODER = KlAutoencoderConfig(**AUTOENCODER.model_dump(exclude={"kind", "codebook_size"}))
 
 
 MakeObjective = Callable[[TrainingContext], RdmObjective | RarmObjective]
@@ -203,7 +192,9 @@ def test_divergence_pulls_gaussian_latents_to_the_standard_one(images: TrainingI
 
 def rdm_objective(context: TrainingContext) -> RdmObjective:
     torch.manual_seed(0)
-    objective = RdmObjective(torch.randn(10, 3, 4, 4), context, UNET, NoiseScheduleConfig())
+    objective = RdmObjective(
+        torch.randn(10, 3, 4, 4), context, TINY_RDM.unet, NoiseScheduleConfig()
+    )
     for parameter in objective.network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return objective
@@ -211,7 +202,9 @@ def rdm_objective(context: TrainingContext) -> RdmObjective:
 
 def rarm_objective(context: TrainingContext) -> RarmObjective:
     torch.manual_seed(0)
-    return RarmObjective(torch.randint(32, (10, 4)), context, TRANSFORMER, start_token=32)
+    return RarmObjective(
+        torch.randint(16, (10, 16)), context, TINY_RARM.transformer, TINY_RARM.start_token
+    )
 
 
 def neighbors(zero_share: float, k_train: int = 2) -> NeighborContext:
@@ -225,7 +218,9 @@ def loss_of_all(objective: RdmObjective | RarmObjective) -> torch.Tensor:
 
 def test_new_diffusion_head_starts_at_the_variance_of_noise() -> None:
     torch.manual_seed(0)
-    objective = RdmObjective(torch.randn(64, 3, 4, 4), NoContext(6), UNET, NoiseScheduleConfig())
+    objective = RdmObjective(
+        torch.randn(64, 3, 4, 4), NoContext(6), TINY_RDM.unet, NoiseScheduleConfig()
+    )
     loss = objective.loss(0, torch.arange(64), torch.Generator().manual_seed(0))
     assert loss.item() == pytest.approx(1.0, abs=0.1)
 
@@ -269,8 +264,8 @@ def test_likelihood_is_that_of_each_code_after_those_before_it() -> None:
     network, codes = objective.network.eval(), objective._codes
     expected = []
     for image in range(10):
-        for position in range(4):
-            tokens = torch.tensor([[32, *codes[image, :position].tolist()]])
+        for position in range(codes.shape[1]):
+            tokens = torch.tensor([[TINY_RARM.start_token, *codes[image, :position].tolist()]])
             logits = network(tokens, torch.zeros(1, 1, 6))[0, -1]
             expected.append(-torch.log_softmax(logits, 0)[codes[image, position]].item())
     assert loss_of_all(objective).item() == pytest.approx(np.mean(expected), rel=1e-5)
