@@ -55,6 +55,9 @@ class Arithmetic:
     compile: bool = False
 
 
+PLAIN = Arithmetic()
+
+
 def random_networks(architecture: Architecture, device: str = "cpu") -> Networks:
     """Build networks with random weights; on ``meta`` they have shapes alone."""
     with torch.device(device):
@@ -105,20 +108,18 @@ def load_published(path: str, architecture: str, precision: Precision) -> Callab
 
 
 def diffusion_head(
-    networks: Networks, solver: Solver, guidance_scale: float, how: Arithmetic | None = None
+    networks: Networks, solver: Solver, guidance_scale: float, how: Arithmetic = PLAIN
 ) -> RdmHead:
     """Build a diffusion head whose steps are to be looked at, around its networks."""
     assert isinstance(networks, RdmNetworks)
-    how = how or Arithmetic()
     return RdmHead(networks, solver, guidance_scale, how.device, how.precision, how.compile)
 
 
 def autoregressive_head(
-    networks: Networks, sampler: TokenSampler, guidance_scale: float, how: Arithmetic | None = None
+    networks: Networks, sampler: TokenSampler, guidance_scale: float, how: Arithmetic = PLAIN
 ) -> RarmHead:
     """Build an autoregressive head whose tokens are to be looked at, around its networks."""
     assert isinstance(networks, RarmNetworks)
-    how = how or Arithmetic()
     return RarmHead(networks, sampler, guidance_scale, how.device, how.precision, how.compile)
 
 

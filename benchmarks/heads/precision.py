@@ -24,8 +24,8 @@ from benchmarks.assemble import (
     diffusion_head,
     shipped_networks,
 )
-from benchmarks.heads.samplers import BASELINE, Case, add_options, draw_context, measure_cases
-from benchmarks.recorder import Recorder, parser_of, run
+from benchmarks.heads.samplers import BASELINE, Case, draw_context, measure_cases, parse
+from benchmarks.recorder import Recorder, run
 from benchmarks.records import Row
 from rdm_batch.heads.precision import Precision
 from rdm_batch.heads.rarm import RarmHead
@@ -174,10 +174,7 @@ def _error(exact: Tensor, other: Tensor) -> float:
 
 def main(argv: list[str] | None = None, cases: Iterable[Case] = CASES) -> None:
     """Measure errors, then scores."""
-    parser = parser_of(__doc__)
-    add_options(parser)
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    args = parse(__doc__, argv)
     recorder = Recorder(
         "heads.precision",
         "bfloat16 in the shapes world",

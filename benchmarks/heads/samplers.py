@@ -166,18 +166,18 @@ def measure_cases(
         recorder.add("sets", [row], settings, [_COLUMNS])
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the benchmarks that draw sets have in common."""
+def parse(document: str | None, argv: list[str] | None) -> argparse.Namespace:
+    """Read the options of a benchmark that draws sets, and keep to one thread."""
+    parser = parser_of(document)
     parser.add_argument("--samples", type=int, default=1024, help="at least 64")
     parser.add_argument("--guidance-scale", type=float, default=1.5)
+    torch.set_num_threads(1)
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None, cases: Iterable[Case] = CASES) -> None:
     """Draw and score every case."""
-    parser = parser_of(__doc__)
-    add_options(parser)
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    args = parse(__doc__, argv)
     recorder = Recorder(
         "heads.samplers",
         "Samplers in the shapes world",

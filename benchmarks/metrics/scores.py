@@ -100,7 +100,8 @@ def measure(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     with tempfile.TemporaryDirectory() as name:
         weights, folder = Path(name) / "inception.pth", Path(name) / "images"
         folder.mkdir()
-        write_inception(weights)
+        if not {"features", "workers", "command"}.isdisjoint(args.only):
+            write_inception(weights)
         if not {"features", "workers"}.isdisjoint(args.only):
             write_images(folder, args.images, args.image_size)
         os.environ["RDM_BATCH_CACHE"] = f"{name}/cache"
