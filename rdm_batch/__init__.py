@@ -11,11 +11,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rdm_batch.evaluation.commands import evaluate_samples as evaluate
     from rdm_batch.generation.batches import generate as generate
+    from rdm_batch.generation.job import run as run
     from rdm_batch.generation.submission import load_job as load_job
     from rdm_batch.inputs.databases import open_database as open_database
-    from rdm_batch.pipelines.evaluation_commands import evaluate_samples as evaluate
-    from rdm_batch.pipelines.job import run as run
     from rdm_batch.storage.sample_set import SampleSet
 
     open_sample_set = SampleSet.open
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "evaluate": ("rdm_batch.pipelines.evaluation_commands", "evaluate_samples"),
+    "evaluate": ("rdm_batch.evaluation.commands", "evaluate_samples"),
     "generate": ("rdm_batch.generation.batches", "generate"),
     "load_job": ("rdm_batch.generation.submission", "load_job"),
     "open_database": ("rdm_batch.inputs.databases", "open_database"),
     "open_sample_set": ("rdm_batch.storage.sample_set", "SampleSet.open"),
-    "run": ("rdm_batch.pipelines.job", "run"),
+    "run": ("rdm_batch.generation.job", "run"),
 }
 """Where each name of the interface lives, and what it is called there."""
 

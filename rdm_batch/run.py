@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(dry_run(args.job, args.overrides))
         else:
-            from rdm_batch.pipelines.job import run_job
+            from rdm_batch.generation.job import run_job
 
             run_job(args.job, args.overrides, args.address)
     except RdmBatchError as error:

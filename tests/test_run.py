@@ -91,7 +91,7 @@ def test_a_missing_job_file_fails_with_one_message(
 def test_a_job_that_is_not_ready_fails_before_ray_starts(
     job: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rdm_batch.pipelines import job as pipeline
+    from rdm_batch.generation import job as pipeline
 
     monkeypatch.setattr(pipeline, "connected", lambda address: pytest.fail("Ray was started"))
     assert main([str(job), "--set", "conditioning.k_nn=41"]) == 1
@@ -104,7 +104,7 @@ def test_a_job_that_is_not_ready_fails_before_ray_starts(
 def test_an_expected_failure_of_the_run_has_no_traceback(
     job: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rdm_batch.pipelines import job as pipeline
+    from rdm_batch.generation import job as pipeline
 
     def fail(*_: object) -> None:
         raise ClusterError("cluster", "has 2 GPUs", "4 GPUs")
@@ -117,7 +117,7 @@ def test_an_expected_failure_of_the_run_has_no_traceback(
 def test_an_interrupted_run_prints_the_command_that_resumes_it(
     job: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rdm_batch.pipelines import job as pipeline
+    from rdm_batch.generation import job as pipeline
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -134,7 +134,7 @@ def test_an_interrupted_run_prints_the_command_that_resumes_it(
 def test_an_unexpected_failure_keeps_its_traceback(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rdm_batch.pipelines import job as pipeline
+    from rdm_batch.generation import job as pipeline
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError
@@ -147,7 +147,7 @@ def test_an_unexpected_failure_keeps_its_traceback(
 def test_the_address_and_overrides_reach_the_run(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rdm_batch.pipelines import job as pipeline
+    from rdm_batch.generation import job as pipeline
 
     calls: list[tuple[object, ...]] = []
     monkeypatch.setattr(pipeline, "run_job", lambda *arguments: calls.append(arguments))

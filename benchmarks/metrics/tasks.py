@@ -58,7 +58,7 @@ def pairs_torch_fidelity(count: int, other: int) -> dict[str, Any]:
 
 
 def features_ours(folder: str, weights: str) -> dict[str, Any]:
-    from rdm_batch.engine.features import extract_part
+    from rdm_batch.evaluation.features import extract_part
     from rdm_batch.inputs.extractors import load_extractor
     from rdm_batch.inputs.image_sets import open_image_set
     from rdm_batch.specs.job import ExtractorSpec
@@ -169,7 +169,7 @@ def feature_set(count: int, seed: int, digest: str) -> Any:
 
 def keep_features(images: str, weights: str, seed: int) -> dict[str, Any]:
     """Store made-up features of every image of a set, as an extraction would."""
-    from rdm_batch.engine.features import store_features
+    from rdm_batch.evaluation.features import store_features
     from rdm_batch.inputs.extractors import extractor_digest
     from rdm_batch.inputs.image_sets import open_image_set
     from rdm_batch.metrics.features import FeatureSet
@@ -190,7 +190,7 @@ def workers(folder: str, weights: str, actors: int) -> dict[str, Any]:
     """Extract by Ray actors of one thread; count from the first part each has finished."""
     import rdm_batch.inputs.image_sets as image_sets
     from rdm_batch.cluster.connect import connected
-    from rdm_batch.pipelines.extraction import extract_features
+    from rdm_batch.evaluation.extraction import extract_features
     from rdm_batch.specs.job import ExtractorSpec
 
     image_sets.PART_IMAGES = 16

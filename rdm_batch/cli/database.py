@@ -73,8 +73,8 @@ def _run_build(args: argparse.Namespace) -> int:
 
     request, encoder = _build().build(args), _encoder().build(args)
 
+    from rdm_batch.databases.build import build_database
     from rdm_batch.inputs.encoders import load_named_encoder
-    from rdm_batch.pipelines.build_database import build_database
     from rdm_batch.reports.progress import Progress
 
     with Progress() as progress:
@@ -85,8 +85,8 @@ def _run_build(args: argparse.Namespace) -> int:
 
 
 def _run_import(args: argparse.Namespace) -> int:
+    from rdm_batch.databases.import_npz import import_database
     from rdm_batch.inputs.encoders import named_encoder_digest
-    from rdm_batch.pipelines.import_database import import_database
     from rdm_batch.reports.progress import Progress
 
     request = _import().build(args)
@@ -107,7 +107,7 @@ def _run_info(args: argparse.Namespace) -> int:
 
 
 def _run_check(args: argparse.Namespace) -> int:
-    from rdm_batch.pipelines.inspect_database import check_database
+    from rdm_batch.databases.describe import check_database
     from rdm_batch.reports.progress import Progress
 
     with Progress() as progress:
@@ -119,7 +119,7 @@ def _run_check(args: argparse.Namespace) -> int:
 
 
 def _print(uri: str, manifest: DatabaseManifest) -> None:
-    from rdm_batch.pipelines.inspect_database import describe_database
+    from rdm_batch.databases.describe import describe_database
 
     print(f"database {uri}")
     for name, text in describe_database(manifest).items():

@@ -70,9 +70,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 def _run_evaluate(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from rdm_batch.engine.evaluation import EvaluationRequest
+    from rdm_batch.evaluation.commands import evaluate_images, save_page
+    from rdm_batch.evaluation.evaluate import EvaluationRequest
     from rdm_batch.metrics.evaluation import ScoreSettings
-    from rdm_batch.pipelines.evaluation_commands import evaluate_images, save_page
     from rdm_batch.reports.table import score_table
 
     evaluation, database = _evaluation().build(args), None
@@ -109,7 +109,7 @@ def _add_reference(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_reference_build(args: argparse.Namespace) -> int:
-    from rdm_batch.pipelines.evaluation_commands import build_reference
+    from rdm_batch.evaluation.commands import build_reference
 
     extractor = _extractor().build(args)
     reference = build_reference(args.images, args.out, extractor, args.address)

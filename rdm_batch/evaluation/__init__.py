@@ -1,1 +1,1 @@
-"""From sets of images to their scores, and to what there is to look at beside them."""
+"""Sets of images to scores, and to what there is to see of them."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from rdm_batch.engine.evaluation import Evaluated
+from rdm_batch.evaluation.evaluate import Evaluated
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.image_sets import ImageSet, open_image_set
 from rdm_batch.inputs.references import Reference

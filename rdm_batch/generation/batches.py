@@ -12,11 +12,11 @@ from jaxtyping import Float32, Int64, UInt8
 from rdm_batch.cluster.local import LocalCluster
 from rdm_batch.cluster.pool import RetrieverNeeds
 from rdm_batch.cluster.texts import embed_texts
-from rdm_batch.engine.build import head_device
-from rdm_batch.engine.plan import plan_shards
-from rdm_batch.engine.worker import ContextSource, RenderedShard, ShardClock, ShardRenderer
 from rdm_batch.generation.modes import mode_of
+from rdm_batch.generation.plan import plan_shards
 from rdm_batch.generation.preflight import open_job
+from rdm_batch.generation.renderer import ContextSource, RenderedShard, ShardClock, ShardRenderer
+from rdm_batch.heads.device import head_device
 from rdm_batch.inputs.resolve import Resolved
 from rdm_batch.specs.job import JobSpec
 

@@ -10,19 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rdm_batch.engine.check_evaluation import (
+from rdm_batch.errors import InvalidJobError, RdmBatchError
+from rdm_batch.evaluation.checks import (
     check_extractors,
     check_layers,
     check_reference,
     score_problems,
 )
-from rdm_batch.engine.identity import ContentDigests, job_identity
-from rdm_batch.engine.plan import ShardRange, describe_plan, plan_shards
-from rdm_batch.errors import InvalidJobError, RdmBatchError
 from rdm_batch.files import canonical_digest
 from rdm_batch.generation.fit import context_problems, encoder_problems, head_problems
+from rdm_batch.generation.identity import ContentDigests, job_identity
 from rdm_batch.generation.modes import mode_of
 from rdm_batch.generation.modes.mode import Mode
+from rdm_batch.generation.plan import ShardRange, describe_plan, plan_shards
 from rdm_batch.generation.submission import load_job
 from rdm_batch.inputs.resolve import Resolution, Resolved, attempt, resolve
 from rdm_batch.reports.provenance import software_versions

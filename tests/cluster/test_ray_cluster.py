@@ -17,7 +17,7 @@ from rdm_batch.errors import ClusterError, DatabaseError, SpecError
 from rdm_batch.inputs.databases import Database
 from tests.cluster.kit import LargeWorker, MortalWorker, PlainWorker, RefusedWorker, failure
 from tests.job_kit import DIM, ROWS, write_database
-from tests.pipelines.ray_kit import actor_processes
+from tests.ray_kit import actor_processes
 from tests.ray_nodes import TwoNodes
 
 THREE_AT_ONCE = WorkerNeeds(in_flight=3)

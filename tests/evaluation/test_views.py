@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from rdm_batch.cluster.local import LocalCluster
-from rdm_batch.engine.evaluation import Evaluated, EvaluationRequest, evaluate
+from rdm_batch.evaluation.evaluate import Evaluated, EvaluationRequest, evaluate
+from rdm_batch.evaluation.extraction import extract_features
 from rdm_batch.evaluation.views import look_at
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.image_sets import ImageSet
-from rdm_batch.pipelines.extraction import extract_features
 from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec
 from rdm_batch.storage.manifest import SampleSetHeader
 from rdm_batch.storage.png import encode_png

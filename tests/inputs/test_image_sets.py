@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rdm_batch.engine.features import (
+from rdm_batch.errors import ImageError, MetricError, SampleSetError
+from rdm_batch.evaluation.features import (
     extract_part,
     load_features,
     parts_without_features,
     store_features,
 )
-from rdm_batch.errors import ImageError, MetricError, SampleSetError
 from rdm_batch.inputs.image_sets import ImageSet, SampleImages, open_image_set
 from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
 from rdm_batch.storage.manifest import SampleSetHeader

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rdm_batch.engine.plan import plan_shards
+from rdm_batch.generation.plan import plan_shards
 from rdm_batch.run import main
 from rdm_batch.specs.load import load_job
 

@@ -12,8 +12,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
-from rdm_batch.engine.conditioner import Conditioner
 from rdm_batch.errors import RdmBatchError, SpecError
+from rdm_batch.generation.conditioner import Conditioner
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.prompts import Prompts
 from rdm_batch.inputs.resolve import Resolved

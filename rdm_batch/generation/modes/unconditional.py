@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rdm_batch.engine.conditioner import SampleInputs
 from rdm_batch.errors import RdmBatchError, SpecError
+from rdm_batch.generation.conditioner import SampleInputs
 from rdm_batch.generation.modes.mode import EmbedTexts, too_few_rows
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.resolve import Resolved

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from rdm_batch.engine.conditioner import Conditioner, SampleInputs
+from rdm_batch.generation.conditioner import Conditioner, SampleInputs
 from rdm_batch.generation.modes import MODES, mode_of
 from rdm_batch.generation.modes.class_pools import ClassConditioner
 from rdm_batch.generation.modes.text import VARIANTS, TextConditioner

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from rdm_batch.databases import target as database_target
+from rdm_batch.databases.build import build_database
+from rdm_batch.databases.describe import check_database
 from rdm_batch.errors import DatabaseError
 from rdm_batch.inputs.databases import Database, open_database
-from rdm_batch.pipelines import database_target
-from rdm_batch.pipelines.build_database import build_database
-from rdm_batch.pipelines.inspect_database import check_database
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, check_files
 from rdm_batch.specs.database import DatabaseBuild

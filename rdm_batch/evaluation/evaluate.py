@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32
 
-from rdm_batch.engine.check_evaluation import check_layers
-from rdm_batch.engine.features import load_features
-from rdm_batch.engine.novelty import measure_novelty, read_neighbor_ids, require_database
 from rdm_batch.errors import MetricError
+from rdm_batch.evaluation.checks import check_layers
+from rdm_batch.evaluation.features import load_features
+from rdm_batch.evaluation.novelty import measure_novelty, read_neighbor_ids, require_database
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.encoders import load_named_encoder
 from rdm_batch.inputs.extractors import (

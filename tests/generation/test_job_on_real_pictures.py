@@ -10,7 +10,7 @@ import pytest
 from rdm_batch.cli import main
 from rdm_batch.reports.saved import load_run
 from tests.fixtures.pictures import write_digits, write_photographs
-from tests.pipelines.ray_kit import ROOT, run_job
+from tests.ray_kit import ROOT, run_job
 from tests.ray_nodes import TwoNodes
 
 FEW = ("--set", "sampling.num_samples=32", "--set", "sampling.num_steps=4")

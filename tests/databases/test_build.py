@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from rdm_batch.databases import encode, parts
+from rdm_batch.databases.build import build_database
+from rdm_batch.databases.describe import check_database, describe_database
+from rdm_batch.databases.encode import make_thumbnail
 from rdm_batch.datasets.folder import ImageFolder
 from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.errors import DatabaseError, ImageError, SpecError
 from rdm_batch.inputs.databases import Database, open_database
-from rdm_batch.pipelines import database_parts, encode_images
-from rdm_batch.pipelines.build_database import build_database
-from rdm_batch.pipelines.encode_images import make_thumbnail
-from rdm_batch.pipelines.inspect_database import check_database, describe_database
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, check_files
 from rdm_batch.retrieval.exact import exact_top_k
@@ -150,7 +150,7 @@ def test_large_images_are_encoded_a_few_at_a_time(
             return super().encode_images(images)
 
     whole = build(images=str(photos), out=str(tmp_path / "whole"))
-    monkeypatch.setattr(encode_images, "_BATCH_PIXELS", 1000)
+    monkeypatch.setattr(encode, "_BATCH_PIXELS", 1000)
     assert build(Watching, images=str(photos)).shards == whole.shards
     assert batches == [40 * 30, 30 * 40, 25 * 25 + 9 * 80, 20 * 20]
 
@@ -224,7 +224,7 @@ def test_a_damaged_database_is_not_called_complete(build: Build, tmp_path: Path)
 def test_an_interrupted_build_resumes_to_the_same_database(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted_at: str
 ) -> None:
-    monkeypatch.setattr(encode_images, "PART_IMAGES", 50)
+    monkeypatch.setattr(encode, "PART_IMAGES", 50)
     request = {"images": "shapes:database:300", "shards": 3}
     build(out=str(tmp_path / "whole"), **request)
     encoded: list[int] = []
@@ -237,7 +237,7 @@ def test_an_interrupted_build_resumes_to_the_same_database(
             return super().encode_images(images)
 
     written: list[int] = []
-    write_shard = database_parts.write_shard
+    write_shard = parts.write_shard
 
     def interrupted(root: Path, number: int, *rest: Any) -> Any:
         if interrupted_at == "indexing" and len(written) == 2:
@@ -246,7 +246,7 @@ def test_an_interrupted_build_resumes_to_the_same_database(
         written.append(number)
         return write_shard(root, number, *rest)
 
-    monkeypatch.setattr(database_parts, "write_shard", interrupted)
+    monkeypatch.setattr(parts, "write_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(Counting, **request)
     assert not (tmp_path / "db/database.json").exists()

@@ -13,18 +13,18 @@ from pydantic import JsonValue
 
 from rdm_batch.cluster.connect import NONE, connected
 from rdm_batch.cluster.pool import Cluster, Opened
-from rdm_batch.datasets.source import ImageSource
-from rdm_batch.errors import ClusterError, ImageError, SpecError
-from rdm_batch.inputs.databases import Database
-from rdm_batch.inputs.images import open_images
-from rdm_batch.pipelines.database_parts import PartFiles, write_shards
-from rdm_batch.pipelines.database_target import DatabaseTarget
-from rdm_batch.pipelines.encode_images import (
+from rdm_batch.databases.encode import (
     Encoding,
     ImageEncoder,
     encode_source,
     open_encoding,
 )
+from rdm_batch.databases.parts import PartFiles, write_shards
+from rdm_batch.databases.target import DatabaseTarget
+from rdm_batch.datasets.source import ImageSource
+from rdm_batch.errors import ClusterError, ImageError, SpecError
+from rdm_batch.inputs.databases import Database
+from rdm_batch.inputs.images import open_images
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, EncoderRecord, SourceRecord
 from rdm_batch.retrieval.proposal import Proposal, count_neighbors, merge_counts

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rdm_batch.cli import main
-from rdm_batch.engine.features import extract_part
+from rdm_batch.evaluation.features import extract_part
 from rdm_batch.inputs.image_sets import ImagePart, ImageSet
 from rdm_batch.metrics.clip_score import clip_scores
 from rdm_batch.metrics.features import FeatureExtractor, FeatureSet
@@ -158,7 +158,7 @@ def test_an_interrupted_extraction_goes_on_where_it_was(
     samples, images = _folder(tmp_path / "a", 25, 0), _folder(tmp_path / "b", 30, 1)
     command = ["evaluate", samples, "--reference", images, "--scores", "fid", *extractor]
     with monkeypatch.context() as patch:
-        patch.setattr("rdm_batch.pipelines.extraction.extract_part", extract_or_stop)
+        patch.setattr("rdm_batch.evaluation.extraction.extract_part", extract_or_stop)
         with pytest.raises(KeyboardInterrupt):
             main(command)
     assert extracted == [(samples, 0), (samples, 1)]
@@ -167,7 +167,7 @@ def test_an_interrupted_extraction_goes_on_where_it_was(
         extracted.append((images.uri, part.number))
         return extract_part(images, part, used)
 
-    monkeypatch.setattr("rdm_batch.pipelines.extraction.extract_part", extract)
+    monkeypatch.setattr("rdm_batch.evaluation.extraction.extract_part", extract)
     assert main(command) == 0
     assert extracted == [(samples, 0), (samples, 1), (samples, 2), *((images, n) for n in range(3))]
 

@@ -10,7 +10,7 @@ import pytest
 from rdm_batch.reports.saved import load_run
 from rdm_batch.storage.object_store import local_path, open_store
 from rdm_batch.storage.sample_set import SampleSet
-from tests.pipelines.ray_kit import ROOT, run_job
+from tests.ray_kit import ROOT, run_job
 from tests.storage.sets import damage_of
 
 pytestmark = pytest.mark.usefixtures("swift_uri")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rdm_batch.pipelines.summary import (
+from rdm_batch.generation.speed import (
     MeasuredShard,
     divide_time,
     latencies,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rdm_batch.engine.identity import ContentDigests, job_identity
 from rdm_batch.files import canonical_digest
+from rdm_batch.generation.identity import ContentDigests, job_identity
 from rdm_batch.generation.preflight import preflight
 from rdm_batch.specs.load import load_job, parse_job
 from tests.worlds import World, checked

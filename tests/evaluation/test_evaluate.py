@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rdm_batch.engine.evaluation import EvaluationRequest, evaluate, open_sides
-from rdm_batch.engine.features import (
+from rdm_batch.errors import MetricError, SampleSetError
+from rdm_batch.evaluation.evaluate import EvaluationRequest, evaluate, open_sides
+from rdm_batch.evaluation.features import (
     extract_part,
     features_key,
     load_features,
     parts_without_features,
     store_features,
 )
-from rdm_batch.engine.plan import plan_shards
-from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer, shard_table
-from rdm_batch.errors import MetricError, SampleSetError
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
+from rdm_batch.generation.plan import plan_shards
+from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, shard_table
 from rdm_batch.heads.null import NullHead
 from rdm_batch.inputs.databases import Database, open_database
 from rdm_batch.inputs.extractors import extractor_digest, load_extractor

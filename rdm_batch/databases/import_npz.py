@@ -9,11 +9,11 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from rdm_batch.databases.parts import write_shards
+from rdm_batch.databases.target import DatabaseTarget
 from rdm_batch.datasets.patches import Box
 from rdm_batch.errors import DatabaseError, SpecError
 from rdm_batch.files import file_sha256
-from rdm_batch.pipelines.database_parts import write_shards
-from rdm_batch.pipelines.database_target import DatabaseTarget
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, EncoderRecord, SourceRecord
 from rdm_batch.retrieval.npz_parts import order_parts, read_neighbor_memory, read_part

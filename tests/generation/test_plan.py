@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rdm_batch.engine.plan import ShardRange, plan_shards
+from rdm_batch.generation.plan import ShardRange, plan_shards
 from rdm_batch.specs.load import parse_job
 from tests.worlds import World
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from rdm_batch.databases import encode as encode_images
+from rdm_batch.databases.build import build_database
 from rdm_batch.errors import ClusterError, ImageError
-from rdm_batch.pipelines import encode_images
-from rdm_batch.pipelines.build_database import build_database
 from rdm_batch.reports.progress import Progress
 from rdm_batch.specs.database import DatabaseBuild, EncodeSettings
 from tests.fixtures.fake_encoder import FakeEncoder, MortalEncoder

@@ -8,21 +8,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rdm_batch.cluster.connect import NONE, connected
-from rdm_batch.engine.evaluation import (
+from rdm_batch.errors import MetricError
+from rdm_batch.evaluation.evaluate import (
     Evaluated,
     EvaluationRequest,
     Extract,
     evaluate,
     open_sides,
 )
-from rdm_batch.engine.features import load_features, parts_without_features
-from rdm_batch.errors import MetricError
+from rdm_batch.evaluation.extraction import extract_features, workers_worth_starting
+from rdm_batch.evaluation.features import load_features, parts_without_features
 from rdm_batch.inputs.extractors import extractor_digest
 from rdm_batch.inputs.image_sets import ImageSet, open_image_set
 from rdm_batch.metrics.evaluation import ScoreSettings
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.metrics.tasks import TaskRunner
-from rdm_batch.pipelines.extraction import extract_features, workers_worth_starting
 from rdm_batch.reports.progress import Progress, Stage
 from rdm_batch.reports.provenance import command_line, software_versions
 from rdm_batch.specs.job import DatabaseSpec, EncoderSpec, EvaluationSpec, ExtractorSpec

@@ -13,17 +13,17 @@ from rdm_batch.cluster.connect import NONE, connected
 from rdm_batch.cluster.local import local_resources
 from rdm_batch.cluster.pool import Cluster, RetrieverNeeds
 from rdm_batch.cluster.texts import embed_texts
-from rdm_batch.engine.evaluation import EvaluationRequest
-from rdm_batch.engine.worker import ContextSource
+from rdm_batch.evaluation.evaluate import EvaluationRequest
+from rdm_batch.evaluation.extraction import run_evaluation
 from rdm_batch.evaluation.views import look_at
+from rdm_batch.generation.head_worker import make_shards
 from rdm_batch.generation.modes import mode_of
 from rdm_batch.generation.preflight import CheckedJob, preflight
+from rdm_batch.generation.renderer import ContextSource
+from rdm_batch.generation.resources import HeadResources, plan_resources
+from rdm_batch.generation.retrieval_report import illustrate, measure_recall
+from rdm_batch.generation.speed import latencies, latest_run, measured_in, throughput
 from rdm_batch.generation.submission import default_address, load_job
-from rdm_batch.pipelines.extraction import run_evaluation
-from rdm_batch.pipelines.heads import make_shards
-from rdm_batch.pipelines.measure import illustrate, measure_recall
-from rdm_batch.pipelines.resources import HeadResources, plan_resources
-from rdm_batch.pipelines.summary import latencies, latest_run, measured_in, throughput
 from rdm_batch.reports.latency import summarize_latencies
 from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.progress import Progress

@@ -14,11 +14,11 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from rdm_batch.cluster.pool import Cluster, Opened, WorkerNeeds
+from rdm_batch.databases.parts import EncodedPart, part_path, save_part
 from rdm_batch.datasets.patches import Box, patch_boxes
 from rdm_batch.datasets.source import ImageItem, ImageSource
 from rdm_batch.errors import ImageError
 from rdm_batch.inputs.images import open_images
-from rdm_batch.pipelines.database_parts import EncodedPart, part_path, save_part
 from rdm_batch.reports.progress import Stage
 from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.tables import ShardRows

@@ -18,7 +18,7 @@ from rdm_batch.reports.saved import load_run
 from rdm_batch.storage.sample_set import SampleSet
 from tests.browser import open_page
 from tests.job_kit import job_document, write_job
-from tests.pipelines.ray_kit import (
+from tests.ray_kit import (
     ROOT,
     actor_processes,
     kill_one,

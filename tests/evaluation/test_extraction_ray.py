@@ -11,19 +11,19 @@ import pytest
 from rdm_batch.cluster.connect import connected
 from rdm_batch.cluster.local import LocalCluster
 from rdm_batch.cluster.pool import Cluster
-from rdm_batch.engine.evaluation import EvaluationRequest, evaluate
-from rdm_batch.engine.features import load_features, parts_without_features
 from rdm_batch.errors import MetricError
+from rdm_batch.evaluation.evaluate import EvaluationRequest, evaluate
+from rdm_batch.evaluation.extraction import extract_features, run_evaluation
+from rdm_batch.evaluation.features import load_features, parts_without_features
 from rdm_batch.inputs.extractors import extractor_digest
 from rdm_batch.inputs.image_sets import ImageSet, open_image_set
 from rdm_batch.metrics.kernel_distance import kernel_distance
 from rdm_batch.metrics.manifold_scores import manifold_scores
-from rdm_batch.pipelines.extraction import extract_features, run_evaluation
 from rdm_batch.specs.job import EvaluationSpec, ExtractorSpec
 from rdm_batch.storage.png import encode_png
 from tests.job_kit import write_encoder, write_reference
 from tests.metrics.examples import cloud
-from tests.pipelines.ray_kit import kill_one
+from tests.ray_kit import kill_one
 from tests.ray_nodes import TwoNodes
 from tests.tolerances import NETWORK_REL
 
@@ -40,7 +40,7 @@ def cluster(two_nodes: TwoNodes) -> Iterator[Cluster]:
 def parts_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut small sets into parts; every node gets an actor."""
     monkeypatch.setattr("rdm_batch.inputs.image_sets.PART_IMAGES", 10)
-    monkeypatch.setattr("rdm_batch.pipelines.extraction.images_per_worker", lambda _: 30)
+    monkeypatch.setattr("rdm_batch.evaluation.extraction.images_per_worker", lambda _: 30)
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from rdm_batch.cluster.pool import Cluster, WorkerNeeds
-from rdm_batch.engine.build import head_device
-from rdm_batch.engine.plan import ShardRange
-from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer, shard_table
+from rdm_batch.generation.plan import ShardRange
+from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, shard_table
+from rdm_batch.generation.resources import HeadResources
+from rdm_batch.heads.device import head_device
 from rdm_batch.inputs.weights import OpenedCheckpoint
-from rdm_batch.pipelines.resources import HeadResources
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import Measured, SampleSetHeader, ShardEntry
 from rdm_batch.storage.sample_set import SampleSet

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rdm_batch.reports.saved import load_run
-from tests.pipelines.ray_kit import ROOT
+from tests.ray_kit import ROOT
 
 pytestmark = pytest.mark.slow
 

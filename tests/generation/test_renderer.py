@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from rdm_batch.engine.plan import ShardRange, plan_shards
-from rdm_batch.engine.worker import ContextSource, ShardClock, ShardRenderer, shard_table
 from rdm_batch.errors import DatabaseError
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
+from rdm_batch.generation.plan import ShardRange, plan_shards
+from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, shard_table
 from rdm_batch.heads.head import Head
 from rdm_batch.heads.null import NullHead
 from rdm_batch.inputs.databases import Database, open_database

@@ -1,0 +1,1 @@
+"""Images or embeddings to a retrieval database: built, imported, described, checked."""

@@ -1,1 +1,0 @@
-"""Ray flows and actors: generate, evaluate, build a database. The only home of ray."""
