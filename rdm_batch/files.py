@@ -67,13 +67,15 @@ class Damage:
     Attributes:
         path: The file, below the root of what its manifest describes.
         found: What is wrong, as the end of a sentence that begins with the file.
+        needed: What would have been right. Empty when ``found`` already says so.
     """
 
     path: str
     found: str
+    needed: str = ""
 
     def __str__(self) -> str:
-        return f"{self.path} {self.found}"
+        return f"{self.path} {self.found}" + (f"; needed {self.needed}" if self.needed else "")
 
 
 def find_damage(
@@ -93,12 +95,11 @@ def find_damage(
     """
     problems = []
     for file in files:
-        size = size_of(file.path)
+        size, needed = size_of(file.path), f"{file.num_bytes:,} bytes"
         if size is None:
-            problems.append(Damage(file.path, "is missing"))
+            problems.append(Damage(file.path, "is missing", needed))
         elif size != file.num_bytes:
-            found = f"has {size:,} bytes instead of {file.num_bytes:,}"
-            problems.append(Damage(file.path, found))
+            problems.append(Damage(file.path, f"has {size:,} bytes", needed))
         elif digest_of is not None and digest_of(file.path) != file.sha256:
             problems.append(Damage(file.path, "has other content than its digest says"))
         if advance is not None:

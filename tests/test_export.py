@@ -181,7 +181,7 @@ def test_every_damaged_and_missing_shard_is_named(storage_uri: str) -> None:
     content = bytearray(stored.read_bytes("data/00001.parquet"))
     content[len(content) // 3] ^= 1
     stored.write_bytes("data/00001.parquet", bytes(content))
-    size = stored.size("data/00002.parquet")
+    sizes = {shard: stored.size(f"data/0000{shard}.parquet") for shard in (2, 3)}
     stored.write_bytes("data/00002.parquet", b"cut")
     stored.delete("data/00003.parquet")
     stored.delete("_shards/00004.json")
@@ -191,8 +191,8 @@ def test_every_damaged_and_missing_shard_is_named(storage_uri: str) -> None:
     assert unreadable.startswith(f"{storage_uri}/_shards/00005.json: is damaged")
     assert others == [
         "data/00001.parquet has other content than its digest says",
-        f"data/00002.parquet has 3 bytes instead of {size:,}",
-        "data/00003.parquet is missing",
+        f"data/00002.parquet has 3 bytes; needed {sizes[2]:,} bytes",
+        f"data/00003.parquet is missing; needed {sizes[3]:,} bytes",
     ]
 
 

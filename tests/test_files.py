@@ -75,7 +75,7 @@ def test_damage_is_found_the_same_way_in_a_folder_and_in_a_store(tmp_path: Path)
     (tmp_path / "altered").write_text("CONTENT")
     (tmp_path / "cut").write_text("cont")
     (tmp_path / "gone").unlink()
-    sizes_only = ["cut has 4 bytes instead of 7", "gone is missing"]
+    sizes_only = ["cut has 4 bytes; needed 7 bytes", "gone is missing; needed 7 bytes"]
     altered = "altered has other content than its digest says"
     store = open_store(str(tmp_path))
     for found in (find_damage_in(tmp_path, files), store.find_damage(files)):

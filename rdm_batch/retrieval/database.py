@@ -225,6 +225,6 @@ def refuse_damage(
         raise DatabaseError(
             f"{database.rstrip('/')}/{damage[0].path}",
             f"{damage[0].found} ({len(damage):,} of {num_files:,} files are damaged)",
-            "files as the manifest lists them",
+            damage[0].needed,
             action,
         )

@@ -350,7 +350,7 @@ def test_check_finds_every_kind_of_damage(build: Build, tmp_path: Path) -> None:
     problems = check_database(uri, progress)
     assert len(problems) == 3
     assert "is missing" in problems[0]
-    assert "bytes instead of" in problems[1]
+    assert "bytes; needed" in problems[1]
     assert "other content" in problems[2]
     assert Database.open(uri).manifest == manifest
     shutil.rmtree(tmp_path / "db")
