@@ -95,12 +95,12 @@ def run_command(folder: Path, weights: Path, count: int) -> dict[str, Any]:
 
 def measure(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Measure part by part, each beside the speed of matrix products at that time."""
-    from tests.metrics.random_networks import write_inception
-
     with tempfile.TemporaryDirectory() as name:
         weights, folder = Path(name) / "inception.pth", Path(name) / "images"
         folder.mkdir()
         if not {"features", "workers", "command"}.isdisjoint(args.only):
+            from tests.metrics.random_networks import write_inception
+
             write_inception(weights)
         if not {"features", "workers"}.isdisjoint(args.only):
             write_images(folder, args.images, args.image_size)
