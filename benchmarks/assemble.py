@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rdm_batch.generation.conditioner import Conditioner, SampleInputs
+from rdm_batch.generation.modes.mode import Conditioner, SampleInputs
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.generation.plan import ShardRange
 from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, shard_table
+from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.heads.build import build_head_around
 from rdm_batch.heads.head import Head
 from rdm_batch.heads.null import NullHead
-from rdm_batch.heads.precision import Precision
 from rdm_batch.heads.rarm import RarmHead
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.inputs.databases import Database

@@ -8,9 +8,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from rdm_batch.cli.options import add_address
 from rdm_batch.errors import RdmBatchError
+
+if TYPE_CHECKING:
+    from rdm_batch.reports.run_report import RunReport
+    from rdm_batch.specs.job import JobSpec
 
 _INTERRUPTED = 130
 """Exit status of a program ended by Ctrl-C, as shells have it."""
@@ -71,6 +77,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"interrupted; what is stored is safe. Resume with:\n  {again}", file=sys.stderr)
         return _INTERRUPTED
     return 0
+
+
+class _Callable(ModuleType):
+    """Let the name ``rdm_batch.run`` be the function of the interface as well as this module.
+
+    Whoever imports this module sets that name to it, after which the function is out of reach.
+    """
+
+    def __call__(self, job: JobSpec, address: str | None = None) -> RunReport:
+        """Run a job; see ``generation.job.run``."""
+        from rdm_batch.generation.job import run
+
+        return run(job, address)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 
 if __name__ == "__main__":

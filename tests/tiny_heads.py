@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 
 from rdm_batch.models.networks import build_networks
-from rdm_batch.specs.clip import ClipArchitecture
 from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
 from rdm_batch.specs.networks import (
+    ClipArchitecture,
     KlAutoencoderConfig,
     TransformerConfig,
     UNetConfig,

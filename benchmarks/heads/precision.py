@@ -27,7 +27,7 @@ from benchmarks.assemble import (
 from benchmarks.heads.samplers import BASELINE, Case, draw_context, measure_cases, parse
 from benchmarks.recorder import Recorder, run
 from benchmarks.records import Row
-from rdm_batch.heads.precision import Precision
+from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.heads.rarm import RarmHead
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.autoencoder import VqAutoencoder

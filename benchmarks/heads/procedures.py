@@ -13,7 +13,7 @@ from benchmarks.assemble import Arithmetic, autoregressive_head, diffusion_head,
 from benchmarks.heads import published_procedure as published
 from benchmarks.heads.counting import Work, count_work
 from benchmarks.timing import best_time, peak_memory_bytes, reset_peak_memory
-from rdm_batch.heads.precision import Precision
+from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.models.networks import RarmNetworks, RdmNetworks
 from rdm_batch.sampling.autoregressive import TokenSampler, draw
 from rdm_batch.sampling.ddim import DdimSolver

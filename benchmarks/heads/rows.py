@@ -9,7 +9,7 @@ from benchmarks.heads.changes import Change
 from benchmarks.heads.counting import Machine
 from benchmarks.heads.procedures import Measurement, Settings
 from benchmarks.records import Row
-from rdm_batch.heads.precision import Precision
+from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.specs.presets import PRESETS
 
 # Speed over the published procedure in float32 that is asked for, by device, preset and the

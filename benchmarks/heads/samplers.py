@@ -23,7 +23,7 @@ import torch
 from benchmarks.assemble import K_NN, Source, draw, shipped_head
 from benchmarks.recorder import Recorder, parser_of, run
 from benchmarks.records import Row
-from rdm_batch.heads.precision import Precision
+from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.inputs.extractors import load_extractor
 from rdm_batch.metrics.compute import compute_scores
 from rdm_batch.metrics.features import FeatureSet

@@ -28,7 +28,7 @@ from benchmarks.heads.procedures import Settings, decoder_errors, measure
 from benchmarks.heads.rows import change_rows, error_rows, open_rows, part_name, procedure_rows
 from benchmarks.recorder import Recorder, parser_of, run
 from benchmarks.records import Row
-from rdm_batch.heads.precision import Precision, torch_dtype
+from rdm_batch.heads.arithmetic import Precision, torch_dtype
 from rdm_batch.specs.families import Architecture, RarmArchitecture
 from rdm_batch.specs.presets import PRESETS
 

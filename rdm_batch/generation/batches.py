@@ -16,7 +16,7 @@ from rdm_batch.generation.modes import mode_of
 from rdm_batch.generation.plan import plan_shards
 from rdm_batch.generation.preflight import open_job
 from rdm_batch.generation.renderer import ContextSource, RenderedShard, ShardClock, ShardRenderer
-from rdm_batch.heads.device import head_device
+from rdm_batch.heads.arithmetic import head_device
 from rdm_batch.inputs.resolve import Resolved
 from rdm_batch.specs.job import JobSpec
 

@@ -1,16 +1,18 @@
-"""Make the missing shards of a sample set: heads that take one shard after the other."""
+"""Make the missing shards of a set: how many heads a cluster has room for, and what each does."""
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-from rdm_batch.cluster.pool import Cluster, WorkerNeeds
+from rdm_batch.cluster.pool import Cluster, ClusterResources, WorkerNeeds
+from rdm_batch.errors import ClusterError
 from rdm_batch.generation.plan import ShardRange
 from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, shard_table
-from rdm_batch.generation.resources import HeadResources
-from rdm_batch.heads.device import head_device
+from rdm_batch.heads.arithmetic import head_device
 from rdm_batch.inputs.weights import OpenedCheckpoint
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import Measured, SampleSetHeader, ShardEntry
@@ -18,6 +20,51 @@ from rdm_batch.storage.sample_set import SampleSet
 
 SHARDS_IN_FLIGHT = 3
 """Shards a head works on at once: one looks up neighbors, one is in the model, one is written."""
+
+
+@dataclass(frozen=True)
+class HeadResources:
+    """Heads to start and what each reserves."""
+
+    num_heads: int
+    num_cpus: float
+    num_gpus: float
+
+
+def plan_resources(spec: JobSpec, cluster: ClusterResources, num_shards: int) -> HeadResources:
+    """Divide a cluster between heads.
+
+    Args:
+        spec: The job.
+        cluster: What there is.
+        num_shards: Shards to make; more heads than shards would idle.
+
+    Raises:
+        ClusterError: The cluster has too few GPUs or CPUs for the heads asked for.
+    """
+    wanted = spec.cluster
+    num_gpus = wanted.gpus_per_head
+    if num_gpus is None:
+        num_gpus = 1.0 if cluster.num_gpus else 0.0
+    num_cpus = wanted.cpus_per_head
+    if num_cpus is None:
+        num_cpus = 1.0 if num_gpus else float(spec.model.cpu_threads)
+    by_gpus = cluster.num_gpus / num_gpus if num_gpus else math.inf
+    by_cpus = cluster.num_cpus / num_cpus if num_cpus else math.inf
+    room = min(by_gpus, by_cpus, num_shards)
+    num_heads = wanted.heads or max(1, math.floor(room))
+    for name, each, has in (
+        ("GPU", num_gpus, cluster.num_gpus),
+        ("CPU", num_cpus, cluster.num_cpus),
+    ):
+        if num_heads * each > has:
+            raise ClusterError(
+                "cluster",
+                f"has {has:g} {name}s, but {num_heads} heads with {each:g} each were asked for",
+                f"at most {has:g} {name}s in all",
+                f"lower cluster.heads or cluster.{name.lower()}s_per_head, or use a larger cluster",
+            )
+    return HeadResources(min(num_heads, num_shards), num_cpus, num_gpus)
 
 
 class HeadWorker:

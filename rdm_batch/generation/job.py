@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import uuid
 from collections.abc import Sequence
@@ -16,11 +17,10 @@ from rdm_batch.cluster.texts import embed_texts
 from rdm_batch.evaluation.evaluate import EvaluationRequest
 from rdm_batch.evaluation.extraction import run_evaluation
 from rdm_batch.evaluation.views import look_at
-from rdm_batch.generation.head_worker import make_shards
+from rdm_batch.generation.head_worker import HeadResources, make_shards, plan_resources
 from rdm_batch.generation.modes import mode_of
 from rdm_batch.generation.preflight import CheckedJob, preflight
 from rdm_batch.generation.renderer import ContextSource
-from rdm_batch.generation.resources import HeadResources, plan_resources
 from rdm_batch.generation.retrieval_report import illustrate, measure_recall
 from rdm_batch.generation.speed import latencies, latest_run, measured_in, throughput
 from rdm_batch.generation.submission import default_address, load_job
@@ -145,13 +145,13 @@ class _Run:
             conditioner = mode_of(spec.conditioning).build_conditioner(
                 self._job, partial(embed_texts, cluster)
             )
+            # What a conditioner looks up it may keep: this one has not looked yet.
+            fresh = copy.copy(conditioner)
             if missing:
                 source = ContextSource(conditioner, retriever)
                 self._generate(cluster, missing, source, resources, progress)
             sample_set.finish()
-            recall = measure_recall(
-                retriever, conditioner, spec.sampling.seed, spec.sampling.num_samples
-            )
+            recall = measure_recall(retriever, fresh, spec.sampling.seed, spec.sampling.num_samples)
             illustrated, pictures = illustrate(sample_set, retriever)
         entries = sample_set.entries()
         mine = measured_in(self._id, entries)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 from jaxtyping import Float32, UInt8
 
-from rdm_batch.generation.conditioner import Conditioner, SampleInputs
+from rdm_batch.generation.modes.mode import Conditioner, SampleInputs
 from rdm_batch.generation.plan import ShardRange
 from rdm_batch.heads.head import Head
 from rdm_batch.retrieval.retriever import ObservedRetriever, Retriever, Search

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.generation.conditioner import Conditioner
+from rdm_batch.generation.modes.mode import Conditioner
 from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.run_report import IllustratedSample, Recall
 from rdm_batch.retrieval.composite import CompositeRetriever

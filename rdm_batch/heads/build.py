@@ -8,10 +8,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.heads.head import Head
 from rdm_batch.heads.network_head import NetworkHead
 from rdm_batch.heads.null import NullHead
-from rdm_batch.heads.precision import Precision
 from rdm_batch.heads.rarm import RarmHead
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.networks import HeadNetworks, load_networks

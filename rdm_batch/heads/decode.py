@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from rdm_batch.errors import CheckpointError
-from rdm_batch.heads.precision import Precision
+from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.models.pixels import to_uint8
 from rdm_batch.sampling.noise import SampleNoise
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
+from rdm_batch.heads.arithmetic import Precision, torch_dtype
 from rdm_batch.heads.decode import finite_bytes
-from rdm_batch.heads.precision import Precision, torch_dtype
 from rdm_batch.models.codebook import Codebook
 from rdm_batch.models.packed import can_pack, pack_linears
 from rdm_batch.sampling.guidance import check_guidance_scale, guide

@@ -7,11 +7,10 @@ import torch
 from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
-from rdm_batch.heads.compiled import compiled
+from rdm_batch.heads.arithmetic import Precision, compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
 from rdm_batch.heads.head import check_context, no_context
 from rdm_batch.heads.network_head import NetworkHead
-from rdm_batch.heads.precision import Precision
 from rdm_batch.models.networks import RarmNetworks
 from rdm_batch.models.transformer import Generation, Past
 from rdm_batch.sampling import noise as streams

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.models.checkpoint import FORMAT
 from rdm_batch.models.safetensors_file import stored_metadata, write_tensors
-from rdm_batch.specs.clip import ClipArchitecture
 from rdm_batch.specs.messages import first_problem
+from rdm_batch.specs.networks import ClipArchitecture
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP

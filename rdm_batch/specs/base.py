@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
@@ -51,3 +51,17 @@ class Spec(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def members(union: Any, tag: str) -> dict[str, Any]:
+    """List the models of a tagged union by their tags, in the order they are declared.
+
+    Args:
+        union: An ``Annotated`` union of models, or one of unions of such.
+        tag: The field, a ``Literal`` of one value, that says which model is meant.
+    """
+    if isinstance(union, type) and issubclass(union, BaseModel):
+        (value,) = get_args(union.model_fields[tag].annotation)
+        return {value: union}
+    parts = [part for part in get_args(union) if get_args(part) or isinstance(part, type)]
+    return {name: model for part in parts for name, model in members(part, tag).items()}

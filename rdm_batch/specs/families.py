@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from rdm_batch.errors import SpecError
-from rdm_batch.specs.base import Spec, Uri
+from rdm_batch.specs.base import Spec, Uri, members
 from rdm_batch.specs.messages import problems_of
 from rdm_batch.specs.networks import (
     AutoencoderConfig,
@@ -33,7 +33,6 @@ from rdm_batch.specs.networks import (
     VqAutoencoderConfig,
 )
 from rdm_batch.specs.sampling import Process
-from rdm_batch.specs.unions import members
 
 
 class RdmArchitecture(Sizes):

@@ -10,8 +10,7 @@ from typing import Annotated, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import Field
 
-from rdm_batch.specs.base import Spec
-from rdm_batch.specs.unions import members
+from rdm_batch.specs.base import Spec, members
 
 Process = Literal["diffusion", "autoregressive", "none"]
 """What a sampler solves, and which heads it therefore drives."""

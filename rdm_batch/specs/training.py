@@ -23,11 +23,9 @@ from pydantic import (
 )
 
 from rdm_batch.errors import InvalidJobError, SpecError
-from rdm_batch.specs.base import Uri
-from rdm_batch.specs.clip import ClipSizes
+from rdm_batch.specs.base import Uri, members
 from rdm_batch.specs.messages import problems_of
-from rdm_batch.specs.networks import AutoencoderConfig, NoiseScheduleConfig, UNetConfig
-from rdm_batch.specs.unions import members
+from rdm_batch.specs.networks import AutoencoderConfig, ClipSizes, NoiseScheduleConfig, UNetConfig
 
 
 class _Frozen(BaseModel):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
 from rdm_batch.models.clip import build_clip, collect_vocabulary, pixels_to_clip, save_clip
-from rdm_batch.specs.clip import ClipArchitecture
+from rdm_batch.specs.networks import ClipArchitecture
 from rdm_batch.specs.training import ClipTraining
 from rdm_batch.storage.object_store import local_path
 from rdm_batch.training.images import (

@@ -15,7 +15,7 @@ from rdm_batch.errors import SpecError
 from rdm_batch.inputs.images import open_images
 from rdm_batch.models.clip import WordTokenizer
 from rdm_batch.models.pixels import from_uint8
-from rdm_batch.specs.clip import ClipArchitecture
+from rdm_batch.specs.networks import ClipArchitecture
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, normalize
 
 from rdm_batch.models.clip import load_clip, pixels_to_clip, save_clip
-from rdm_batch.specs.clip import ClipArchitecture
+from rdm_batch.specs.networks import ClipArchitecture
 from rdm_batch.specs.training import ClipTraining
 from rdm_batch.training.images import (
     TrainingImages,

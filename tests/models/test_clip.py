@@ -6,7 +6,7 @@ import torch
 
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.models.clip import WordTokenizer, build_clip, load_encoder, save_clip, split_words
-from rdm_batch.specs.clip import ClipArchitecture
+from rdm_batch.specs.networks import ClipArchitecture
 
 ARCHITECTURE = ClipArchitecture(
     name="tiny",

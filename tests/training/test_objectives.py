@@ -11,8 +11,8 @@ from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.models.autoencoder import build_autoencoder
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.clip import collect_vocabulary
-from rdm_batch.specs.clip import ClipArchitecture
 from rdm_batch.specs.networks import (
+    ClipArchitecture,
     KlAutoencoderConfig,
     NoiseScheduleConfig,
     VqAutoencoderConfig,

@@ -6,20 +6,53 @@ a job file. The numerics are in ``retrieval.conditioning``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from rdm_batch.errors import RdmBatchError, SpecError
-from rdm_batch.generation.conditioner import Conditioner
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.prompts import Prompts
 from rdm_batch.inputs.resolve import Resolved
+from rdm_batch.retrieval.conditioning import Conditioning
+from rdm_batch.retrieval.retriever import Retriever
+from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.job import EncoderSpec
 
 EmbeddedTexts = Float32[np.ndarray, "texts dim"]
+
+
+@dataclass(frozen=True)
+class SampleInputs:
+    """Hold what the samples of a shard are made from, in sample order.
+
+    Attributes:
+        conditioning: Context and its provenance.
+        labels: Class of each sample; None outside class conditioning.
+        prompts: Text that was embedded for each sample; None without text.
+    """
+
+    conditioning: Conditioning
+    labels: tuple[str, ...] | None = None
+    prompts: tuple[str, ...] | None = None
+
+
+@runtime_checkable
+class Conditioner(Protocol):
+    """Condition samples, each from its own noise: never from its shard or batch."""
+
+    def __call__(self, noise: SampleNoise, retriever: Retriever) -> SampleInputs:
+        """Look up and assemble the context of every sample of ``noise``."""
+
+
+def pick(texts: Sequence[str], chosen: Int64[np.ndarray, " n"]) -> tuple[str, ...]:
+    """Give the text of each sample by its position."""
+    return tuple(texts[position] for position in chosen.tolist())
+
+
 EmbedTexts = Callable[[EncoderSpec, tuple[str, ...]], EmbeddedTexts]
 """Embed texts with an encoder, wherever there is room for it."""
 

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from rdm_batch.errors import RdmBatchError
-from rdm_batch.generation.conditioner import SampleInputs, pick
-from rdm_batch.generation.modes.mode import EmbedTexts, embedded, too_few_rows
+from rdm_batch.generation.modes.mode import EmbedTexts, SampleInputs, embedded, pick, too_few_rows
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.prompts import Prompts, read_lines
 from rdm_batch.inputs.resolve import Resolved

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rdm_batch.errors import RdmBatchError, SpecError
-from rdm_batch.generation.conditioner import SampleInputs
-from rdm_batch.generation.modes.mode import EmbedTexts, too_few_rows
+from rdm_batch.generation.modes.mode import EmbedTexts, SampleInputs, too_few_rows
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.resolve import Resolved
 from rdm_batch.retrieval.conditioning import unconditional

@@ -9,9 +9,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from rdm_batch.generation.conditioner import Conditioner, SampleInputs
 from rdm_batch.generation.modes import MODES, mode_of
 from rdm_batch.generation.modes.class_pools import ClassConditioner
+from rdm_batch.generation.modes.mode import Conditioner, SampleInputs
 from rdm_batch.generation.modes.text import VARIANTS, TextConditioner
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.inputs.databases import Database, open_database

@@ -6,7 +6,7 @@ import pytest
 
 from rdm_batch.cluster.pool import ClusterResources
 from rdm_batch.errors import ClusterError
-from rdm_batch.generation.resources import HeadResources, plan_resources
+from rdm_batch.generation.head_worker import HeadResources, plan_resources
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.load import parse_job
 

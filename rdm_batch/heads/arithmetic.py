@@ -1,11 +1,29 @@
-"""Compile what a head repeats."""
+"""Where and in which numbers a head computes, and how what it repeats is compiled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
+
+Precision = Literal["float32", "bfloat16"]
+
+_DTYPES: Final[dict[Precision, torch.dtype]] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+}
+
+
+def torch_dtype(precision: Precision) -> torch.dtype:
+    """Give the type of the networks' weights and activations."""
+    return _DTYPES[precision]
+
+
+def head_device() -> str:
+    """Choose the GPU this process may use, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def compiled(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
