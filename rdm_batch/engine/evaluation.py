@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32
 
-from rdm_batch.engine.check_evaluation import check_layers
+from rdm_batch.engine.check_evaluation import check_scores
 from rdm_batch.engine.features import load_features
 from rdm_batch.engine.novelty import measure_novelty, read_neighbor_ids, require_database
 from rdm_batch.errors import MetricError
@@ -119,10 +119,10 @@ def open_sides(
         references: What is open already. None opens it here.
 
     Raises:
-        RdmBatchError: The images or the reference cannot be used, or a score cannot be made with
-            the extractors named.
+        RdmBatchError: The images or the reference cannot be used, or a score does not exist or
+            cannot be made with the extractors named.
     """
-    check_layers(request.evaluation, request.database)
+    check_scores(request.evaluation, request.database)
     return OpenedSides(
         samples=open_reference(request.samples, request.allow_partial),
         references=references or open_references(request.evaluation),

@@ -15,6 +15,7 @@ from rdm_batch.engine.check_evaluation import (
     check_extractors,
     check_layers,
     check_reference,
+    known_part,
     score_problems,
 )
 from rdm_batch.engine.check_model import CheckedModel, check_model
@@ -100,13 +101,14 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
     with problems.collect():
         _check_context(spec, model, manifest)
     if spec.evaluation is not None:
+        evaluation = known_part(spec.evaluation)
         with problems.collect():
-            check_extractors(spec.evaluation, spec.database)
+            check_extractors(evaluation, spec.database)
         with problems.collect():
-            check_layers(spec.evaluation, spec.database)
+            check_layers(evaluation, spec.database)
         with problems.collect():
-            references = open_references(spec.evaluation)
-            check_reference(spec.evaluation, spec.database, references)
+            references = open_references(evaluation)
+            check_reference(evaluation, spec.database, references)
     problems.found.extend(score_problems(spec))
     with problems.collect():
         check_writable(spec.output.uri)
