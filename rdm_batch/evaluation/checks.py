@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 
 from rdm_batch.errors import MetricError, RdmBatchError, SpecError
@@ -18,12 +19,43 @@ from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec, Job
 from rdm_batch.specs.scores import SCORES
 
 
-def check_layers(evaluation: EvaluationSpec, database: DatabaseSpec | None) -> None:
-    """Refuse the first score that needs another extractor.
+def unknown_scores(evaluation: EvaluationSpec) -> Iterator[SpecError]:
+    """List the scores that do not exist, each with the one that may be meant."""
+    for score in evaluation.scores:
+        if score not in SCORES:
+            close = difflib.get_close_matches(score, SCORES, n=1)
+            yield SpecError(
+                "evaluation.scores",
+                f"{score!r} is not a score",
+                f"one of {', '.join(SCORES)}",
+                f"did you mean {close[0]}?" if close else "",
+            )
+
+
+def known_part(evaluation: EvaluationSpec) -> EvaluationSpec:
+    """Leave out the scores that do not exist, for checks of everything else."""
+    known = tuple(score for score in evaluation.scores if score in SCORES)
+    return evaluation.model_copy(update={"scores": known})
+
+
+def check_scores(evaluation: EvaluationSpec, database: DatabaseSpec | None) -> None:
+    """Refuse the first score that does not exist or needs another extractor.
 
     Args:
         evaluation: What is asked for.
         database: Where the samples' neighbors came from. None where it is not known.
+
+    Raises:
+        SpecError: There is no such score.
+        MetricError: A score needs another extractor than the one named.
+    """
+    for problem in unknown_scores(evaluation):
+        raise problem
+    check_layers(evaluation, database)
+
+
+def check_layers(evaluation: EvaluationSpec, database: DatabaseSpec | None) -> None:
+    """Refuse the first score that needs another extractor; arguments as ``check_scores``.
 
     Raises:
         MetricError: A score needs Inception, or an image-text encoder, and another extractor is
@@ -49,10 +81,11 @@ def check_layers(evaluation: EvaluationSpec, database: DatabaseSpec | None) -> N
 
 
 def score_problems(spec: JobSpec) -> Iterator[SpecError]:
-    """List the scores a job asks for that it cannot feed."""
+    """List the scores a job asks for that are not known, or that it cannot feed."""
     if spec.evaluation is None:
         return
-    for score in spec.evaluation.scores:
+    yield from unknown_scores(spec.evaluation)
+    for score in known_part(spec.evaluation).scores:
         kind = SCORES[score]
         if kind.prompts and not spec.conditioning.follows_prompts:
             yield SpecError(

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float32
 
 from rdm_batch.errors import MetricError
-from rdm_batch.evaluation.checks import check_layers
 from rdm_batch.evaluation.features import load_features
 from rdm_batch.evaluation.novelty import measure_novelty, read_neighbor_ids, require_database
 from rdm_batch.inputs.databases import Database
@@ -132,10 +131,10 @@ def open_sides(
         references: What is open already. None opens it here.
 
     Raises:
-        RdmBatchError: The images or the reference cannot be used, or a score cannot be made with
-            the extractors named.
+        RdmBatchError: The images or the reference cannot be used, or a score does not exist or
+            cannot be made with the extractors named.
     """
-    check_layers(request.evaluation, request.database)
+    check_scores(request.evaluation, request.database)
     return OpenedSides(
         samples=open_reference(request.samples, request.allow_partial),
         references=references or open_references(request.evaluation),

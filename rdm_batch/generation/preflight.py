@@ -15,6 +15,7 @@ from rdm_batch.evaluation.checks import (
     check_extractors,
     check_layers,
     check_reference,
+    known_part,
     score_problems,
 )
 from rdm_batch.files import canonical_digest
@@ -152,9 +153,9 @@ def _sample_problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[R
 
 
 def _evaluation_problems(spec: JobSpec, found: Resolution) -> Iterator[RdmBatchError]:
-    evaluation, references = spec.evaluation, found.references.thing
-    if evaluation is None:
+    if spec.evaluation is None:
         return
+    evaluation, references = known_part(spec.evaluation), found.references.thing
     yield from attempt(lambda: check_extractors(evaluation, spec.database)).problems
     yield from attempt(lambda: check_layers(evaluation, spec.database)).problems
     yield from found.references.problems

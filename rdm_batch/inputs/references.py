@@ -115,7 +115,9 @@ def open_references(evaluation: EvaluationSpec) -> OpenedReferences:
         RdmBatchError: Nothing usable is there.
     """
     reference = open_reference(evaluation.reference)
-    asked = any(SCORES[score].distances == "held_out" for score in evaluation.scores)
+    # A score that does not exist is reported where scores are checked.
+    known = (SCORES[score] for score in evaluation.scores if score in SCORES)
+    asked = any(kind.distances == "held_out" for kind in known)
     if evaluation.held_out is None or not asked:
         return OpenedReferences(reference)
     if evaluation.held_out == evaluation.reference:

@@ -10,7 +10,7 @@ from rdm_batch.specs.base import OutputUri, Spec, Uri
 from rdm_batch.specs.conditioning import ConditioningSpec
 from rdm_batch.specs.families import ModelSpec
 from rdm_batch.specs.sampling import SamplingSpec, samplers_of
-from rdm_batch.specs.scores import SCORES, ScoreIds
+from rdm_batch.specs.scores import SCORES
 
 
 class EncoderSpec(Spec):
@@ -93,7 +93,7 @@ class EvaluationSpec(Spec):
         description="What to judge against: saved statistics (`rdm-batch reference build`), a "
         "sample set, a folder or parquet of images, an ADM `.npz`, or `shapes:SUBSET[:COUNT]`."
     )
-    scores: ScoreIds = Field(
+    scores: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         default=("fid", "precision", "recall"),
         strict=False,
         description="Scores to compute (docs/scores.md): "

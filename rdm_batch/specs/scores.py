@@ -7,12 +7,11 @@ the same ids, how each is computed.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, NonNegativeFloat
+from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeFloat
 
 LOGITS_LAYER = "logits_unbiased"
 SPATIAL_LAYER = "spatial"
@@ -204,20 +203,6 @@ _KINDS = (
     ),
 )
 SCORES: dict[str, ScoreKind] = {kind.id: kind for kind in _KINDS}
-
-
-def _known(names: tuple[str, ...]) -> tuple[str, ...]:
-    unknown = [name for name in names if name not in SCORES]
-    if unknown:
-        found = ", ".join(f"{name!r} is not a score" for name in unknown)
-        close = [match for name in unknown for match in difflib.get_close_matches(name, SCORES, 1)]
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise ValueError(f"{found}; needed one of {', '.join(SCORES)}{hint}")
-    return names
-
-
-ScoreIds = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known)]
-"""Keys of ``SCORES``; other names are refused with those that may be meant."""
 
 
 class ScoreDescription(BaseModel):

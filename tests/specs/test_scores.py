@@ -9,7 +9,6 @@ from rdm_batch.metrics.evaluation import ScoreSettings
 from rdm_batch.metrics.novelty import NoveltyDistances
 from rdm_batch.metrics.scorers import SCORERS
 from rdm_batch.reports.table import score_label
-from rdm_batch.specs.job import EvaluationSpec, ExtractorSpec
 from rdm_batch.specs.scores import OWN_LAYERS, SCORES, Score, ScoreDescription, ScoreKind
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -45,12 +44,6 @@ def test_least_samples_follow_the_settings() -> None:
     assert [least.pop(name) for name in ("density", "coverage")] == [10, 10]
     assert least.pop("is") == 4
     assert set(least.values()) == {2}
-
-
-def test_a_spec_refuses_what_is_no_score() -> None:
-    extractor = ExtractorSpec(name="shapes-clip")
-    with pytest.raises(ValidationError, match=r"'sfidd' is not a score; .* did you mean sfid\?"):
-        EvaluationSpec(reference="r", scores=("fid", "sfidd"), extractor=extractor)
 
 
 @pytest.mark.parametrize(
