@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from rdm_batch.errors import MetricError
+from rdm_batch.evaluation.checks import check_scores
 from rdm_batch.evaluation.features import load_features
 from rdm_batch.evaluation.novelty import measure_novelty, read_neighbor_ids, require_database
 from rdm_batch.inputs.databases import Database
