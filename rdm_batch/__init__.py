@@ -28,9 +28,9 @@ _HOMES = {
     "load_job": ("rdm_batch.generation.submission", "load_job"),
     "open_database": ("rdm_batch.inputs.databases", "open_database"),
     "open_sample_set": ("rdm_batch.storage.sample_set", "SampleSet.open"),
-    "run": ("rdm_batch.generation.job", "run"),
+    "run": ("rdm_batch.run", ""),
 }
-"""Where each name of the interface lives, and what it is called there."""
+"""Where each name lives and what it is called there: nothing for a module, which can be called."""
 
 __all__ = [
     "__version__",
@@ -47,7 +47,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, called = _HOMES[name]
-    found = attrgetter(called)(import_module(module))
+    home = import_module(module)
+    found = attrgetter(called)(home) if called else home
     globals()[name] = found
     return found
 

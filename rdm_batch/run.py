@@ -80,9 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Callable(ModuleType):
-    """Let the name ``rdm_batch.run`` be the function of the interface as well as this module.
+    """Let this module be the function ``rdm_batch.run`` of the interface as well.
 
-    Whoever imports this module sets that name to it, after which the function is out of reach.
+    Whoever imports it sets that name to it, after which a function of the name is out of reach.
     """
 
     def __call__(self, job: JobSpec, address: str | None = None) -> RunReport:
