@@ -16,10 +16,11 @@ from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.models.checkpoint import save_checkpoint
 from rdm_batch.models.clip import build_clip, encoder_digest, load_encoder, save_clip
 from rdm_batch.retrieval.database import (
+    MANIFEST_NAME,
     DatabaseManifest,
     EncoderRecord,
     SourceRecord,
-    write_manifest,
+    render_manifest,
 )
 from rdm_batch.retrieval.index import IndexSettings
 from rdm_batch.retrieval.proposal import Proposal
@@ -46,6 +47,13 @@ def write_reference(path: Path, encoder: Path) -> Path:
     features = FeatureSet(extractor.description, ids, extractor.extract(images), "noise")
     ReferenceStatistics.from_features(features).save(path)
     return path
+
+
+def write_manifest(root: Path, manifest: DatabaseManifest) -> DatabaseManifest:
+    """Complete a database as a build does; give the manifest back with its digest."""
+    complete = manifest.with_digest()
+    (root / MANIFEST_NAME).write_bytes(render_manifest(complete))
+    return complete
 
 
 def write_database(

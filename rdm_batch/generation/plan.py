@@ -57,7 +57,7 @@ def describe_plan(spec: JobSpec) -> list[str]:
     sampling = spec.sampling
     batches = sum(len(shard.batches(sampling.batch_size)) for shard in shards)
     branches = 2 if sampling.guidance_scale > 1 else 1
-    steps = getattr(sampling, "num_steps", None)
+    steps = sampling.columns.num_steps
     work = f"{batches:,} batches of up to {sampling.batch_size}"
     if steps is not None:
         work += f", {steps * branches:,} network evaluations a batch"

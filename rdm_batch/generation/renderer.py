@@ -92,8 +92,8 @@ def shard_table(rendered: RenderedShard, sampling: SamplingSpec) -> pa.Table:
         labels=rendered.inputs.labels,
         prompts=rendered.inputs.prompts,
         sampler=sampling.sampler,
-        num_steps=getattr(sampling, "num_steps", None),
-        eta=getattr(sampling, "eta", None),
+        num_steps=sampling.columns.num_steps,
+        eta=sampling.columns.eta,
         guidance_scale=sampling.guidance_scale,
     )
 

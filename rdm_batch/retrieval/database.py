@@ -145,13 +145,6 @@ def stored_file(root: Path, path: Path) -> StoredFile:
     )
 
 
-def write_manifest(root: Path, manifest: DatabaseManifest) -> DatabaseManifest:
-    """Write the manifest, which makes the database complete; give it back with its digest."""
-    complete = manifest.with_digest()
-    (root / MANIFEST_NAME).write_bytes(render_manifest(complete))
-    return complete
-
-
 def render_manifest(manifest: DatabaseManifest) -> bytes:
     """Render a manifest as the content of its file."""
     return (manifest.model_dump_json(indent=1) + "\n").encode()

@@ -7,12 +7,11 @@ import pytest
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.inputs.databases import Database
-from rdm_batch.retrieval.database import write_manifest
 from rdm_batch.retrieval.proposal import count_neighbors
 from rdm_batch.retrieval.shard import open_shard
 from rdm_batch.retrieval.writer import write_proposal
 from rdm_batch.storage.object_store import open_store
-from tests.job_kit import ROWS, write_database
+from tests.job_kit import ROWS, write_database, write_manifest
 from tests.worlds import World
 
 

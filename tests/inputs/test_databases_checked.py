@@ -15,12 +15,11 @@ from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.database import (
     DatabaseManifest,
     stored_file,
-    write_manifest,
 )
 from rdm_batch.retrieval.index import IndexSettings
 from rdm_batch.retrieval.tables import ShardRows
 from rdm_batch.retrieval.writer import write_shard
-from tests.job_kit import DIM, ROWS, write_database
+from tests.job_kit import DIM, ROWS, write_database, write_manifest
 from tests.worlds import World, assert_says, checked, problem_of, problems_of
 
 EMBEDDINGS = "embeddings/shard-00001.parquet"

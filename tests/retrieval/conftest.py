@@ -10,11 +10,11 @@ from rdm_batch.retrieval.database import (
     DatabaseManifest,
     EncoderRecord,
     SourceRecord,
-    write_manifest,
 )
 from rdm_batch.retrieval.index import IndexSettings
 from rdm_batch.retrieval.tables import ShardRows
 from rdm_batch.retrieval.writer import write_shard
+from tests.job_kit import write_manifest
 
 Vectors = Callable[..., np.ndarray]
 WriteDatabase = Callable[..., DatabaseManifest]

@@ -119,7 +119,8 @@ def test_non_finite_stored_rows_are_refused_on_opening(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from rdm_batch.retrieval.database import stored_file, write_manifest
+    from rdm_batch.retrieval.database import stored_file
+    from tests.job_kit import write_manifest
 
     rows = vectors(60)
     manifest = write_database(tmp_path, rows)
