@@ -303,8 +303,8 @@ def load_report(source: Path | bytes, where: str | None = None) -> RunReport:
     except ValidationError as error:
         raise SampleSetError(
             where or "report.json",
-            "a report in the format rdm_batch.report/2, or one that an earlier version wrote",
             f"{error.error_count()} problem(s), the first: {first_problem(error)}",
+            "a report in the format rdm_batch.report/2, or one that an earlier version wrote",
             "run the job again to write a new one",
         ) from error
 

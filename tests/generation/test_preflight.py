@@ -124,7 +124,7 @@ def test_an_output_with_samples_but_no_header_is_refused(world: World) -> None:
     [
         ("{", "not a JSON object"),
         ("[]", "not a JSON object"),
-        ('{"spec": {}}', "Field required"),
+        ('{"spec": {}}', "digest: is missing"),
         ('{"format_version": 9}', "format version 9"),
     ],
 )

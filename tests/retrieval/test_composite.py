@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.inputs.databases import open_database
+from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.composite import CompositeRetriever, ask_in_turn
 from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.retrieval.retriever import ObservedRetriever, Retriever, Search
@@ -24,7 +24,7 @@ def root(vectors: Vectors, write_database: WriteDatabase, tmp_path: Path) -> Pat
 
 
 def nested(root: Path, *groups: Sequence[int]) -> CompositeRetriever:
-    return CompositeRetriever([open_database(root, group) for group in groups])
+    return CompositeRetriever([Database.open(str(root)).retriever(group) for group in groups])
 
 
 @pytest.mark.parametrize("method", ["search", "search_exactly"])
@@ -32,7 +32,7 @@ def nested(root: Path, *groups: Sequence[int]) -> CompositeRetriever:
 def test_parts_of_parts_answer_like_the_whole(
     root: Path, vectors: Vectors, method: str, k: int
 ) -> None:
-    whole, parts = open_database(root), nested(root, [2, 3], [4], [0, 1])
+    whole, parts = Database.open(str(root)).retriever(), nested(root, [2, 3], [4], [0, 1])
     queries = vectors(9, seed=1)
     assert (parts.rows, parts.dim) == (whole.rows, whole.dim)
     found, expected = (getattr(one, method)(queries, k) for one in (parts, whole))
@@ -48,7 +48,7 @@ def test_rows_are_asked_of_those_who_hold_them(root: Path, vectors: Vectors) -> 
         asked.append((method, len(calls)))
         return ask_in_turn(method, calls)
 
-    shards = [open_database(root, [number]) for number in range(5)]
+    shards = [Database.open(str(root)).retriever([number]) for number in range(5)]
     retriever = CompositeRetriever(shards, ask)
     ids = np.array([399, 0, 3, 399])
     np.testing.assert_array_equal(retriever.fetch(ids), vectors(400)[ids])
@@ -58,7 +58,7 @@ def test_rows_are_asked_of_those_who_hold_them(root: Path, vectors: Vectors) -> 
 
 
 def test_a_range_of_rows_refuses_the_rows_of_others(root: Path) -> None:
-    part = open_database(root, [1, 2])
+    part = Database.open(str(root)).retriever([1, 2])
     assert part.first_row > 0
     end = part.first_row + part.rows
     assert part.fetch(np.array([part.first_row, end - 1])).shape == (2, 16)
@@ -71,14 +71,14 @@ def test_a_range_of_rows_refuses_the_rows_of_others(root: Path) -> None:
 
 def test_shards_with_a_gap_are_refused(root: Path) -> None:
     with pytest.raises(DatabaseError, match="every shard"):
-        open_database(root, [0, 2])
+        Database.open(str(root)).retriever([0, 2])
     with pytest.raises(DatabaseError, match="every shard"):
         nested(root, [0, 1], [3, 4])
 
 
 def test_every_search_is_told_of_and_nothing_else_changes(root: Path, vectors: Vectors) -> None:
     searches: list[Search] = []
-    retriever = open_database(root)
+    retriever = Database.open(str(root)).retriever()
     observed = ObservedRetriever(retriever, searches.append)
     assert isinstance(observed, Retriever)
     queries = vectors(4, seed=1)
