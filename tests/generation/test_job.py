@@ -30,7 +30,7 @@ from tests.ray_kit import (
 from tests.ray_nodes import TwoNodes
 from tests.storage.sets import damage_of
 
-SLOW_STEPS = 150
+SLOW_STEPS = 100
 """Solver steps that make a shard last long enough to be interrupted."""
 
 NO_RAY = ("--address", "none")

@@ -42,7 +42,7 @@ def test_the_quickstart_runs_from_and_into_an_object_store(swift_uri: str, tmp_p
         local = str(tmp_path / "out")
         run_job(
             ROOT / "jobs" / "quickstart.yaml",
-            *("--address", "local", "--set", f"output.uri={local}", "--set", "evaluation=null"),
+            *("--address", "none", "--set", f"output.uri={local}", "--set", "evaluation=null"),
             *FEW,
         )
     finally:
