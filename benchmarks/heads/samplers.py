@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from benchmarks.assemble import K_NN, Source, draw, shipped_head
+import rdm_batch
+from benchmarks.assemble import K_NN, SHAPES_DATABASE, Source
 from benchmarks.recorder import Recorder, parser_of, run
 from benchmarks.records import Row
 from rdm_batch.heads.arithmetic import Precision
@@ -42,6 +43,10 @@ _SCORES = ("fid", "precision", "recall")
 _COLUMNS = "bytes from first: mean absolute difference of bytes from the head's first set."
 BASELINE = "the first set of the same head in CPU time, in the same run"
 _KINDS = {"ddim": DdimSampling, "plms": PlmsSampling, "dpm_solver_pp": DpmSolverSampling}
+
+
+# The first batch loads the head and is not timed.
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -120,15 +125,29 @@ def draw_context(source: Source, num_samples: int, seed: int) -> np.ndarray:
     return found.conditioning.context.astype(np.float32)
 
 
-def draw_images(
-    case: Case, source: Source, num_samples: int, guidance_scale: float
-) -> tuple[np.ndarray, float]:
-    """Draw a set, and give the CPU seconds an image took."""
-    head = shipped_head(case.head, case.sampling(guidance_scale), case.arithmetic)
-    context = draw_context(source, num_samples, case.seed)
+def draw_images(case: Case, num_samples: int, guidance_scale: float) -> tuple[np.ndarray, float]:
+    """Draw a set as a job does, and give the CPU seconds an image took once the head was loaded."""
+    job = rdm_batch.load_job(
+        {
+            "name": "samplers",
+            "model": {
+                "head": case.head,
+                "checkpoint": f"package://shapes/{case.head}.safetensors",
+                "precision": case.arithmetic,
+            },
+            "database": {"uri": SHAPES_DATABASE},
+            "conditioning": {"mode": "unconditional", "k_nn": K_NN},
+            "sampling": case.sampling(guidance_scale).model_dump()
+            | {"num_samples": num_samples, "seed": case.seed, "batch_size": _BATCH},
+            "output": {"uri": "not-written", "shard_size": _BATCH},
+        }
+    )
+    batches = rdm_batch.generate(job)
+    parts = [next(batches).images]
     begin = time.process_time()
-    images = draw(head, context, case.seed)
-    return images, (time.process_time() - begin) / num_samples
+    parts += [batch.images for batch in batches]
+    seconds = time.process_time() - begin
+    return np.concatenate(parts), seconds / (num_samples - _BATCH)
 
 
 def measure_cases(
@@ -137,10 +156,9 @@ def measure_cases(
     """Draw, score and record one case after the other; all are compared with a head's first."""
     extractor = load_extractor(ExtractorSpec(name="shapes-clip"))
     reference = ReferenceStatistics.load(local_path("package://shapes/reference.npz"))
-    source = Source()
     first: dict[str, tuple[np.ndarray, float]] = {}
     for case in cases:
-        images, seconds = draw_images(case, source, num_samples, guidance_scale)
+        images, seconds = draw_images(case, num_samples, guidance_scale)
         layers = [extractor.extract(part) for part in np.array_split(images, 32)]
         features = FeatureSet(
             extractor.description,
