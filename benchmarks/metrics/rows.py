@@ -117,7 +117,7 @@ def score_notes(found: Found) -> list[str]:
 def large_notes(found: Found) -> list[str]:
     """Say what matrices of distances would take."""
     return [
-        f"torch-fidelity would hold {found['count'] ** 2 * 4 / 1e9:.0f} GB of distances a matrix."
+        f"torch-fidelity would hold {found['count'] ** 2 * 4 / 1e9:.3g} GB of distances a matrix."
     ]
 
 

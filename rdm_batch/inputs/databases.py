@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.files import file_sha256, written_aside
+from rdm_batch.files import Damage, file_sha256, written_aside
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.database import (
     MANIFEST_NAME,
@@ -158,12 +158,8 @@ class Database:
         location = f"{self.uri}/{self.manifest.proposal.path}"
         path = local_path(location, error=DatabaseError)
         if file_sha256(path) != self.manifest.proposal.sha256:
-            raise DatabaseError(
-                location,
-                "has other content than its digest says",
-                "the file as the manifest lists it",
-                "copy the database again or rebuild it",
-            )
+            altered = Damage(self.manifest.proposal.path, "has other content than its digest says")
+            refuse_damage(redact(self.uri), [altered], len(self.manifest.files()))
         proposal = Proposal(*read_counts(path))
         proposal.check_rows(self.manifest.rows)
         return proposal

@@ -12,6 +12,7 @@ from rdm_batch.reports.latency import Latencies
 from rdm_batch.reports.page import render_page
 from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.run_report import RunReport, load_report
+from rdm_batch.specs.messages import first_problem
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.object_store import open_store
 
@@ -81,9 +82,7 @@ def load_scores(uri: str) -> tuple[Score, ...]:
             return ()
         return tuple(Score.model_validate(item) for item in saved)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "a score"
-        raise _unreadable(uri, f"{where}: {first['msg']}") from error
+        raise _unreadable(uri, first_problem(error, "a score")) from error
     except ValueError as error:
         raise _unreadable(uri, str(error).splitlines()[0]) from error
 

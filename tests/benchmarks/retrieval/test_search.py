@@ -20,6 +20,5 @@ def test_a_shard_is_built_and_searched_beside_exact_search(tmp_path: Path) -> No
     for row in (single, batch):
         assert row.ratio > 0 < row.gap
         assert row.value <= row.details["p95 ms"] <= row.details["p99 ms"]
-    # A batch reads the rows once, one query reads them all; so few rows may cost no more to read
-    # than to multiply.
+    # A batch reads the rows once for all; multiplications bound both alike.
     assert batch.floor <= single.floor
