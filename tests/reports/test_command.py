@@ -130,4 +130,7 @@ def test_damaged_scores_are_one_clear_error(
     path = tmp_path / "scores.json"
     path.write_text(json.dumps([{"value": 1}]))
     assert main(["report", str(path), str(path)]) == 1
-    assert "not readable as scores (description: is missing; needed a value)" in capsys.readouterr().err
+    assert (
+        "not readable as scores (description: is missing; needed a value)"
+        in capsys.readouterr().err
+    )
