@@ -101,6 +101,15 @@ def test_a_job_that_cannot_run_is_refused_before_the_first_batch(
         rdm_batch.generate(job)
 
 
+def test_arguments_of_evaluate_that_cannot_be_used_are_told_without_their_secrets() -> None:
+    with pytest.raises(InvalidJobError, match="reference: carries credentials") as caught:
+        rdm_batch.evaluate("shapes:reference:32", "s3://key:hidden@bucket/reference.npz")
+    assert "hidden" not in str(caught.value)
+    assert caught.value.__suppress_context__
+    with pytest.raises(InvalidJobError, match="scores"):
+        rdm_batch.evaluate("shapes:reference:32", "shapes:reference:32", scores=[])
+
+
 def test_recall_is_measured_without_ray_although_pools_are_kept(
     world: World, tmp_path: Path
 ) -> None:

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from rdm_batch.cluster.connect import NONE, connected
-from rdm_batch.errors import MetricError
+from rdm_batch.errors import InvalidJobError, MetricError
 from rdm_batch.evaluation.evaluate import (
     Evaluated,
     EvaluationRequest,
@@ -26,6 +28,7 @@ from rdm_batch.metrics.tasks import TaskRunner
 from rdm_batch.reports.progress import Progress, Stage
 from rdm_batch.reports.provenance import command_line, software_versions
 from rdm_batch.specs.job import DatabaseSpec, EncoderSpec, EvaluationSpec, ExtractorSpec
+from rdm_batch.specs.messages import problems_of
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.object_store import open_store
 from rdm_batch.storage.store import stored_file
@@ -52,7 +55,7 @@ def evaluate_images(request: EvaluationRequest, address: str | None = None) -> E
 def evaluate_samples(
     samples: str | Path,
     reference: str | Path,
-    scores: Sequence[str] = ("fid", "precision", "recall"),
+    scores: Sequence[str] | None = None,
     extractor: ExtractorSpec | str = "shapes-clip",
     *,
     encoder: EncoderSpec | str | None = None,
@@ -68,7 +71,7 @@ def evaluate_samples(
         samples: A sample set, a folder or parquet of images, an ADM ``.npz``, saved statistics,
             or ``shapes:SUBSET[:COUNT]``.
         reference: The same, to score against.
-        scores: Ids of scores; see docs/scores.md.
+        scores: Ids of scores; see docs/scores.md. None means those a job computes by default.
         extractor: The network whose features are compared, or its name alone.
         encoder: Image-text encoder of the scores that need one, or its name alone. None: the
             extractor.
@@ -83,17 +86,24 @@ def evaluate_samples(
         One score per id, in the order asked for.
 
     Raises:
+        InvalidJobError: An argument cannot be used.
         RdmBatchError: The images cannot be used, or a score does not exist or cannot be computed.
     """
     named = EncoderSpec(name=encoder) if isinstance(encoder, str) else encoder
-    evaluation = EvaluationSpec(
-        reference=str(reference),
-        scores=tuple(scores),
-        extractor=ExtractorSpec(name=extractor) if isinstance(extractor, str) else extractor,
-        encoder=named,
-        held_out=None if held_out is None else str(held_out),
-    )
-    searched = None if database is None else DatabaseSpec(uri=str(database), encoder=named)
+    document = {
+        "reference": str(reference),
+        "extractor": ExtractorSpec(name=extractor) if isinstance(extractor, str) else extractor,
+        "encoder": named,
+        "held_out": None if held_out is None else str(held_out),
+    }
+    if scores is not None:
+        document["scores"] = tuple(scores)
+    try:
+        evaluation = EvaluationSpec.model_validate(document)
+        searched = None if database is None else DatabaseSpec(uri=str(database), encoder=named)
+    except ValidationError as error:
+        # Its own message repeats the values, which may hold credentials.
+        raise InvalidJobError("evaluate", problems_of(error, root="evaluate")) from None
     request = EvaluationRequest(
         str(samples), evaluation, searched, allow_partial, settings or ScoreSettings()
     )
