@@ -18,6 +18,10 @@ parts stay available as attributes and survive pickling between processes.
 
 from __future__ import annotations
 
+MAX_PART_CHARACTERS = 480
+"""A message repeats what a file holds, and the file may be hostile or merely large."""
+MAX_PROBLEMS = 50
+
 
 class RdmBatchError(Exception):
     """Describe an expected failure.
@@ -42,7 +46,16 @@ class RdmBatchError(Exception):
             parts.append(f"needed {self.needed}")
         if self.action:
             parts.append(self.action)
-        return f"{self.where}: " + "; ".join(parts)
+        return f"{shortened(self.where)}: " + "; ".join(map(shortened, parts))
+
+
+def shortened(text: str, limit: int = MAX_PART_CHARACTERS) -> str:
+    """Keep both ends of a text that is longer than a reader needs."""
+    if len(text) <= limit:
+        return text
+    left_out = f" ... ({len(text) - limit:,} characters) ... "
+    half = (limit - len(left_out)) // 2
+    return f"{text[:half]}{left_out}{text[-half:]}"
 
 
 class SpecError(RdmBatchError):
@@ -66,8 +79,10 @@ class InvalidJobError(SpecError):
         self.action = ""
 
     def __str__(self) -> str:
-        lines = "\n".join(f"  - {problem}" for problem in self.problems)
-        return f"{self.where}: {self.found}\n{lines}"
+        lines = [f"  - {problem}" for problem in self.problems[:MAX_PROBLEMS]]
+        if len(self.problems) > MAX_PROBLEMS:
+            lines.append(f"  - and {len(self.problems) - MAX_PROBLEMS:,} more")
+        return "\n".join([f"{shortened(self.where)}: {self.found}", *lines])
 
 
 class ImageError(RdmBatchError):

@@ -2,18 +2,76 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
+
+from rdm_batch.errors import RdmBatchError
 
 PARTIAL_SUFFIX = ".partial"
 _READ_BYTES = 1 << 20
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading that is one: a FIFO would wait for ever, a device never end.
+
+    Raises:
+        OSError: It cannot be opened, or is not a regular file; ``strerror`` says which.
+    """
+    # Not blocking: opening a FIFO would wait for its writer before it could be looked at.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, f"is {_kind(mode)}, not a file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_limited(path: Path, limit: int, error: type[RdmBatchError]) -> bytes:
+    """Read a whole regular file that is small by its nature.
+
+    Args:
+        path: The file.
+        limit: The most bytes it may have; no more than that is ever read.
+        error: Class to raise.
+
+    Raises:
+        RdmBatchError: As ``error``, when there is no such file, it is not a regular one, it
+            cannot be read, or it is larger.
+    """
+    try:
+        with open_regular(path) as file:
+            data = file.read(limit + 1)
+    except FileNotFoundError:
+        raise error(str(path), "there is no such file") from None
+    except OSError as problem:
+        raise error(str(path), problem.strerror or type(problem).__name__) from None
+    if len(data) > limit:
+        raise error(str(path), f"has more than {limit:,} bytes", f"at most {limit:,}")
+    return data
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")
 
 
 def file_sha256(path: Path) -> str:

@@ -24,3 +24,20 @@ def test_errors_survive_pickling(error: errors.RdmBatchError) -> None:
 def test_message_says_where_found_needed_action() -> None:
     error = errors.DatabaseError("db", "768 columns", "512", "rebuild it")
     assert str(error) == "db: 768 columns; needed 512; rebuild it"
+
+
+def test_a_message_stays_short_whatever_a_file_holds() -> None:
+    error = errors.SpecError("w" * 10_000, "f" * 10_000_000, "n" * 10_000, "a" * 10_000)
+    assert len(str(error)) <= 2_000
+    assert str(error).startswith("www")
+    assert str(error).endswith("aaa")
+    assert len(error.found) == 10_000_000
+
+
+def test_many_problems_are_counted_not_listed() -> None:
+    problems = tuple(errors.SpecError(f"field_{number}", "is wrong") for number in range(1_000))
+    text = str(errors.InvalidJobError("job.yaml", problems))
+    assert text.startswith("job.yaml: 1000 problems")
+    assert "field_49" in text
+    assert "field_50:" not in text
+    assert "950 more" in text

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from rdm_batch.files import PARTIAL_SUFFIX, file_sha256, find_damage_in, path_aside, written_aside
+from rdm_batch.errors import SpecError
+from rdm_batch.files import (
+    PARTIAL_SUFFIX,
+    file_sha256,
+    find_damage_in,
+    path_aside,
+    read_limited,
+    written_aside,
+)
 from rdm_batch.retrieval.database import StoredFile
 from rdm_batch.storage.object_store import open_store
 
@@ -100,3 +108,26 @@ def test_files_below_a_linked_folder_count_as_stored(tmp_path: Path) -> None:
         path="embeddings/a", num_bytes=7, sha256=file_sha256(tmp_path / "elsewhere" / "a")
     )
     assert open_store(str(root)).find_damage([file], digests=True) == []
+
+
+def test_what_is_no_regular_file_is_never_read(tmp_path: Path) -> None:
+    fifo, link = tmp_path / "fifo", tmp_path / "link"
+    os.mkfifo(fifo)
+    link.symlink_to(fifo)
+    for path, kind in [
+        (fifo, "FIFO"),
+        (link, "FIFO"),
+        (Path("/dev/zero"), "device"),
+        (tmp_path, "folder"),
+        (tmp_path / "none", "no such file"),
+    ]:
+        with pytest.raises(SpecError, match=kind):
+            read_limited(path, 100, SpecError)
+
+
+def test_no_more_than_its_limit_is_read_of_a_small_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    assert read_limited(path, 5, SpecError) == b"12345"
+    with pytest.raises(SpecError, match="more than 4 bytes"):
+        read_limited(path, 4, SpecError)
