@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from diffusers import VQDiffusionScheduler
 from scipy import stats
 
 from rdm_batch.errors import SpecError
@@ -104,3 +105,18 @@ def test_more_steps_than_times_are_refused(number: int) -> None:
 def test_a_process_without_room_is_refused(codes: int, times: int) -> None:
     with pytest.raises(SpecError, match="at least 2"):
         MaskReplaceSchedule.linear(codes, times)
+
+
+@pytest.mark.parametrize("t", [1, 2, 50, 99, 100])
+def test_the_posterior_is_that_of_diffusers(t: int) -> None:
+    codes = 64
+    schedule = MaskReplaceSchedule.linear(codes, T)
+    theirs = VQDiffusionScheduler(num_vec_classes=codes + 1, num_train_timesteps=T)
+    generator = torch.Generator().manual_seed(t)
+    clean = torch.randn(2, 40, codes, generator=generator).double().softmax(-1)
+    states = torch.randint(0, codes + 1, (2, 40), generator=generator)
+    found = schedule.posterior(clean, states, t, t - 1)
+    log_clean = clean.log().transpose(1, 2).float()
+    expected = theirs.q_posterior(log_clean, states, torch.tensor(t - 1)).exp().transpose(1, 2)
+    # Its tables are logarithms in float32.
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-5)
