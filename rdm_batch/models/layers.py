@@ -45,17 +45,23 @@ class Attention(nn.Module):
         context_width: Channels of the context; None means attention within the sequence.
         num_heads: Number of heads.
         head_channels: Channels of one head.
+        bias: Whether queries, keys and values have one.
     """
 
     def __init__(
-        self, width: int, context_width: int | None, num_heads: int, head_channels: int
+        self,
+        width: int,
+        context_width: int | None,
+        num_heads: int,
+        head_channels: int,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         inner = num_heads * head_channels
         self.num_heads = num_heads
-        self.to_q = nn.Linear(width, inner, bias=False)
-        self.to_k = nn.Linear(context_width or width, inner, bias=False)
-        self.to_v = nn.Linear(context_width or width, inner, bias=False)
+        self.to_q = nn.Linear(width, inner, bias=bias)
+        self.to_k = nn.Linear(context_width or width, inner, bias=bias)
+        self.to_v = nn.Linear(context_width or width, inner, bias=bias)
         self.to_out = nn.Sequential(nn.Linear(inner, width))
 
     def _split_heads(
@@ -92,8 +98,9 @@ class Attention(nn.Module):
 
     @property
     def zero_context_output(self) -> Float[Tensor, " width"]:
-        """What attention to an all-zero context gives: keys and values have no bias."""
-        return cast(Tensor, self.to_out[0].bias)
+        """What attention to an all-zero context gives: the values' bias, where they have one."""
+        bias = cast("Tensor | None", self.to_v.bias)
+        return cast(Tensor, self.to_out[0].bias if bias is None else self.to_out(bias))
 
 
 class _Geglu(nn.Module):

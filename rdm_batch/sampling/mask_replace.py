@@ -1,0 +1,150 @@
+"""Mask-and-replace diffusion over codes: its schedule and its posterior.
+
+Gu et al. 2022 (arXiv:2111.14822). A code keeps its value, is replaced by any code, or becomes
+the mask, which it stays. Only cumulative quantities are kept, so that the posterior between
+any two times costs O(codes) a token: no transition matrix is ever made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int, Int64
+from torch import Tensor
+
+from rdm_batch.errors import SpecError
+
+# The published schedule: what the first and the last of the times reach.
+FIRST_KEPT, LAST_KEPT = 0.99999, 0.000009
+FIRST_MASKED, LAST_MASKED = 0.000009, 0.99999
+
+
+@dataclass(frozen=True)
+class MaskReplaceSchedule:
+    """Hold the forward process q(x_t | x_0), for times 0 (codes as they are) to T.
+
+    q(x_t = j | x_0) = kept[t] [j = x_0] + replaced[t] for each code j; q(x_t = mask) = masked[t].
+
+    Attributes:
+        num_codes: K; the mask is the state after the last code.
+        kept: Probability, at every time, of having kept the value all along.
+        masked: Probability, at every time, of being masked.
+    """
+
+    num_codes: int
+    kept: Float64[np.ndarray, " times"]
+    masked: Float64[np.ndarray, " times"]
+
+    @classmethod
+    def linear(cls, num_codes: int, num_times: int = 100) -> MaskReplaceSchedule:
+        """Let both probabilities move linearly over the times, as published.
+
+        Raises:
+            SpecError: There are fewer than two codes or times.
+        """
+        for name, count in (("codes", num_codes), ("times", num_times)):
+            if count < 2:
+                raise SpecError("mask-and-replace diffusion", f"{count} {name}", "at least 2")
+        kept = np.linspace(FIRST_KEPT, LAST_KEPT, num_times)
+        masked = np.linspace(FIRST_MASKED, LAST_MASKED, num_times)
+        return cls(num_codes, np.concatenate([[1.0], kept]), np.concatenate([[0.0], masked]))
+
+    @property
+    def num_times(self) -> int:
+        """T, the last time: nearly every code is masked there."""
+        return len(self.kept) - 1
+
+    @property
+    def mask(self) -> int:
+        """The state that is no code."""
+        return self.num_codes
+
+    @property
+    def replaced(self) -> Float64[np.ndarray, " times"]:
+        """Probability, at every time, of being one given code after a replacement."""
+        # The rounding of a difference must not go below 0.
+        remaining: Float64[np.ndarray, " times"] = np.maximum(1.0 - self.kept - self.masked, 0.0)
+        return remaining / self.num_codes
+
+    def between(self, earlier: int, later: int) -> tuple[float, float, float]:
+        """Give the transition from one time to a later one.
+
+        Returns:
+            Of a code: the probability to be kept, to be replaced by one given code (each of
+            the K, its own value included), and to become the mask.
+        """
+        keep = float(self.kept[later] / self.kept[earlier])
+        become_mask = float(1.0 - (1.0 - self.masked[later]) / (1.0 - self.masked[earlier]))
+        return keep, max(1.0 - keep - become_mask, 0.0) / self.num_codes, become_mask
+
+    def steps(self, num_steps: int) -> Int64[np.ndarray, " boundaries"]:
+        """Choose the times a sampler visits: from T down to 0, as evenly as whole times are.
+
+        Raises:
+            SpecError: There are not 1 to T steps.
+        """
+        if not 1 <= num_steps <= self.num_times:
+            raise SpecError(
+                "sampling.num_steps", f"{num_steps} steps", f"1 to {self.num_times} steps"
+            )
+        falling = np.arange(num_steps, -1, -1, dtype=np.int64)
+        return falling * self.num_times // num_steps
+
+    def noised(
+        self,
+        codes: Int[Tensor, "batch position"],
+        times: Int[Tensor, " batch"],
+        uniform: Float64[Tensor, "batch position"],
+    ) -> Int[Tensor, "batch position"]:
+        """Draw x_t given x_0: each sample at its own time, one number in [0, 1) a token."""
+        kept, masked, each = (
+            torch.from_numpy(table).to(codes.device)[times][:, None]
+            for table in (self.kept, self.masked, self.replaced)
+        )
+        # [0, kept): its value. [kept, kept + masked): the mask. What is left: any code.
+        any_code = ((uniform - kept - masked) / each.clamp(min=1e-300)).long()
+        replaced = any_code.clamp(0, self.num_codes - 1).to(codes.dtype)
+        drawn = torch.where(uniform < kept + masked, torch.full_like(codes, self.mask), replaced)
+        return torch.where(uniform < kept, codes, drawn)
+
+    def posterior(
+        self,
+        clean: Float64[Tensor, "*rows code"],
+        state: Int[Tensor, "*rows"],
+        later: int,
+        earlier: int,
+    ) -> Float64[Tensor, "*rows state"]:
+        """Give the probabilities of the state at an earlier time.
+
+        The sum over x_0 of p(x_0) q(x_s | x_t, x_0), with s the earlier time and t the later.
+
+        Args:
+            clean: p(x_0), which a network predicts from the states at time t. In double
+                precision: near time T kept and replaced differ by six orders.
+            state: x_t, a code or the mask.
+            later: t, 1 to T.
+            earlier: s, 0 to t - 1.
+
+        Returns:
+            Of every code, and last of the mask. Rows sum to 1 as those of ``clean`` do.
+        """
+        keep, replace, become_mask = self.between(earlier, later)
+        replaced = self.replaced
+        is_masked = (state == self.mask)[..., None]
+        own = torch.where(state == self.mask, torch.zeros_like(state), state).long()[..., None]
+        kept, each = float(self.kept[earlier]), float(replaced[earlier])
+        total = clean.sum(-1, keepdim=True)
+        # A masked token says nothing about x_0.
+        from_mask = (kept * clean + each * total) * (become_mask / self.masked[later])
+        # A code does: w(i) = p(i) / q(x_t | x_0 = i).
+        likelihood = self.kept[later] + replaced[later]
+        weight = clean / replaced[later]
+        weight = weight.scatter(-1, own, clean.gather(-1, own) / likelihood)
+        before = kept * weight + each * weight.sum(-1, keepdim=True)
+        from_code = replace * before
+        from_code = from_code.scatter(-1, own, (keep + replace) * before.gather(-1, own))
+        codes = torch.where(is_masked, from_mask, from_code)
+        stay_masked = total * (self.masked[earlier] / self.masked[later])
+        return torch.cat([codes, torch.where(is_masked, stay_masked, 0.0)], dim=-1)
