@@ -14,7 +14,14 @@ from rdm_batch.specs.job import JobSpec
 
 
 def head_problems(spec: JobSpec, model: OpenedCheckpoint) -> Iterator[RdmBatchError]:
-    """List what conditioning and sampling ask of a head that never sees neighbors."""
+    """List what conditioning and sampling ask of a head and it cannot do."""
+    if spec.model.query_first and not spec.conditioning.query_leads:
+        yield SpecError(
+            "conditioning",
+            f"{spec.conditioning.mode!r} as it is set gives the head {spec.model.head} no query",
+            "a context whose first entry is the query",
+            "mode text with context text_and_neighbors (or text, with k_nn 1), or unconditional",
+        )
     if model.architecture is None or not model.architecture.parametric:
         return
     found = None
