@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rdm_batch.errors import DatabaseError, RdmBatchError, SpecError
+from rdm_batch.heads.build import HEADS
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.encoders import OpenedEncoder
 from rdm_batch.inputs.prompts import Prompts
@@ -22,7 +23,12 @@ def head_problems(spec: JobSpec, model: OpenedCheckpoint) -> Iterator[RdmBatchEr
             "a context whose first entry is the query",
             "mode text with context text_and_neighbors (or text, with k_nn 1), or unconditional",
         )
-    if model.architecture is None or not model.architecture.parametric:
+    if model.architecture is None:
+        return
+    yield from attempt(
+        lambda: HEADS[spec.model.family].sampler_of(model.architecture, spec.sampling)
+    ).problems
+    if not model.architecture.parametric:
         return
     found = None
     if spec.conditioning.steers:

@@ -19,6 +19,7 @@ from rdm_batch.models.networks import KnnDiscreteNetworks
 from rdm_batch.sampling.code_sampler import CodeSampler, StepUniform, guide_codes
 from rdm_batch.sampling.noise import SampleNoise, step_stream
 from rdm_batch.sampling.samplers import build_code_sampler
+from rdm_batch.specs.families import KnnDiscreteArchitecture
 from rdm_batch.specs.sampling import SamplingSpec
 
 
@@ -40,6 +41,12 @@ class KnnDiscreteHead(NetworkHead):
         SpecError: The guidance scale is below 1.
     """
 
+    @staticmethod
+    def sampler_of(architecture: KnnDiscreteArchitecture, sampling: SamplingSpec) -> CodeSampler:
+        """Build the sampler of codes; see ``NetworkHead.sampler_of``."""
+        sizes = architecture.transformer
+        return build_code_sampler(sizes.codebook_size, sizes.num_times, sampling)
+
     @classmethod
     def build(
         cls,
@@ -50,8 +57,7 @@ class KnnDiscreteHead(NetworkHead):
         compile: bool,
     ) -> KnnDiscreteHead:
         """Build the head around its networks; see ``NetworkHead.build``."""
-        sizes = networks.architecture.transformer
-        sampler = build_code_sampler(sizes.codebook_size, sizes.num_times, sampling)
+        sampler = cls.sampler_of(networks.architecture, sampling)
         return cls(networks, sampler, sampling.guidance_scale, device, precision, compile)
 
     def __init__(
