@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rdm_batch.models.layers import Attention, KeysValues
+from rdm_batch.models.layers import Attention, KeysValues, cross_attend
 from rdm_batch.specs.networks import CodeTransformerConfig
 
 
@@ -89,11 +89,15 @@ class _Block(nn.Module):
         self.ff = _FeedForward(width, config.expansion * width, config.gelu == "sigmoid")
 
     def forward(
-        self, x: Float[Tensor, "batch position width"], row: Int[Tensor, " _"], context: KeysValues
-    ) -> Float[Tensor, "batch position width"]:
+        self,
+        x: Float[Tensor, "batch position width"],
+        row: Int[Tensor, " _"],
+        context: KeysValues,
+        guided: bool,
+    ) -> Float[Tensor, "_ position width"]:
         normed = self.norm1(x, row)
         x = x + self.attn1(normed, self.attn1.keys_values(normed))
-        x = x + self.attn2(self.norm2(x, row), context)
+        x = cross_attend(self.attn2, lambda tokens: self.norm2(tokens, row), x, context, guided)
         out: Tensor = x + self.ff(self.norm3(x))
         return out
 
@@ -112,9 +116,21 @@ class CodeTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
         self.norm_out = nn.LayerNorm(config.width)
         self.out = nn.Linear(config.width, config.codebook_size)
+        if config.marks_query:
+            self.context_roles = nn.Embedding(2, config.context_dim)
 
     def keys_values(self, context: Float[Tensor, "batch entry dim"]) -> tuple[KeysValues, ...]:
-        """Project the context for every block, once for all steps of a batch."""
+        """Project the context for every block, once for all steps of a batch.
+
+        Args:
+            context: Embeddings, the query first where it is marked. All zeros are no context,
+                and stay zeros.
+        """
+        if self.config.marks_query:
+            roles = self.context_roles.weight
+            roles = torch.cat([roles[:1], roles[1:].expand(context.shape[1] - 1, -1)])
+            given = (context != 0).any(dim=2).any(dim=1)[:, None, None]
+            context = torch.where(given, context + roles, context)
         blocks = (cast(_Block, block) for block in self.transformer_blocks)
         return tuple(block.attn2.keys_values(context) for block in blocks)
 
@@ -123,17 +139,23 @@ class CodeTransformer(nn.Module):
         states: Int[Tensor, "batch position"],
         times: Int[Tensor, " _"],
         context: tuple[KeysValues, ...],
-    ) -> Float[Tensor, "batch position code"]:
+        guided: bool = False,
+    ) -> Float[Tensor, "_ position code"]:
         """Give the logits of every position's clean code.
 
         Args:
             states: Codes, or ``codebook_size`` for the mask, row by row of the grid.
             times: Their time, 1 to T: one for all samples, or one each.
             context: What ``keys_values`` gave.
+            guided: Whether logits without a context are wanted too; one time for all then.
+
+        Returns:
+            One row a sample; if guided, the conditional logits of all samples followed by
+            the unconditional ones.
         """
         x = self.latent_image_embedding(states)
         # Published tables begin with time 1.
         for block, projected in zip(self.transformer_blocks, context, strict=True):
-            x = block(x, times - 1, projected)
+            x = block(x, times - 1, projected, guided)
         logits: Tensor = self.out(self.norm_out(x))
         return logits

@@ -68,17 +68,6 @@ class MaskReplaceSchedule:
         remaining: Float64[np.ndarray, " times"] = np.maximum(1.0 - self.kept - self.masked, 0.0)
         return remaining / self.num_codes
 
-    def between(self, earlier: int, later: int) -> tuple[float, float, float]:
-        """Give the transition from one time to a later one.
-
-        Returns:
-            Of a code: the probability to be kept, to be replaced by one given code (each of
-            the K, its own value included), and to become the mask.
-        """
-        keep = float(self.kept[later] / self.kept[earlier])
-        become_mask = float(1.0 - (1.0 - self.masked[later]) / (1.0 - self.masked[earlier]))
-        return keep, max(1.0 - keep - become_mask, 0.0) / self.num_codes, become_mask
-
     def steps(self, num_steps: int) -> Int64[np.ndarray, " boundaries"]:
         """Choose the times a sampler visits: from T down to 0, as evenly as whole times are.
 
@@ -113,8 +102,8 @@ class MaskReplaceSchedule:
         self,
         clean: Float64[Tensor, "*rows code"],
         state: Int[Tensor, "*rows"],
-        later: int,
-        earlier: int,
+        later: int | Int[Tensor, "*#rows"],
+        earlier: int | Int[Tensor, "*#rows"],
     ) -> Float64[Tensor, "*rows state"]:
         """Give the probabilities of the state at an earlier time.
 
@@ -124,27 +113,31 @@ class MaskReplaceSchedule:
             clean: p(x_0), which a network predicts from the states at time t. In double
                 precision: near time T kept and replaced differ by six orders.
             state: x_t, a code or the mask.
-            later: t, 1 to T.
+            later: t, 1 to T; one for all rows, or some for some.
             earlier: s, 0 to t - 1.
 
         Returns:
             Of every code, and last of the mask. Rows sum to 1 as those of ``clean`` do.
         """
-        keep, replace, become_mask = self.between(earlier, later)
-        replaced = self.replaced
+        kept, masked, replaced = (
+            torch.from_numpy(table).to(clean.device)
+            for table in (self.kept, self.masked, self.replaced)
+        )
+        t, s = (torch.as_tensor(time, device=clean.device)[..., None] for time in (later, earlier))
+        keep = kept[t] / kept[s]
+        become_mask = 1.0 - (1.0 - masked[t]) / (1.0 - masked[s])
+        replace = ((1.0 - keep - become_mask) / self.num_codes).clamp(min=0.0)
         is_masked = (state == self.mask)[..., None]
-        own = torch.where(state == self.mask, torch.zeros_like(state), state).long()[..., None]
-        kept, each = float(self.kept[earlier]), float(replaced[earlier])
+        own = torch.where(is_masked, 0, state[..., None]).long()
         total = clean.sum(-1, keepdim=True)
         # A masked token says nothing about x_0.
-        from_mask = (kept * clean + each * total) * (become_mask / self.masked[later])
+        from_mask = (kept[s] * clean + replaced[s] * total) * (become_mask / masked[t])
         # A code does: w(i) = p(i) / q(x_t | x_0 = i).
-        likelihood = self.kept[later] + replaced[later]
-        weight = clean / replaced[later]
-        weight = weight.scatter(-1, own, clean.gather(-1, own) / likelihood)
-        before = kept * weight + each * weight.sum(-1, keepdim=True)
+        weight = clean / replaced[t]
+        weight = weight.scatter(-1, own, clean.gather(-1, own) / (kept[t] + replaced[t]))
+        before = kept[s] * weight + replaced[s] * weight.sum(-1, keepdim=True)
         from_code = replace * before
         from_code = from_code.scatter(-1, own, (keep + replace) * before.gather(-1, own))
         codes = torch.where(is_masked, from_mask, from_code)
-        stay_masked = total * (self.masked[earlier] / self.masked[later])
+        stay_masked = total * (masked[s] / masked[t])
         return torch.cat([codes, torch.where(is_masked, stay_masked, 0.0)], dim=-1)

@@ -148,6 +148,11 @@ class CodeTransformerConfig(Sizes):
     expansion: PositiveInt = Field(
         default=4, description="Width of the feed-forward layers, in widths of the sequence."
     )
+    marks_query: bool = Field(
+        default=False,
+        description="Whether the context's first entry is a query, told from the neighbors after "
+        "it by a learned vector each.",
+    )
     gelu: Literal["exact", "sigmoid"] = Field(
         default="exact",
         description="The feed-forward layers' activation: GELU, or x sigmoid(1.702 x) as in "
