@@ -40,6 +40,7 @@ from rdm_batch.reports.views import Views
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.manifest import ShardEntry
+from rdm_batch.storage.missing import MissingShards
 from rdm_batch.storage.sample_set import SampleSet
 
 _QUERY_METHOD = "seconds of a search call, as the head waited for it, divided by its queries"
@@ -211,14 +212,15 @@ class _Run:
     def _generate(
         self,
         cluster: Cluster,
-        missing: Sequence[int],
+        missing: MissingShards,
         source: ContextSource,
         resources: HeadResources,
         progress: Progress,
     ) -> None:
         spec = self._job.spec
-        shards = [self._job.shards[shard] for shard in missing]
-        done = spec.sampling.num_samples - sum(shard.num_samples for shard in shards)
+        # One after the other: a job may have a billion shards.
+        shards = (self._job.shards[shard] for shard in missing)
+        done = spec.sampling.num_samples - missing.num_samples
         stage = progress.stage("generate", spec.sampling.num_samples, "samples", done)
 
         def committed(entry: ShardEntry) -> None:

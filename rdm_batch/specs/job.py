@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from rdm_batch.specs.base import OutputUri, Spec, Uri
 from rdm_batch.specs.conditioning import ConditioningSpec
 from rdm_batch.specs.families import ModelSpec
-from rdm_batch.specs.sampling import SamplingSpec, samplers_of
+from rdm_batch.specs.sampling import MAX_SHARD_SAMPLES, SamplingSpec, samplers_of
 from rdm_batch.specs.scores import SCORES
 
 
@@ -57,7 +57,7 @@ class OutputSpec(Spec):
         description="Folder or `s3://bucket/prefix` of the sample set. Running the same job again "
         "completes what is missing there; another job is refused."
     )
-    shard_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
+    shard_size: Annotated[int, Field(ge=1, le=MAX_SHARD_SAMPLES)] = Field(
         default=256, description="Samples per shard: the unit of work, of commit and of resume."
     )
 
