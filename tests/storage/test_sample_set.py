@@ -15,10 +15,10 @@ import pytest
 from rdm_batch.errors import SampleSetError
 from rdm_batch.storage import store
 from rdm_batch.storage.manifest import Measured
+from rdm_batch.storage.missing import MissingShards
 from rdm_batch.storage.object_store import open_store
 from rdm_batch.storage.png import decode_png
 from rdm_batch.storage.s3 import S3Store
-from rdm_batch.storage.missing import MissingShards
 from rdm_batch.storage.sample_set import SampleSet
 from rdm_batch.storage.store import LocalStore
 from tests.storage.sets import SIZE, damage_of, image_of, make_header, make_rows, write_set
