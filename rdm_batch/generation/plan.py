@@ -9,6 +9,7 @@ from typing import overload
 import numpy as np
 from jaxtyping import Int64
 
+from rdm_batch.errors import shortened
 from rdm_batch.specs.job import JobSpec
 
 
@@ -101,7 +102,7 @@ def describe_plan(spec: JobSpec) -> list[str]:
         f"work       {work}",
         f"head       {spec.model.head}, sampler {sampling.sampler}",
         f"condition  {spec.conditioning.mode}, {spec.conditioning.k_nn} neighbors, "
-        f"from {spec.database.uri}",
-        f"scores     {scores}",
-        f"output     {spec.output.uri}",
+        f"from {shortened(spec.database.uri)}",
+        f"scores     {shortened(scores)}",
+        f"output     {shortened(spec.output.uri)}",
     ]

@@ -24,8 +24,8 @@ HEADER_KEY = "sample_set.json"
 SUCCESS_KEY = "_SUCCESS.json"
 ENTRIES_FOLDER = "_shards"
 DATA_FOLDER = "data"
-MAX_IMAGE_SIZE = 16_384
-"""Height and width of samples, pixels."""
+MAX_IMAGE_SIZE = 8192
+"""Height and width of samples, pixels; as ``png.MAX_PIXELS``."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
