@@ -6,7 +6,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import BinaryIO, Final, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,9 +17,9 @@ from rdm_batch.errors import ImageError
 MAX_PIXELS: Final = 89_478_485
 """Pixels an image may have unless told otherwise: Pillow's own threshold, 256 MB as RGB."""
 MAX_ASPECT: Final = 1000
-"""Times the longer side of an image may be the shorter: networks take the shorter to a fixed one."""
+"""Longer side of an image over the shorter: networks bring the shorter to their own size."""
 MAX_SCANNED_PIXELS: Final = 32 * MAX_PIXELS
-"""Pixels all scans of a JPEG together may go over; a progressive photograph has about ten scans."""
+"""Pixels all scans of a JPEG may go over; a progressive photograph has about ten scans."""
 MAX_FILE_BYTES: Final = 512 << 20
 """Bytes an image file may have: an uncompressed one of ``MAX_PIXELS`` has half."""
 
@@ -70,10 +70,11 @@ def read_size(
         ImageError: It is no image, or too large.
     """
     with _readable(where, max_pixels):
-        image = _open(io.BytesIO(file) if isinstance(file, bytes) else file, where, max_pixels)
+        stream = io.BytesIO(file) if isinstance(file, bytes) else file
+        image = _open(stream, where, max_pixels)
         width, height = image.size
         # Pillow looks for the orientation of a PNG behind its pixels, which it decodes for that.
-        known = image.format != "PNG" or "exif" in image.info or _has_late_metadata(image)
+        known = image.format != "PNG" or "exif" in image.info or _has_late_metadata(stream)
         turned = known and image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
     return (width, height) if turned else (height, width)
 
@@ -84,7 +85,7 @@ def _open(file: io.BufferedIOBase, where: str, max_pixels: int) -> Image.Image:
     file.seek(0)
     # Pillow hands all of a WebP to its decoder, which makes room for the pixels, to learn its size.
     _check_size(_webp_size(head), where, max_pixels)
-    image = Image.open(file, formats=_FORMATS)
+    image = Image.open(cast(BinaryIO, file), formats=_FORMATS)
     _check_size(image.size, where, max_pixels)
     return image
 
@@ -137,10 +138,8 @@ def _webp_size(head: bytes) -> tuple[int, int] | None:
     )
 
 
-def _has_late_metadata(image: Image.Image) -> bool:
+def _has_late_metadata(file: io.BufferedIOBase) -> bool:
     """Look whether a PNG has metadata behind its pixels, without decoding them."""
-    file = image.fp
-    assert file is not None
     back = file.tell()
     file.seek(_PNG_SIGNATURE_BYTES)
     seen_pixels = found = False

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rdm_batch.cluster.connect import NONE, connected
 from rdm_batch.cluster.local import local_resources
@@ -99,6 +100,13 @@ def _complete(
     return saved, f"{spec.output.uri} (complete already; nothing was done)"
 
 
+def _said(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Leave out the fields that say nothing: a report of an earlier version lacks later ones."""
+    if evaluation is None:
+        return None
+    return {name: value for name, value in evaluation.items() if value is not None}
+
+
 class _Run:
     """One execution of a job, from what is stored already to the finished set."""
 
@@ -116,7 +124,7 @@ class _Run:
         """Give what is saved where the set, its scores and its report are complete."""
         saved = self._saved()
         evaluation = self._job.spec.model_dump(mode="json")["evaluation"]
-        if saved is None or saved.report.spec.get("evaluation") != evaluation:
+        if saved is None or _said(saved.report.spec.get("evaluation")) != _said(evaluation):
             return None
         return saved
 

@@ -65,8 +65,9 @@ class TextConditioning(_Conditioning):
         default=None, strict=False, description="The prompts, inline."
     )
     prompts_file: Uri | None = Field(
-        default=None, description="A UTF-8 text file with one prompt a line; empty lines skipped. At most "
-        "128 MiB, and 10,000 characters a line."
+        default=None,
+        description="A UTF-8 text file with one prompt a line; empty lines skipped. At most "
+        "128 MiB, and 10,000 characters a line.",
     )
     context: Literal["text", "text_and_neighbors", "neighbors"] = Field(
         default="neighbors",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from rdm_batch.specs.base import OutputUri, Spec, Uri
 from rdm_batch.specs.conditioning import ConditioningSpec
 from rdm_batch.specs.families import ModelSpec
+from rdm_batch.specs.image_resize import ImageResize
 from rdm_batch.specs.sampling import MAX_SHARD_SAMPLES, SamplingSpec, samplers_of
 from rdm_batch.specs.scores import SCORES
 
@@ -101,6 +102,12 @@ class EvaluationSpec(Spec):
         + ".",
     )
     extractor: ExtractorSpec = Field(description="Feature extractor.")
+    resize: ImageResize | None = Field(
+        default=None,
+        description="How photographs of several sizes are brought to one: all images judged and "
+        "judged against that have another size. Part of the description of every score. None: "
+        "images of several sizes are refused.",
+    )
     encoder: EncoderSpec | None = Field(
         default=None,
         description=f"Image-text encoder of {_listed(features_of='encoder')}. None: the extractor "

@@ -19,7 +19,7 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         value = json.loads(text)
-        if (b"\\u" if isinstance(text, bytes) else "\\u") in text:
+        if "\\u" in text if isinstance(text, str) else b"\\u" in text:
             # Half a character, as an escape can name it, is nothing that can be printed.
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:

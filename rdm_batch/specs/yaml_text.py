@@ -85,7 +85,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Refuse a text while it is read that will be too deep or too much."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         self._depth += 1
         self._nodes += 1
         if self._depth > MAX_DEPTH:

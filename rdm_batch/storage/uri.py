@@ -60,10 +60,10 @@ def parse_uri(uri: str, error: type[RdmBatchError] = SampleSetError) -> Location
     match = _SCHEME.match(uri)
     if match is None:
         try:
-            path = Path(uri).expanduser().absolute()
+            local = str(Path(uri).expanduser().absolute())
         except RuntimeError:
             raise error(uri, "names the home folder of nobody here", "a folder") from None
-        return Location("file", "", _nameable(str(path), error))
+        return Location("file", "", _nameable(local, error))
     scheme, rest = match.group(1).lower(), match.group(2)
     if scheme == "s3":
         return _parse_s3(uri, rest, error)
