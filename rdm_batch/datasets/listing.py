@@ -65,8 +65,11 @@ def list_folder(root: Path) -> Listing:
 
 
 def _checked(root: Path, name: str, entry: os.DirEntry[str]) -> str:
-    # Told by the listing itself; only a link is looked at again.
-    if not entry.is_file():
+    try:
+        is_file = entry.is_file()  # told by the listing itself; only a link is looked at again
+    except OSError:
+        is_file = False  # a link that leads to itself
+    if not is_file:
         what = "a link that leads to no file" if entry.is_symlink() else "not a file"
         raise ImageError(
             str(root / name), f"is {what}", "a regular file, or a link to one", "remove it"

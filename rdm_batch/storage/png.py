@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rdm_batch.errors import SampleSetError
 
@@ -48,7 +48,8 @@ def decode_png(data: bytes, where: str = "image") -> UInt8[np.ndarray, "height w
     except SampleSetError:
         raise
     except Exception as problem:  # damaged bytes lead decoders to raise nearly anything
-        raise SampleSetError(where, f"not a PNG that can be read ({problem})") from problem
+        reason = "not recognized" if isinstance(problem, UnidentifiedImageError) else problem
+        raise SampleSetError(where, f"not a PNG that can be read ({reason})") from problem
 
 
 def png_size(data: bytes) -> tuple[int, int]:
