@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from rdm_batch.errors import RdmBatchError
 
@@ -21,7 +21,7 @@ PARTIAL_SUFFIX = ".partial"
 _READ_BYTES = 1 << 20
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading that is one: a FIFO would wait for ever, a device never end.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -12,6 +11,7 @@ from rdm_batch.reports.latency import Latencies
 from rdm_batch.reports.page import render_page
 from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.run_report import RunReport, load_report
+from rdm_batch.specs.json_text import parse_json
 from rdm_batch.specs.messages import first_problem
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.object_store import open_store
@@ -77,7 +77,7 @@ def load_scores(uri: str) -> tuple[Score, ...]:
         return ()
     data = open_store(folder or ".").read_bytes(name)
     try:
-        saved = json.loads(data)
+        saved = parse_json(data)
         if not isinstance(saved, list):
             return ()
         return tuple(Score.model_validate(item) for item in saved)

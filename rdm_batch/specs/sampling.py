@@ -12,6 +12,10 @@ from pydantic import Field
 
 from rdm_batch.specs.base import Spec, members
 
+MAX_SAMPLES = 1_000_000_000
+"""Samples of a set: a plan, a listing and a resume of so many were measured, of more not."""
+MAX_SHARD_SAMPLES = 100_000
+"""Samples of a shard, which a head holds in memory as a whole."""
 Process = Literal["diffusion", "autoregressive", "mask_replace", "none"]
 """What a sampler solves, and which heads it therefore drives."""
 
@@ -26,7 +30,9 @@ class SamplerColumns(NamedTuple):
 class _Sampling(Spec):
     process: ClassVar[Process]
 
-    num_samples: Annotated[int, Field(ge=1)] = Field(description="Images in the finished set.")
+    num_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = Field(
+        description="Images in the finished set."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         default=0, description="With the sample index, the only source of randomness."
     )

@@ -10,7 +10,6 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,6 +25,7 @@ from rdm_batch.errors import InvalidJobError, SpecError
 from rdm_batch.specs.base import Uri, members
 from rdm_batch.specs.messages import problems_of
 from rdm_batch.specs.networks import AutoencoderConfig, ClipSizes, NoiseScheduleConfig, UNetConfig
+from rdm_batch.specs.yaml_text import read_yaml
 
 
 class _Frozen(BaseModel):
@@ -285,10 +285,7 @@ def load_training(path: Path, kind: str) -> Training:
         InvalidJobError: If fields are wrong; all are listed.
     """
     where = str(path)
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(where, f"cannot be read ({error})", "a YAML file") from error
+    document = read_yaml(path)
     try:
         spec = _ADAPTER.validate_python(document)
     except ValidationError as error:

@@ -49,8 +49,9 @@ def iter_shard(
                         raise mixed_sizes(where, sizes, batch.num_rows, header.image_size)
                 expected += batch.num_rows
                 yield batch.select(wanted)
-    except (pa.ArrowException, OSError) as problem:
-        reason = str(problem).splitlines()[0]
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as problem:
+        # What pyarrow raises on files that only begin like parquet, or hold other columns.
+        reason = (str(problem) or type(problem).__name__).splitlines()[0]
         raise SampleSetError(
             where, f"is damaged ({reason})", "", "remove it and run the job again"
         ) from problem
