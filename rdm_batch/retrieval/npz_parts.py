@@ -1,47 +1,19 @@
-"""Read the databases and neighbor memories that the authors of RDM published.
-
-Neither format is executable here: arrays load without pickles, and the neighbor memory,
-which is a pickle, is read by an unpickler that knows plain values and numpy arrays only.
-"""
+"""Read the databases that the authors of RDM published: folders of ``.npz`` parts."""
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.embeddings import check_embeddings
-from rdm_batch.retrieval.proposal import Proposal
 
 _PART_ARRAYS = ("embedding", "img_id", "patch_coords")
-# What plain values and numpy arrays need in any pickle protocol and numpy release.
-_ALLOWED = {
-    ("builtins", "int"),
-    ("__builtin__", "int"),
-    ("__builtin__", "long"),
-    ("_codecs", "encode"),
-    ("collections", "Counter"),
-    ("collections", "OrderedDict"),
-    ("collections", "defaultdict"),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    *(
-        (f"numpy.{core}.{module}", name)
-        for core in ("core", "_core")
-        for module, name in (
-            ("multiarray", "_reconstruct"),
-            ("multiarray", "scalar"),
-            ("numeric", "_frombuffer"),
-        )
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -87,43 +59,6 @@ def read_part(path: Path) -> NpzPart:
         image_ids.astype(np.int64),
         None if coords is None else coords.astype(np.int64),
     )
-
-
-def read_neighbor_memory(path: Path) -> Proposal:
-    """Read a published neighbor memory as the proposal distribution it is.
-
-    Raises:
-        DatabaseError: The file is not a pickled dict of ``nn_memory`` (row ids, most
-            frequent first) and ``id_count`` (row id to count), or it holds anything that
-            would have to be executed; nothing is.
-    """
-    wanted = "a pickled dict of nn_memory and id_count, of plain values"
-    try:
-        with path.open("rb") as stream:
-            memory = _PlainUnpickler(stream).load()
-        row_ids = np.asarray(memory["nn_memory"]).astype(np.int64)
-        id_count = memory["id_count"]
-        counts = np.array([int(id_count[row]) for row in row_ids.tolist()], dtype=np.int64)
-    except DatabaseError:
-        raise
-    except Exception as problem:  # damaged pickles raise nearly anything
-        reason = f"{type(problem).__name__}: {problem}"
-        raise DatabaseError(str(path), f"unreadable ({reason})", wanted) from problem
-    return Proposal(row_ids, counts)
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Unpickle plain values and numpy arrays; refuse every other class or function."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise DatabaseError(
-                "neighbor memory",
-                f"the pickle asks for {module}.{name}",
-                "plain values and numpy arrays",
-                "do not trust this file; nothing in it was executed",
-            )
-        return super().find_class(module.replace("numpy.core.", "numpy._core."), name)
 
 
 def order_parts(folder: Path, names: Sequence[str]) -> list[Path]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rdm_batch.files import written_aside
-from rdm_batch.models.tensor_entry import MAX_HEADER_BYTES, TensorEntry, damaged, extent
+from rdm_batch.formats.tensor_entry import MAX_HEADER_BYTES, TensorEntry, damaged, extent
 
 _DTYPES: Final = {
     "F64": torch.float64,

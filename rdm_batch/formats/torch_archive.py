@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final
 import torch
 
 from rdm_batch.errors import CheckpointError
-from rdm_batch.models.tensor_entry import MAX_HEADER_BYTES, TensorEntry, damaged, extent
+from rdm_batch.formats.tensor_entry import MAX_HEADER_BYTES, TensorEntry, damaged, extent
 
 _STORAGE_DTYPES: Final = {
     "DoubleStorage": torch.float64,

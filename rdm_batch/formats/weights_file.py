@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from rdm_batch.errors import CheckpointError
-from rdm_batch.models.safetensors_file import read_header
-from rdm_batch.models.tensor_entry import TensorEntry, extent
-from rdm_batch.models.torch_archive import read_archive
+from rdm_batch.formats.safetensors_file import read_header
+from rdm_batch.formats.tensor_entry import TensorEntry, extent
+from rdm_batch.formats.torch_archive import read_archive
 
 
 @dataclass(frozen=True)
