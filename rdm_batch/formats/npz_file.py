@@ -31,10 +31,10 @@ _MAX_DIMENSIONS: Final = 8
 _READ_BYTES: Final = 1 << 20
 _NUMBERS: Final = {
     f"{kind}{width}"
-    for kind, widths in {"b": (1,), "f": (2, 4, 8), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8)}.items()
+    for kind, widths in {"f": (2, 4, 8), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8)}.items()
     for width in widths
 }
-_DESCR: Final = re.compile(r"'descr': *'([<>|=]?)([a-zA-Z])([0-9]{1,9})'")
+_DESCR: Final = re.compile(r"'descr': *'([<>|=]?)([a-zA-Z])([0-9]{0,9})'")
 _ORDER: Final = re.compile(r"'fortran_order': *(True|False)")
 # Python 2 wrote numbers with an L.
 _SHAPE: Final = re.compile(r"'shape': *\(((?:[0-9]{1,18}L?, *)*(?:[0-9]{1,18}L?)?)\)")
@@ -152,7 +152,7 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
             yield NpzFile(archive, file)
 
 
-def _read_header(stream: BinaryIO, name: str) -> ArrayHeader:
+def _read_header(stream: zipfile.ZipExtFile, name: str) -> ArrayHeader:
     start = stream.read(8)
     if start[:6] != _MAGIC or start[6:] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
         raise FormatError(f"{name} is no array of numpy")
@@ -171,8 +171,8 @@ def _read_header(stream: BinaryIO, name: str) -> ArrayHeader:
     sizes = tuple(int(size.strip().rstrip("L")) for size in shape[0].split(",") if size.strip())
     if len(sizes) > _MAX_DIMENSIONS:
         raise FormatError(f"{name} has {len(sizes)} dimensions")
-    if kind == "U" and not 0 < int(itemsize) < 1 << 28:
-        raise FormatError(f"{name} is a text of {int(itemsize):,} characters")
+    if kind == "U" and not 0 < int(itemsize or 0) < 1 << 28:
+        raise FormatError(f"{name} is a text of {itemsize} characters")
     return ArrayHeader(
         sizes,
         np.dtype(f"{byte_order}{kind}{itemsize}"),
