@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import torch
 from torch import Tensor
 
-from rdm_batch.files import written_aside
-from rdm_batch.formats.tensor_entry import MAX_HEADER_BYTES, TensorEntry, damaged, extent
+from rdm_batch.files import open_regular, written_aside
+from rdm_batch.formats.format_error import FormatError
+from rdm_batch.formats.json_text import parse_json
+from rdm_batch.formats.tensor_entry import MAX_DIMENSIONS, TensorEntry, damaged, end_of, extent
+
+MAX_HEADER_BYTES: Final = 16 << 20
+"""A header of the largest preset has 0.2 MB."""
 
 _DTYPES: Final = {
     "F64": torch.float64,
@@ -39,32 +45,23 @@ def read_header(path: Path, file: BinaryIO) -> tuple[dict[str, TensorEntry], dic
     Raises:
         CheckpointError: The file is damaged or truncated.
     """
-    file.seek(0, 2)
-    size = file.tell()
+    size = file.seek(0, 2)
     file.seek(0)
-    (length,) = struct.unpack("<Q", file.read(8))
-    if length > min(size - 8, MAX_HEADER_BYTES):
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > min(size - 8, MAX_HEADER_BYTES):
         raise damaged(path, f"header of {length:,} bytes in a file of {size:,}")
     try:
-        header = json.loads(file.read(length))
+        header = parse_json(file.read(length))
+        if not isinstance(header, dict):
+            raise FormatError("its header is no mapping")
         metadata = header.pop("__metadata__", {})
-        entries = {}
-        for name, item in header.items():
-            begin, end = item["data_offsets"]
-            shape = tuple(item["shape"])
-            entry = TensorEntry(
-                _DTYPES[item["dtype"]],
-                shape,
-                _contiguous_stride(shape),
-                8 + length + begin,
-            )
-            if not 0 <= begin <= end or end - begin != extent(entry) * entry.dtype.itemsize:
-                raise damaged(path, f"wrong size of {name}")
-            if 8 + length + end > size:
-                raise damaged(path, f"{name} ends at byte {8 + length + end:,} of {size:,}")
-            entries[name] = entry
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(path, f"unreadable header: {error!r}") from error
+        if not isinstance(metadata, dict) or not all(type(v) is str for v in metadata.values()):
+            raise FormatError("its metadata are no texts by name")
+        entries = {name: _entry(name, item, 8 + length, size) for name, item in header.items()}
+        _check_apart(entries)
+    except FormatError as problem:
+        raise damaged(path, f"unreadable header: {problem}") from None
     return entries, metadata
 
 
@@ -74,11 +71,46 @@ def stored_metadata(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: It is a safetensors file, but damaged or truncated.
     """
-    if not path.is_file():
+    try:
+        with open_regular(path) as file:
+            head = file.read(9)
+            return read_header(path, file)[1] if head[8:] == b"{" else {}
+    except OSError:
         return {}
-    with path.open("rb") as file:
-        head = file.read(9)
-        return read_header(path, file)[1] if head[8:] == b"{" else {}
+
+
+def _entry(name: str, item: object, start: int, size: int) -> TensorEntry:
+    """Read what the header says of one tensor, when it can be."""
+    match item:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, end]}:
+            pass
+        case _:
+            raise FormatError(f"{name} lacks its type, shape or place")
+    if dtype not in _DTYPES:
+        raise FormatError(f"{name} is of the unknown type {dtype}")
+    if len(shape) > MAX_DIMENSIONS or not all(map(_is_size, [*shape, begin, end])):
+        raise FormatError(f"{name} has sizes that are no natural numbers")
+    entry = TensorEntry(_DTYPES[dtype], tuple(shape), _contiguous_stride(shape), start + begin)
+    if end - begin != math.prod(shape) * entry.dtype.itemsize:
+        raise FormatError(f"wrong size of {name}")
+    if start + end > size:
+        raise FormatError(f"{name} ends at byte {start + end:,} of {size:,}")
+    return entry
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def _check_apart(entries: Mapping[str, TensorEntry]) -> None:
+    """Refuse tensors that share bytes: a small file could claim any number of large ones."""
+    end, before = 0, ""
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].position):
+        if not extent(entry):
+            continue
+        if entry.position < end:
+            raise FormatError(f"{before} and {name} overlap")
+        end, before = entry.position + end_of(entry), name
 
 
 def write_tensors(
@@ -114,7 +146,7 @@ def write_tensors(
             stream.write(tensor.view(torch.uint8).numpy().data)
 
 
-def _contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _contiguous_stride(shape: Sequence[int]) -> tuple[int, ...]:
     stride = []
     step = 1
     for size in reversed(shape):
