@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rdm_batch.reports.run_report import RunReport
     from rdm_batch.specs.job import JobSpec
 
+_NOT_READY = 3
+"""Exit status of a dry run that found something missing; 2 is argparse's, for wrong usage."""
+
 _INTERRUPTED = 130
 """Exit status of a program ended by Ctrl-C, as shells have it."""
 
@@ -41,7 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything and print the plan; start nothing and write nothing",
+        help="check everything, say what is missing, and print the plan; start nothing and write "
+        "nothing; exit with 0 if the job is ready to run, 3 if not",
     )
     add_address(parser, "auto inside a submitted job or with RAY_ADDRESS set, else local")
     return parser
@@ -54,19 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program name. None means ``sys.argv[1:]``.
 
     Returns:
-        The exit status: 0 done, 1 an expected failure (printed without a traceback), 130
-        interrupted.
+        The exit status: 0 done (of a dry run: ready), 1 an expected failure (printed without a
+        traceback), 3 a valid job that is not ready to run (a dry run's), 130 interrupted.
     """
     args = build_parser().parse_args(argv)
     try:
         if args.dry_run:
             from rdm_batch.generation.preflight import dry_run
 
-            print(dry_run(args.job, args.overrides))
-        else:
-            from rdm_batch.generation.job import run_job
+            text, ready = dry_run(args.job, args.overrides)
+            print(text)
+            return 0 if ready else _NOT_READY
+        from rdm_batch.generation.job import run_job
 
-            run_job(args.job, args.overrides, args.address)
+        run_job(args.job, args.overrides, args.address)
     except RdmBatchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

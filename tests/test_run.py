@@ -30,22 +30,24 @@ def test_a_dry_run_of_a_sound_job_prints_its_plan(
     printed = capsys.readouterr()
     assert printed.err == ""
     lines = printed.out.splitlines()
-    assert lines[0] == f"{job}: a valid job"
+    assert lines[0] == f"{job}: ready to run, 6 of 6 shards are missing"
     assert lines[1] == "samples    24 in 6 shards of up to 4"
     assert lines[2].startswith("work       12 batches of up to 3, 6 network evaluations a batch")
-    assert lines[-1] == "ready to run: 6 of 6 shards are missing"
+    assert lines[-1].startswith("digest     ")
     assert not (job.parent / "out").exists()
 
 
-def test_a_dry_run_lists_what_is_missing_and_does_not_fail(
+def test_a_dry_run_says_first_what_is_missing_and_has_a_status_for_it(
     job: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--set", "database.uri=/nowhere", "--set", "model.checkpoint=/no/head.safetensors"]
-    assert main([str(job), "--dry-run", *arguments]) == 0
-    printed = capsys.readouterr().out
-    assert "not ready to run, 2 problems:" in printed
-    assert "  - /no/head.safetensors: does not exist" in printed
-    assert "  - /nowhere: holds no database.json" in printed
+    assert main([str(job), "--dry-run", *arguments]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{job}: not ready to run, 2 problems"
+    assert lines[1].startswith("  - /no/head.safetensors: does not exist")
+    assert lines[2].startswith("  - /nowhere: holds no database.json")
+    assert lines[3] == "the plan, once they are solved:"
+    assert lines[4] == "samples    24 in 6 shards of up to 4"
 
 
 def test_set_changes_the_job(job: Path, capsys: pytest.CaptureFixture[str]) -> None:

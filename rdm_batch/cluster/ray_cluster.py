@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +12,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 # A Ray started here serves this process alone: it binds to loopback (the node address by
-# itself would be rewritten), needs no tokens and sends no usage data. Read when ray is
-# imported, therefore set before; whoever sets them otherwise is obeyed.
+# itself would be rewritten) and sends no usage data. Read when ray is imported, therefore
+# set before; whoever sets them otherwise is obeyed.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
@@ -28,6 +27,7 @@ from rdm_batch.cluster.pool import (
     WorkerNeeds,
     as_finished,
 )
+from rdm_batch.cluster.ray_start import started_or_joined
 from rdm_batch.cluster.retrievers import RemotePart, RetrieverWorker, row_ranges
 from rdm_batch.errors import ClusterError, RdmBatchError
 from rdm_batch.inputs.databases import Database
@@ -54,27 +54,8 @@ _LEAST_SHARED_BYTES = 32 << 20
 @contextlib.contextmanager
 def joined(address: str) -> Iterator[RayCluster]:
     """Start or join Ray for the duration of a block; see ``connect.connected``."""
-    start_here: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    try:
-        ray.init(
-            address=address,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            **(start_here if address == "local" else {}),
-        )
-    except Exception as error:
-        # Ray raises bare Exception when a node does not come up in time.
-        reason = " ".join(str(error).split())[:300]
-        raise ClusterError(
-            f"Ray at {address}",
-            f"could not be {'started' if address == 'local' else 'joined'} ({reason})",
-            "",
-            "start a cluster there, or use --address local",
-        ) from None
-    try:
+    with started_or_joined(address):
         yield RayCluster()
-    finally:
-        ray.shutdown()
 
 
 class RayCluster:
