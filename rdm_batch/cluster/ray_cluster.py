@@ -21,13 +21,15 @@ import ray
 from ray import cloudpickle
 
 from rdm_batch.cluster.pool import (
+    POLL_S,
     ClusterResources,
     Pool,
     RetrieverNeeds,
     WorkerNeeds,
     as_finished,
 )
-from rdm_batch.cluster.ray_start import started_or_joined
+from rdm_batch.cluster.ray_start import LOCAL, started_or_joined
+from rdm_batch.cluster.ray_watch import check_ray, ray_is_lost, watched
 from rdm_batch.cluster.retrievers import RemotePart, RetrieverWorker, row_ranges
 from rdm_batch.errors import ClusterError, RdmBatchError
 from rdm_batch.inputs.databases import Database
@@ -47,6 +49,8 @@ the bound keeps a call that kills every actor it meets from going on forever.
 """
 
 _RETRIEVER_CALLS_AT_ONCE = 4
+_INLINE_BYTES = 64 << 10
+"""Ray keeps arguments beside a call up to 100 KiB."""
 _LEAST_SHARED_BYTES = 32 << 20
 """Sending smaller arrays to tasks takes longer than computing with them here."""
 
@@ -54,7 +58,11 @@ _LEAST_SHARED_BYTES = 32 << 20
 @contextlib.contextmanager
 def joined(address: str) -> Iterator[RayCluster]:
     """Start or join Ray for the duration of a block; see ``connect.connected``."""
-    with started_or_joined(address):
+    with (
+        watched(address, address == LOCAL) as watch,
+        started_or_joined(address),
+        watch.running(),
+    ):
         yield RayCluster()
 
 
@@ -142,13 +150,15 @@ def _actors(makes: Sequence[partial[Any]], needs: WorkerNeeds) -> Iterator[list[
     }
     remote: Any = ray.remote(**options)(type(_worker_name(makes[0]), (_Shell,), {}))
     # Ray cannot restart an actor whose own arguments have left the object store: as long as this
-    # block lasts, they do not.
-    kept = [ray.put(cloudpickle.dumps(make)) for make in makes]
+    # block lasts, they do not. Small ones travel with the call and are never there.
+    pickled = [cloudpickle.dumps(make) for make in makes]
+    kept = [made if len(made) <= _INLINE_BYTES else ray.put(made) for made in pickled]
     actors = [remote.remote(made) for made in kept]
     try:
         yield actors
     finally:
-        for actor in actors:
+        # Where Ray is gone they are gone too, and nobody is there to be told.
+        for actor in [] if ray_is_lost() else actors:
             ray.kill(actor)
 
 
@@ -235,6 +245,7 @@ def _ask_at_once(method: str, calls: Sequence[tuple[Any, tuple[Any, ...]]]) -> l
 
 def _wait(calls: Collection[Any], seconds: float) -> Collection[Any]:
     finished: list[Any] = ray.wait(list(calls), num_returns=1, timeout=seconds)[0]
+    check_ray()
     return finished
 
 
@@ -247,9 +258,11 @@ def _result(call: Any, where: str) -> Any:
 
     Raises:
         RdmBatchError: The call raised one.
-        ClusterError: The worker is gone for good.
+        ClusterError: The worker is gone for good, or all of Ray is.
     """
     try:
+        while not _wait([call], POLL_S):
+            pass
         return ray.get(call)
     except ray.exceptions.RayTaskError as error:
         cause: Any = error
@@ -257,12 +270,20 @@ def _result(call: Any, where: str) -> Any:
             cause = cause.cause
         if isinstance(cause, RdmBatchError):
             raise cause from None
+        if isinstance(cause, ray.exceptions.RayError):
+            # The call itself waited for a worker, and that one was lost.
+            raise _lost(where, cause) from None
         raise
-    except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ClusterError(
-            where,
-            f"its worker died and could not be brought back ({reason})",
-            "",
-            "what is stored is safe: find the cause (memory?) and run the same command again",
-        ) from None
+    except ray.exceptions.RayError as error:
+        raise _lost(where, error) from None
+
+
+def _lost(where: str, error: Exception) -> ClusterError:
+    check_ray()
+    reason = " ".join(str(error).split())[:300]
+    return ClusterError(
+        where,
+        f"its worker died and could not be brought back ({reason})",
+        "",
+        "what is stored is safe: find the cause (memory?) and run the same command again",
+    )
