@@ -111,6 +111,8 @@ class S3Store(Store):
                 Key=self.full_key(found.key),
                 Range=f"bytes={start}-{stop - 1}",
             )
+            if found.tag and not tag_of(answer):
+                raise FalseAnswer("was answered without an ETag")
             if tag_of(answer) != found.tag:
                 raise FalseAnswer("changed while it was read", "run again")
             data = await _body_of(answer)

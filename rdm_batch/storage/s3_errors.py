@@ -76,6 +76,8 @@ _CREDENTIAL_ERRORS = (
     aws.PartialCredentialsError,
     aws.CredentialRetrievalError,
 )
+_NEVER_SENT = (ValueError, FileNotFoundError, PermissionError)
+"""What the HTTP library raises over a proxy, a header or a certificate it cannot use."""
 _SETTINGS_ERRORS = (
     aws.ConfigNotFound,
     aws.ConfigParseError,
@@ -102,6 +104,8 @@ def is_transient(problem: Exception) -> bool:
     cause = _cause(problem)
     if isinstance(cause, aws.ClientError):
         return code_of(problem) in _TRANSIENT_CODES or status_of(problem) in _TRANSIENT_STATUSES
+    if isinstance(_inner(cause), _NEVER_SENT):
+        return False
     return isinstance(cause, _TRANSIENT_ERRORS)
 
 
@@ -157,10 +161,17 @@ def explain(problem: Exception, bucket: str, endpoint: str | None, attempts: int
         return (found, "", "correct it, unset it, or name the store in NO_PROXY")
     if isinstance(cause, aws.SSLError):
         return (f"{server} has no valid TLS certificate", "", "check AWS_ENDPOINT_URL")
-    if isinstance(cause, ValueError) and "Invalid endpoint" in str(cause):
+    if isinstance(cause, aws.EndpointProviderError) or (
+        isinstance(cause, ValueError) and "Invalid endpoint" in str(cause)
+    ):
         return ("AWS_ENDPOINT_URL is not a URL", "http://host:port", "")
     if isinstance(cause, aws.ParamValidationError):
         return (f"{bucket!r} is not a valid bucket name", "", "correct the URI")
+    if isinstance(_inner(cause), _NEVER_SENT):
+        found = f"the request could not be made ({type(_inner(cause)).__name__})"
+        return (found, "", f"{_CHECK_SETTINGS} and the proxies")
+    if isinstance(cause, TimeoutError | aws.ReadTimeoutError):
+        return (f"{server} did not answer in time{tries}", "", "try again later")
     if isinstance(cause, ResponseParserError):
         return (f"{server} answered with something else than S3 does{tries}", "", "try again later")
     if isinstance(cause, _TRANSIENT_ERRORS):
@@ -170,6 +181,12 @@ def explain(problem: Exception, bucket: str, endpoint: str | None, attempts: int
         return (found, "", _CHECK_SETTINGS)
     found = f"the client of S3 failed with {type(cause).__name__} {_place(cause)}"
     return (found, "", f"{_CHECK_SETTINGS}; if they are right, report this")
+
+
+def _inner(cause: BaseException) -> BaseException | None:
+    """Give what the HTTP library raised, where the client only wraps it."""
+    inner = cause.kwargs.get("error") if isinstance(cause, aws.HTTPClientError) else None
+    return inner if isinstance(inner, BaseException) else None
 
 
 def _place(problem: BaseException) -> str:
@@ -193,6 +210,8 @@ def _explain_answer(problem: Exception, bucket: str, server: str, tries: str) ->
             return (f"{server} refused this machine's clock", "", "correct the time")
         case "PermanentRedirect" | "AuthorizationHeaderMalformed" | "301":
             return (f"bucket {bucket} is in another region", "", "set AWS_REGION to it")
+        case _ if status_of(problem) == 407:
+            return ("the proxy of HTTP_PROXY or HTTPS_PROXY asks for other credentials", "", "")
         case _ if code in _MISSING:
             return ("does not exist", "", "")
         case _ if status_of(problem) in (401, 403):
@@ -201,8 +220,8 @@ def _explain_answer(problem: Exception, bucket: str, server: str, tries: str) ->
         case _:
             status = status_of(problem)
             # A code is one word; what else stands there is the store's own.
-            named = code if code.isascii() and code.isalnum() else ""
-            return (f"{server} answered {status} {named}{tries}", "", "")
+            named = f" {code}" if code.isascii() and code.isalnum() and code != str(status) else ""
+            return (f"{server} answered {status}{named}{tries}", "", "")
 
 
 def _cause(problem: BaseException) -> BaseException:

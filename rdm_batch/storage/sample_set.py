@@ -202,6 +202,7 @@ class SampleSet:
                 size, or the store refuses.
         """
         self._check_rows(shard, table)
+        self._finished = None
         begin = time.time()
         data = table_bytes(table)
         file, key = f"{DATA_FOLDER}/{shard_name(shard)}.parquet", self._entry_key(shard)
