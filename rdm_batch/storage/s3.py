@@ -7,61 +7,28 @@ known, ranges belong to one version of their object, and what was written is loo
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import io
-import random
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from fsspec.asyn import sync
 from typing_extensions import override
 
-from rdm_batch.errors import RdmBatchError, SampleSetError
+from rdm_batch.errors import RdmBatchError
 from rdm_batch.files import RecordedFile
-from rdm_batch.storage import s3_client
 from rdm_batch.storage.etags import claimed_md5, md5_hex, tag_of, tags
-from rdm_batch.storage.s3_client import connections, endpoint_url, open_session
-from rdm_batch.storage.s3_errors import FalseAnswer, explain, is_missing, is_transient, status_of
+from rdm_batch.storage.s3_errors import FalseAnswer, is_missing, status_of
 from rdm_batch.storage.s3_objects import RangeReader, Upload, base64_md5
-from rdm_batch.storage.store import PROBE_KEY, ObjectInfo, Store
+from rdm_batch.storage.s3_requests import MAX_ATTEMPTS, S3Requests, body_of
+from rdm_batch.storage.store import PROBE_KEY, ObjectInfo
 
-# Five tries wait 0.25 + 0.5 + 1 + 2 s at most: long enough for a restarted gateway, short
-# enough that a wrong endpoint is reported while the user still looks.
-MAX_ATTEMPTS = 5
-FIRST_WAIT_S = 0.25
-# A store may show what it was given a moment later.
-LOOKS = 3
-# What comes more slowly than this is taken for a connection that hangs.
-MIN_BYTES_PER_S = 16 << 10
 READ_BUFFER_BYTES = 1 << 20
 
-_T = TypeVar("_T")
 
-
-class S3Store(Store):
-    """A prefix of a bucket.
-
-    Args:
-        uri: The root, as given by the user.
-        bucket: Bucket name.
-        prefix: Key prefix without outer slashes; empty means the whole bucket.
-        error: Class to raise for expected failures.
-    """
-
-    def __init__(
-        self,
-        uri: str,
-        bucket: str,
-        prefix: str,
-        error: type[RdmBatchError] = SampleSetError,
-    ) -> None:
-        super().__init__(uri, error)
-        self.bucket = bucket
-        self.prefix = prefix
+class S3Store(S3Requests):
+    """A prefix of a bucket. Made by ``object_store.open_store``."""
 
     @override
     def read_if_there(self, key: str) -> bytes | None:
@@ -74,9 +41,9 @@ class S3Store(Store):
                 if is_missing(problem):
                     return None
                 raise
-            data = await _body_of(answer)
+            data = await body_of(answer)
             if answer.get("ContentLength") is None:
-                found = await self._head(filesystem, key)
+                found = await self.head(filesystem, key)
                 if found is None or len(data) != found["ContentLength"]:
                     raise FalseAnswer(f"gave {len(data):,} bytes and no length")
             self._check_tag(answer, data, wrong)
@@ -88,7 +55,7 @@ class S3Store(Store):
     def open_recorded(self, file: RecordedFile) -> io.BufferedIOBase:
         async def read(filesystem: Any) -> bytes:
             answer = await self.ask(filesystem, "get_object", Key=self.full_key(file.path))
-            data = await _body_of(answer)
+            data = await body_of(answer)
             if len(data) != file.num_bytes:
                 raise FalseAnswer(f"has {len(data):,} bytes; needed {file.num_bytes:,} bytes")
             if hashlib.sha256(data).hexdigest() != file.sha256:
@@ -115,7 +82,7 @@ class S3Store(Store):
                 raise FalseAnswer("was answered without an ETag")
             if tag_of(answer) != found.tag:
                 raise FalseAnswer("changed while it was read", "run again")
-            data = await _body_of(answer)
+            data = await body_of(answer)
             if len(data) != stop - start:
                 raise FalseAnswer(
                     f"gave {len(data):,} bytes for a range of {stop - start:,}",
@@ -158,7 +125,7 @@ class S3Store(Store):
     @override
     def stat(self, key: str) -> ObjectInfo | None:
         async def head(filesystem: Any) -> ObjectInfo | None:
-            found = await self._head(filesystem, key)
+            found = await self.head(filesystem, key)
             return None if found is None else ObjectInfo(key, found["ContentLength"], tag_of(found))
 
         return self.retry(key, head)
@@ -214,10 +181,6 @@ class S3Store(Store):
                 f"grant it and remove {self.child_uri(PROBE_KEY)}",
             ) from problem
 
-    def full_key(self, key: str) -> str:
-        """Give the key of an object in the bucket."""
-        return "/".join(part for part in (self.prefix, key) if part)
-
     def tag_agrees(self, found: ObjectInfo, md5: str) -> bool | None:
         """Compare the tag of an object with the MD5 of its content.
 
@@ -225,14 +188,14 @@ class S3Store(Store):
             None where the tag need not be an MD5.
         """
         if found.tag.lower() == md5:
-            tags.matched(self._place())
+            tags.matched(self.place)
             return True
         claimed = claimed_md5({"ETag": found.tag}, self.bucket)
-        if claimed is None or tags.known(self._place()) is False:
+        if claimed is None or tags.known(self.place) is False:
             return None
 
         async def head(filesystem: Any) -> Any:
-            return await self._head(filesystem, found.key)
+            return await self.head(filesystem, found.key)
 
         # Only its own answer tells how the object is encrypted.
         answer = self.retry(found.key, head)
@@ -242,98 +205,8 @@ class S3Store(Store):
 
     def tags_are_opaque(self) -> bool:
         """Note that an object kept a tag that is not its MD5; False where others had theirs."""
-        tags.never_matched(self._place())
-        return tags.known(self._place()) is False
-
-    def call(self, key: str, operation: str, needs: str | None = None, **request: Any) -> Any:
-        """Make a request about an object until it is answered for good.
-
-        Args:
-            key: The object, for messages.
-            operation: Name of the request.
-            needs: A field that the answer must hold.
-            request: Its fields.
-        """
-
-        async def call(filesystem: Any) -> Any:
-            answer = await self.ask(filesystem, operation, **request)
-            if needs is not None and not answer.get(needs):
-                raise FalseAnswer(f"was answered without {needs}")
-            return answer
-
-        return self.retry(key, call)
-
-    async def ask(self, filesystem: Any, operation: str, **request: Any) -> Any:
-        """Make a request once, in bounded time."""
-        async with asyncio.timeout(_limit_s(len(request.get("Body", b"")))):
-            return await filesystem._call_s3(operation, Bucket=self.bucket, **request)
-
-    async def look(self, filesystem: Any, key: str, num_bytes: int, answer: Any) -> Any:
-        """Make sure that an object is what was written.
-
-        Args:
-            filesystem: The client.
-            key: The object.
-            num_bytes: Its size.
-            answer: What the store said when it took it.
-
-        Returns:
-            What the store says of it now.
-        """
-        found = None
-        for attempt in range(LOOKS):
-            await asyncio.sleep(FIRST_WAIT_S * attempt)
-            found = await self._head(filesystem, key)
-            if (
-                found is not None
-                and found["ContentLength"] == num_bytes
-                and (not tag_of(answer) or tag_of(found) == tag_of(answer))
-            ):
-                return found
-        if found is None:
-            raise FalseAnswer("is not there although the store took it")
-        size = found["ContentLength"]
-        other = f"has {size:,} bytes" if size != num_bytes else "has other content"
-        raise FalseAnswer(f"{other} after the store took {num_bytes:,} bytes for it")
-
-    def retry(self, key: str, request: Callable[[Any], Awaitable[_T]]) -> _T:
-        """Make a request until it is answered for good, waiting longer each time.
-
-        Raises:
-            RdmBatchError: As ``error``, whatever fails; with nothing of what the client wrote.
-        """
-
-        async def in_session(filesystem: Any) -> _T:
-            await open_session(filesystem)
-            return await request(filesystem)
-
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            try:
-                filesystem = connections.filesystem()
-                return cast(_T, sync(filesystem.loop, in_session, filesystem))
-            except Exception as problem:
-                again = attempt < MAX_ATTEMPTS and is_transient(problem)
-                reason = explain(problem, self.bucket, endpoint_url(), attempt)
-            if not again:
-                break
-            time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))
-        # Not within the handler: the client's own error, which may repeat an endpoint, a proxy or
-        # a header as the user gave them, must not be printed as the cause of this one.
-        raise self.error(self.child_uri(key), *reason)
-
-    def _place(self) -> tuple[str, str]:
-        return endpoint_url() or "", self.bucket
-
-    async def _head(self, filesystem: Any, key: str) -> Any:
-        try:
-            found = await self.ask(filesystem, "head_object", Key=self.full_key(key))
-        except OSError as problem:
-            if is_missing(problem):
-                return None
-            raise
-        if found.get("ContentLength") is None:
-            raise FalseAnswer("was answered without its length")
-        return found
+        tags.never_matched(self.place)
+        return tags.known(self.place) is False
 
     async def _put(self, filesystem: Any, key: str, data: bytes, **condition: str) -> None:
         answer = await self.ask(
@@ -347,8 +220,8 @@ class S3Store(Store):
         found = await self.look(filesystem, key, len(data), answer)
         claimed = claimed_md5(found, self.bucket)
         if claimed == md5_hex(data):
-            tags.matched(self._place())
-        elif claimed is not None and tags.known(self._place()):
+            tags.matched(self.place)
+        elif claimed is not None and tags.known(self.place):
             raise FalseAnswer("has other content than was sent")
 
     def _check_tag(self, answer: Any, data: bytes, wrong: list[str]) -> None:
@@ -364,8 +237,8 @@ class S3Store(Store):
             raise FalseAnswer("was answered without an ETag")
         claimed, md5 = claimed_md5(answer, self.bucket), md5_hex(data)
         if claimed == md5:
-            tags.matched(self._place())
-        if claimed in (None, md5) or tags.known(self._place()) is False:
+            tags.matched(self.place)
+        if claimed in (None, md5) or tags.known(self.place) is False:
             return
         wrong.append(md5)
         if len(wrong) == MAX_ATTEMPTS and len(set(wrong)) == 1 and self.tags_are_opaque():
@@ -386,17 +259,3 @@ class S3Store(Store):
             return page
 
         return self.retry(folder, ask)
-
-
-async def _body_of(answer: Any) -> bytes:
-    """Read a body, whole and in bounded time."""
-    length = answer.get("ContentLength")
-    async with answer["Body"] as body, asyncio.timeout(_limit_s(length or 0)):
-        data = cast(bytes, await body.read())
-    if length is not None and len(data) != length:
-        raise FalseAnswer(f"gave {len(data):,} of {length:,} bytes")
-    return data
-
-
-def _limit_s(num_bytes: int) -> float:
-    return s3_client.READ_TIMEOUT_S + num_bytes / MIN_BYTES_PER_S

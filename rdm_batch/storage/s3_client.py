@@ -27,6 +27,7 @@ _FILES = {
     "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
     "AWS_CA_BUNDLE": None,
     "AWS_WEB_IDENTITY_TOKEN_FILE": None,
+    "BOTO_CONFIG": None,
 }
 """Variables that name files the client reads, and what it reads where they are not set."""
 
@@ -126,7 +127,7 @@ def _check_files() -> None:
 
 
 def _new_filesystem() -> Any:
-    # Retries are made in one place, S3Store._retry; every layer below tries once.
+    # Retries are made in one place, S3Requests.retry; every layer below tries once.
     config: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,

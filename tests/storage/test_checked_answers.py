@@ -17,7 +17,7 @@ from rdm_batch.retrieval.database import StoredFile
 from rdm_batch.storage import s3_client
 from rdm_batch.storage.etags import claimed_md5, tags
 from rdm_batch.storage.object_store import check_writable, local_path, open_store
-from rdm_batch.storage.s3 import MAX_ATTEMPTS
+from rdm_batch.storage.s3_requests import MAX_ATTEMPTS
 from rdm_batch.storage.store import Store
 from tests.fixtures.lying_proxy import ANY, LIES, Answer, Exchange, Lie, LyingProxy
 from tests.stores import ObjectServer, enter
@@ -40,7 +40,7 @@ def store(
     uri = enter(moto_server, monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
     monkeypatch.setenv("RDM_BATCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("rdm_batch.storage.s3.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("rdm_batch.storage.s3_requests.FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(s3_client, "READ_TIMEOUT_S", 0.4)
     monkeypatch.setattr("rdm_batch.storage.s3_objects.PART_BYTES", 1000)
     monkeypatch.setattr(tags, "_are_md5", {})

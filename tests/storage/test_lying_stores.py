@@ -108,7 +108,7 @@ def _through_the_proxy(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     enter(bench.server, monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL", bench.proxy.endpoint)
     monkeypatch.setenv("RDM_BATCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("rdm_batch.storage.s3.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("rdm_batch.storage.s3_requests.FIRST_WAIT_S", 0.001)
     monkeypatch.setattr("rdm_batch.storage.s3_client.READ_TIMEOUT_S", 0.4)
     monkeypatch.setattr("rdm_batch.storage.s3_objects.PART_BYTES", 4096)
     monkeypatch.setattr(tags, "_are_md5", {})

@@ -236,7 +236,7 @@ def test_missing_bucket_is_named() -> None:
 def test_unreachable_endpoint_is_named_after_a_bounded_wait(
     swift_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rdm_batch.storage.s3.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("rdm_batch.storage.s3_requests.FIRST_WAIT_S", 0.01)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(
         SampleSetError, match=r"http://127\.0\.0\.1:9 cannot be reached \(5 tries\)"

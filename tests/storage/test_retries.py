@@ -11,7 +11,8 @@ import pytest
 
 from rdm_batch.errors import SampleSetError
 from rdm_batch.storage.object_store import open_store
-from rdm_batch.storage.s3 import MAX_ATTEMPTS, S3Store
+from rdm_batch.storage.s3 import S3Store
+from rdm_batch.storage.s3_requests import MAX_ATTEMPTS
 from rdm_batch.storage.store import ObjectInfo
 from tests.stores import ISOLATION
 
@@ -94,7 +95,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyServer]:
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("rdm_batch.storage.s3.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("rdm_batch.storage.s3_requests.FIRST_WAIT_S", 0.001)
     yield server
     server.shutdown()
     thread.join()

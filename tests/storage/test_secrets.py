@@ -187,7 +187,7 @@ def test_no_failure_shows_a_secret(
     for variable, value in {**ISOLATION, **filled(ENVIRONMENTS[name], files)}.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("RDM_BATCH_CACHE", str(tmp_path))
-    monkeypatch.setattr("rdm_batch.storage.s3.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("rdm_batch.storage.s3_requests.FIRST_WAIT_S", 0.001)
     logged = io.StringIO()
     handler = logging.StreamHandler(logged)
     logging.getLogger().addHandler(handler)
