@@ -8,12 +8,27 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
-_USER_INFO = re.compile(r"^[a-z][a-z0-9+.-]*://[^/]*@", re.IGNORECASE)
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://(.*)$", re.IGNORECASE | re.DOTALL)
+_SIGNED = re.compile(r"[?&](x-amz-(signature|credential|security-token)|signature)=", re.IGNORECASE)
+
+
+def carries_credentials(uri: str) -> bool:
+    """Tell whether a URI holds a user, a password, a key or a signature."""
+    match = _SCHEME.match(uri)
+    if match is None:
+        return False
+    scheme, rest = match.group(1).lower(), match.group(2)
+    first = rest.partition("/")[0]
+    if "@" in first or _SIGNED.search(rest):
+        return True
+    # The secrets of AWS may hold slashes, and no bucket but an ARN holds a colon.
+    colon = ":" in first and not first.lower().startswith("arn:")
+    return colon and (scheme == "s3" or "@" in rest)
 
 
 def _without_credentials(uri: str) -> str:
     # A job is recorded in headers and reports, so nothing secret may get as far as this.
-    if _USER_INFO.match(uri):
+    if carries_credentials(uri):
         raise ValueError(
             "carries credentials; put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
             "or ~/.aws/credentials, and only the location here"
