@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
-from rdm_batch.heads.arithmetic import Precision, torch_dtype
+from rdm_batch.backends import multiplying
+from rdm_batch.heads.arithmetic import check_precision, torch_dtype
 from rdm_batch.heads.decode import finite_bytes
 from rdm_batch.models.codebook import Codebook
 from rdm_batch.models.packed import can_pack, pack_linears
 from rdm_batch.sampling.guidance import check_guidance_scale, guide
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.families import Architecture
+from rdm_batch.specs.precisions import PRECISIONS, Precision
 from rdm_batch.specs.sampling import SamplingSpec
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+_Self = TypeVar("_Self", bound="NetworkHead")
+
+
+def computes(
+    method: Callable[Concatenate[_Self, _Arguments], _Result],
+) -> Callable[Concatenate[_Self, _Arguments], _Result]:
+    """Run a method of a head in its named arithmetic, whatever the process has set."""
+
+    @functools.wraps(method)
+    def run(self: _Self, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        with torch.inference_mode(), multiplying(PRECISIONS[self.precision].tf32):
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 class NetworkHead(ABC):
@@ -32,7 +53,10 @@ class NetworkHead(ABC):
         compile: Whether what is repeated is compiled.
 
     Raises:
-        SpecError: The guidance scale is below 1.
+        SpecError: The guidance scale is below 1, or the device has no such arithmetic.
+
+    Attributes:
+        precision: Arithmetic of the networks.
     """
 
     @classmethod
@@ -65,7 +89,8 @@ class NetworkHead(ABC):
         self._guidance_scale = guidance_scale
         self._guided = check_guidance_scale(guidance_scale)
         self._device = torch.device(device)
-        self._precision = precision
+        check_precision(precision, self._device.type)
+        self.precision = precision
         self._dtype = torch_dtype(precision)
         self._compile = compile
 
@@ -88,11 +113,16 @@ class NetworkHead(ABC):
             pack_linears(networks)
 
     def _guide(self, branches: Float[Tensor, " rows *rest"]) -> Float[Tensor, " samples *rest"]:
-        """Turn what the network predicted, in one or two branches, into one prediction."""
-        branches = branches.float()
-        return guide(branches, self._guidance_scale) if self._guided else branches
+        """Turn what the network predicted, in one or two branches, into one prediction.
+
+        It has memory of its own: solvers keep predictions over steps, and what a recorded
+        graph returns is overwritten by its next call.
+        """
+        if self._guided:
+            return guide(branches.float(), self._guidance_scale)
+        return branches.to(torch.float32, copy=True)
 
     def _finish(
         self, images: Float[Tensor, "batch 3 height width"], noise: SampleNoise
     ) -> UInt8[np.ndarray, "batch height width 3"]:
-        return finite_bytes(images, noise, self._precision)
+        return finite_bytes(images, noise, self.precision)

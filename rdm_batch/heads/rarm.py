@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
-from rdm_batch.heads.arithmetic import Precision, compiled
+from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
 from rdm_batch.heads.head import check_context, no_context
-from rdm_batch.heads.network_head import NetworkHead
+from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.networks import RarmNetworks
 from rdm_batch.models.transformer import Generation, Past
 from rdm_batch.sampling import noise as streams
@@ -24,6 +24,7 @@ from rdm_batch.sampling.autoregressive import (
 )
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sampling.samplers import build_token_sampler
+from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
 
 
@@ -83,7 +84,7 @@ class RarmHead(NetworkHead):
             self._positions = list(torch.arange(num_tokens, device=self._device).split(1))
             self._past = {}
 
-    @torch.inference_mode()
+    @computes
     def generate(
         self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
     ) -> UInt8[np.ndarray, "batch height width 3"]:
@@ -107,10 +108,10 @@ class RarmHead(NetworkHead):
         if failed.any():
             token = int(drawn.failed_at[failed][0]) + 1
             what = f"logits are not finite at token {token} of {num_tokens}"
-            raise not_finite(failed, what, noise, self._precision)
+            raise not_finite(failed, what, noise, self.precision)
         return self._finish(self.decode(drawn.tokens), noise)
 
-    @torch.inference_mode()
+    @computes
     def sample_tokens(
         self,
         context: Float[Tensor, "batch k_nn dim"],
@@ -145,7 +146,7 @@ class RarmHead(NetworkHead):
                 torch._dynamo.mark_static_address(tensor)
         return generation
 
-    @torch.inference_mode()
+    @computes
     def decode(
         self, tokens: Int[Tensor, "batch position"]
     ) -> Float[Tensor, "batch 3 image_height image_width"]:

@@ -9,16 +9,18 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from rdm_batch.heads.arithmetic import Precision, compiled
+from rdm_batch.backends import multiplying
+from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
 from rdm_batch.heads.head import check_context, no_context
-from rdm_batch.heads.network_head import NetworkHead
+from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.autoencoder import VqAutoencoder
 from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sampling.samplers import build_solver
 from rdm_batch.sampling.solver import Observe, Solver
+from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
 
 
@@ -68,7 +70,7 @@ class RdmHead(NetworkHead):
         networks = networks.to(self._device, torch.float32).eval().requires_grad_(False)
         # The times of a solver are known: what they contribute is computed here, once, and in
         # float32 whatever the precision is.
-        with torch.inference_mode():
+        with torch.inference_mode(), multiplying():
             times = torch.from_numpy(solver.timesteps).to(self._device)
             biases = [bias.to(self._dtype) for bias in networks.unet.time_biases(times)]
         self._time_biases = [
@@ -81,7 +83,7 @@ class RdmHead(NetworkHead):
         if compile:
             self._predict = compiled(self._unet.predict, self._device)
 
-    @torch.inference_mode()
+    @computes
     def generate(
         self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
     ) -> UInt8[np.ndarray, "batch height width 3"]:
@@ -115,7 +117,7 @@ class RdmHead(NetworkHead):
             sample(self._find_failure(noise))
         return self._finish(self.decode(latents), noise)
 
-    @torch.inference_mode()
+    @computes
     def sample_latents(
         self,
         context: Float[Tensor, "batch k_nn dim"],
@@ -139,7 +141,7 @@ class RdmHead(NetworkHead):
         start = start.to(self._device).contiguous(memory_format=torch.channels_last)
         return self._solver.sample(predict, start, step_noise, observe)
 
-    @torch.inference_mode()
+    @computes
     def decode(
         self, latents: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch 3 image_height image_width"]:
@@ -156,6 +158,6 @@ class RdmHead(NetworkHead):
                 what = (
                     f"latents are not finite after step {step + 1} of {len(self._solver.timesteps)}"
                 )
-                raise not_finite(failed, what, noise, self._precision)
+                raise not_finite(failed, what, noise, self.precision)
 
         return observe

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
+from rdm_batch.backends import multiplying
 from rdm_batch.errors import MetricError
 from rdm_batch.files import file_sha256
 from rdm_batch.metrics.features import ExtractorDescription
@@ -71,10 +72,10 @@ class NetworkExtractor:
     def extract(
         self, images: UInt8[np.ndarray, "n height width 3"]
     ) -> dict[str, Float32[np.ndarray, "n _"]]:
-        """Compute one row per image for every layer, in fixed batches and full float32."""
+        """Compute one row per image for every layer, in fixed batches and IEEE float32."""
         parts: dict[str, list[np.ndarray]] = {name: [] for name in self._description.layers}
         size, name = self._description.image_size, self._description.resize
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), multiplying():
             for start in range(0, len(images), _BATCH):
                 pixels = resize(images[start : start + _BATCH], size, name, self._device)
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
