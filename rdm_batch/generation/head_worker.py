@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from rdm_batch.cluster.pool import Cluster, ClusterResources, WorkerNeeds
+from rdm_batch.cluster.pool import Cluster, ClusterResources, WorkerNeeds, device_for
 from rdm_batch.errors import ClusterError
 from rdm_batch.generation.plan import ShardRange
 from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, shard_table
-from rdm_batch.heads.arithmetic import head_device
+from rdm_batch.heads.arithmetic import check_precision, require_device
 from rdm_batch.inputs.weights import OpenedCheckpoint
+from rdm_batch.specs.families import WeightedModel
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import Measured, SampleSetHeader, ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
@@ -31,6 +32,13 @@ class HeadResources:
     num_gpus: float
 
 
+def gpus_per_head(spec: JobSpec, cluster: ClusterResources) -> float:
+    """Say how many GPUs, or what fraction of one, each head of a job reserves."""
+    if spec.cluster.gpus_per_head is not None:
+        return spec.cluster.gpus_per_head
+    return 1.0 if cluster.num_gpus else 0.0
+
+
 def plan_resources(spec: JobSpec, cluster: ClusterResources, num_shards: int) -> HeadResources:
     """Divide a cluster between heads.
 
@@ -41,11 +49,12 @@ def plan_resources(spec: JobSpec, cluster: ClusterResources, num_shards: int) ->
 
     Raises:
         ClusterError: The cluster has too few GPUs or CPUs for the heads asked for.
+        SpecError: The heads compute on CPUs, which lack the arithmetic asked for.
     """
     wanted = spec.cluster
-    num_gpus = wanted.gpus_per_head
-    if num_gpus is None:
-        num_gpus = 1.0 if cluster.num_gpus else 0.0
+    num_gpus = gpus_per_head(spec, cluster)
+    if isinstance(spec.model, WeightedModel):
+        check_precision(spec.model.precision, device_for(num_gpus))
     num_cpus = wanted.cpus_per_head
     if num_cpus is None:
         num_cpus = 1.0 if num_gpus else float(spec.model.cpu_threads)
@@ -75,7 +84,11 @@ class HeadWorker:
         model: Its head.
         header: Of the sample set it writes to.
         context_dim: Width of the database's embeddings.
+        device: What it reserved, ``cpu`` or ``cuda``.
         number: Number of this head.
+
+    Raises:
+        RdmBatchError: The head cannot be loaded, or what it reserved cannot be used.
     """
 
     def __init__(
@@ -84,9 +97,10 @@ class HeadWorker:
         model: OpenedCheckpoint,
         header: SampleSetHeader,
         context_dim: int,
+        device: str,
         number: int,
     ) -> None:
-        device = head_device()
+        require_device(device)
         self._name = f"head-{number}"
         self._device = f"{device} on {socket.gethostname()}"
         self._spec = spec
@@ -155,7 +169,7 @@ def make_shards(
         ClusterError: A head was lost more often than it may be brought back.
     """
     needs = WorkerNeeds(resources.num_cpus, resources.num_gpus, SHARDS_IN_FLIGHT)
-    head = partial(HeadWorker, spec, model, header, source.retriever.dim)
+    head = partial(HeadWorker, spec, model, header, source.retriever.dim, needs.device)
     with cluster.workers(head, resources.num_heads, needs) as heads:
         committed = heads.map(
             HeadWorker.make,
