@@ -10,7 +10,7 @@ from rdm_batch.cluster.pool import Cluster, ClusterResources, Opened, WorkerNeed
 from rdm_batch.errors import MetricError
 from rdm_batch.evaluation.evaluate import Evaluated, EvaluationRequest, evaluate, open_sides
 from rdm_batch.evaluation.features import extract_part, parts_without_features, store_features
-from rdm_batch.heads.arithmetic import require_device
+from rdm_batch.heads.devices import require_device
 from rdm_batch.inputs.encoders import SHIPPED_ENCODERS
 from rdm_batch.inputs.extractors import extractor_digest, load_extractor
 from rdm_batch.inputs.image_sets import ImagePart, ImageSet, SampleImages, open_image_set

@@ -14,10 +14,10 @@ from rdm_batch.cluster.pool import RetrieverNeeds, device_for
 from rdm_batch.cluster.texts import embed_texts
 from rdm_batch.generation.head_worker import gpus_per_head
 from rdm_batch.generation.modes import mode_of
-from rdm_batch.generation.plan import plan_shards
+from rdm_batch.generation.plan import largest_batch, plan_shards
 from rdm_batch.generation.preflight import open_job
 from rdm_batch.generation.renderer import ContextSource, RenderedShard, ShardClock, ShardRenderer
-from rdm_batch.heads.arithmetic import require_device
+from rdm_batch.heads.devices import require_device
 from rdm_batch.inputs.resolve import Resolved
 from rdm_batch.specs.job import JobSpec
 
@@ -79,6 +79,7 @@ def _batches(job: JobSpec, opened: Resolved) -> Iterator[Batch]:
             job.sampling.seed,
             job.sampling.batch_size,
             job.model.cpu_threads,
+            largest_batch(job),
         )
         for shard in plan_shards(job):
             yield _batch(renderer.render(shard, source, ShardClock()))

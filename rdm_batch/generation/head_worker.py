@@ -10,12 +10,14 @@ from functools import partial
 
 from rdm_batch.cluster.pool import Cluster, ClusterResources, WorkerNeeds, device_for
 from rdm_batch.errors import ClusterError
-from rdm_batch.generation.plan import ShardRange
+from rdm_batch.generation.plan import ShardRange, largest_batch
 from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, shard_table
-from rdm_batch.heads.arithmetic import check_precision, require_device
+from rdm_batch.heads.arithmetic import check_precision
+from rdm_batch.heads.devices import device_class, device_software, require_device
 from rdm_batch.inputs.weights import OpenedCheckpoint
 from rdm_batch.specs.families import WeightedModel
 from rdm_batch.specs.job import JobSpec
+from rdm_batch.storage.device_class import check_begun_on, claim_device
 from rdm_batch.storage.manifest import Measured, SampleSetHeader, ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
 
@@ -105,12 +107,16 @@ class HeadWorker:
         self._device = f"{device} on {socket.gethostname()}"
         self._spec = spec
         self._source: ContextSource | None = None
+        self._class, self._software = device_class(device), device_software(device)
         self._set = SampleSet.create_or_resume(spec.output.uri, header)
+        if device != "cpu" and not spec.cluster.mixed_devices:
+            claim_device(self._set, self._class)
         self._renderer = ShardRenderer(
             model.load_head(spec.sampling, context_dim, device),
             spec.sampling.seed,
             spec.sampling.batch_size,
             spec.model.cpu_threads,
+            largest_batch(spec),
         )
 
     def make(self, shard: ShardRange, source: ContextSource, run_id: str) -> ShardEntry:
@@ -132,6 +138,8 @@ class HeadWorker:
             run=run_id,
             head=self._name,
             device=self._device,
+            device_class=self._class,
+            device_software=self._software,
             intervals=clock.intervals,
             searches=tuple(clock.searches),
         )
@@ -169,6 +177,8 @@ def make_shards(
         ClusterError: A head was lost more often than it may be brought back.
     """
     needs = WorkerNeeds(resources.num_cpus, resources.num_gpus, SHARDS_IN_FLIGHT)
+    if not spec.cluster.mixed_devices:
+        check_begun_on(SampleSet.create_or_resume(spec.output.uri, header), needs.device)
     head = partial(HeadWorker, spec, model, header, source.retriever.dim, needs.device)
     with cluster.workers(head, resources.num_heads, needs) as heads:
         committed = heads.map(

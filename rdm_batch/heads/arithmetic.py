@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
+import torch._dynamo.utils
+import torch._inductor.config
 from torch import Tensor
 
-from rdm_batch.errors import ClusterError, SpecError
+from rdm_batch.errors import SpecError
 from rdm_batch.specs.precisions import PRECISIONS, Precision
 
 
@@ -35,40 +38,54 @@ def check_precision(precision: Precision, device: str) -> None:
         )
 
 
-def require_device(device: str) -> str:
-    """Give back the device a worker was told to compute on, once it is known to be there.
-
-    What was reserved decides, never what happens to be visible: a worker that reserved no
-    GPU computes on the CPU beside one, and one that did never falls back to the CPU.
-
-    Args:
-        device: ``cpu`` or ``cuda``.
-
-    Raises:
-        ClusterError: A GPU was reserved, and PyTorch can use none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ClusterError(
-            "GPU",
-            f"one is reserved, but PyTorch {torch.__version__} finds none it can use",
-            "a driver that this build of PyTorch supports",
-            "install it, or compute on CPUs with cluster.gpus_per_head 0",
-        )
-    return device
-
-
 def compiled(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
-    """Compile a function for inputs of fixed shapes.
+    """Compile a function, as one graph, for inputs of fixed shapes.
 
     On a GPU its kernels are also recorded in a CUDA graph, so that launching them costs next
-    to nothing; what it returns is then overwritten by the next call.
+    to nothing; what it returns is then overwritten by the next call. Kernels are chosen by
+    rule, not by timing: two heads, and a head that was started again, make equal bytes.
+
+    Raises:
+        SpecError: This PyTorch cannot choose kernels by rule.
     """
     if device.type != "cuda":
-        return torch.compile(function, dynamic=False)
-    recorded = torch.compile(function, dynamic=False, mode="reduce-overhead")
+        return torch.compile(function, dynamic=False, fullgraph=True)
+    if not hasattr(torch._inductor.config, "deterministic"):
+        raise SpecError(
+            "model.compile",
+            f"PyTorch {torch.__version__} chooses kernels by timing, so bytes would differ",
+            "a PyTorch with torch._inductor.config.deterministic",
+            "use a newer one, or compile: false",
+        )
+    recorded = torch.compile(
+        function,
+        dynamic=False,
+        fullgraph=True,
+        options={"triton.cudagraphs": True, "deterministic": True},
+    )
 
     def run(*args: object) -> Tensor:
         torch.compiler.cudagraph_mark_step_begin()
         return recorded(*args)
 
     return run
+
+
+@contextmanager
+def recording_graphs(device: torch.device) -> Iterator[None]:
+    """Make sure that what a block compiles and runs was recorded in CUDA graphs.
+
+    Raises:
+        SpecError: It runs without them, which would be slow without a word.
+    """
+    counters = torch._dynamo.utils.counters["inductor"]
+    before = counters["cudagraph_skips"]
+    yield
+    skipped = counters["cudagraph_skips"] - before
+    if device.type == "cuda" and skipped:
+        raise SpecError(
+            "model.compile",
+            f"{skipped} parts of the network could not be recorded in CUDA graphs",
+            "a network that can",
+            "set it to false; TORCH_LOGS=cudagraphs names the reasons",
+        )

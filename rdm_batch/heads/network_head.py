@@ -13,8 +13,9 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from rdm_batch.backends import multiplying
-from rdm_batch.heads.arithmetic import check_precision, torch_dtype
+from rdm_batch.heads.arithmetic import check_precision, recording_graphs, torch_dtype
 from rdm_batch.heads.decode import finite_bytes
+from rdm_batch.heads.head import no_context
 from rdm_batch.models.codebook import Codebook
 from rdm_batch.models.packed import can_pack, pack_linears
 from rdm_batch.sampling.guidance import check_guidance_scale, guide
@@ -57,6 +58,7 @@ class NetworkHead(ABC):
 
     Attributes:
         precision: Arithmetic of the networks.
+        fixed_batches: Whether every batch must have the same shape.
     """
 
     @classmethod
@@ -93,12 +95,38 @@ class NetworkHead(ABC):
         self.precision = precision
         self._dtype = torch_dtype(precision)
         self._compile = compile
+        self._parametric = architecture.parametric
+        # Another shape would be compiled again, and other kernels add up in another order. On
+        # CPU it costs more than it is worth, and bytes stay what they were.
+        self.fixed_batches = compile or self._device.type == "cuda"
 
     @abstractmethod
     def generate(
         self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
     ) -> UInt8[np.ndarray, "batch height width 3"]:
         """Generate one image for every sample; see ``Head``."""
+
+    def warm_up(self, context: Float32[np.ndarray, "batch k_nn dim"]) -> None:
+        """Compile, and record, what is repeated; see ``Head``.
+
+        Raises:
+            SpecError: It cannot be recorded.
+        """
+        if self._compile:
+            with recording_graphs(self._device):
+                # A graph is recorded the second time, and first replayed the third.
+                for _ in range(3 if self._device.type == "cuda" else 1):
+                    self._repeat_once(torch.from_numpy(self._seen(context)))
+
+    def _seen(
+        self, context: Float32[np.ndarray, "batch k_nn dim"]
+    ) -> Float32[np.ndarray, "batch _ dim"]:
+        """Give what the networks see of a context."""
+        return no_context(len(context), self.context_dim) if self._parametric else context
+
+    @abstractmethod
+    def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:
+        """Call the network as every step, or token, does."""
 
     def _convert(self, networks: nn.Module) -> None:
         """Give networks the arithmetic of the head, and the layouts it is fastest in."""

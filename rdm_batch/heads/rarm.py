@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.head import check_context, no_context
+from rdm_batch.heads.head import check_context
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.networks import RarmNetworks
 from rdm_batch.models.transformer import Generation, Past
@@ -17,6 +17,7 @@ from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.autoregressive import (
     Choose,
     Drawn,
+    NextLogits,
     Observe,
     TokenSampler,
     draw,
@@ -96,8 +97,7 @@ class RarmHead(NetworkHead):
                 and when.
         """
         check_context(context, noise, self.context_dim)
-        if self.architecture.parametric:
-            context = no_context(len(context), self.context_dim)
+        context = self._seen(context)
         num_tokens = self.architecture.transformer.num_positions
         uniform = torch.from_numpy(noise.uniform(streams.TOKENS, (num_tokens,))).to(self._device)
         drawn = self.sample_tokens(
@@ -125,16 +125,32 @@ class RarmHead(NetworkHead):
             choose: Draws tokens from their probabilities.
             observe: Sees every draw.
         """
+        num_tokens = self.architecture.transformer.num_positions
+        return sample_tokens(
+            self._predictor(context),
+            self._start_tokens(len(context)),
+            num_tokens,
+            self._sampler,
+            choose,
+            observe,
+        )
+
+    @computes
+    def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:
+        """Give the logits of the first token once; see ``NetworkHead``."""
+        self._predictor(context)(self._start_tokens(len(context)), 0)
+
+    def _start_tokens(self, count: int) -> Int[Tensor, " batch"]:
+        token = self.architecture.start_token
+        return torch.full((count,), token, dtype=torch.int64, device=self._device)
+
+    def _predictor(self, context: Float[Tensor, "batch k_nn dim"]) -> NextLogits:
         generation = self._start(context.to(self._device, self._dtype))
 
         def next_logits(tokens: Tensor, position: int) -> Tensor:
             return self._guide(self._next_logits(tokens, self._positions[position], generation))
 
-        start = torch.full(
-            (len(context),), self.architecture.start_token, dtype=torch.int64, device=self._device
-        )
-        num_tokens = self.architecture.transformer.num_positions
-        return sample_tokens(next_logits, start, num_tokens, self._sampler, choose, observe)
+        return next_logits
 
     def _start(self, context: Float[Tensor, "batch k_nn dim"]) -> Generation:
         if self._past is None:

@@ -12,14 +12,14 @@ from torch import Tensor
 from rdm_batch.backends import multiplying
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.head import check_context, no_context
+from rdm_batch.heads.head import check_context
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.autoencoder import VqAutoencoder
 from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sampling.samplers import build_solver
-from rdm_batch.sampling.solver import Observe, Solver
+from rdm_batch.sampling.solver import Observe, Predict, Solver
 from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
 
@@ -95,8 +95,7 @@ class RdmHead(NetworkHead):
                 and when.
         """
         check_context(context, noise, self.context_dim)
-        if self.architecture.parametric:
-            context = no_context(len(context), self.context_dim)
+        context = self._seen(context)
         shape = self.architecture.latent_shape
 
         def draw(stream: int) -> Tensor:
@@ -133,13 +132,8 @@ class RdmHead(NetworkHead):
             step_noise: Noise a step adds.
             observe: Sees every step.
         """
-        features = self._unet.context_features(context.to(self._device, self._dtype), self._guided)
-
-        def predict(x: Tensor, step: int) -> Tensor:
-            return self._guide(self._predict(x.to(self._dtype), self._time_biases[step], features))
-
         start = start.to(self._device).contiguous(memory_format=torch.channels_last)
-        return self._solver.sample(predict, start, step_noise, observe)
+        return self._solver.sample(self._predictor(context), start, step_noise, observe)
 
     @computes
     def decode(
@@ -150,6 +144,20 @@ class RdmHead(NetworkHead):
         if not isinstance(self._autoencoder, VqAutoencoder):
             latents = latents.to(self._dtype)
         return decode_in_parts(self._autoencoder.decode, latents, self.image_size)
+
+    @computes
+    def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:
+        """Predict the noise in latents once; see ``NetworkHead``."""
+        x = torch.zeros(len(context), *self.architecture.latent_shape, device=self._device)
+        self._predictor(context)(x.contiguous(memory_format=torch.channels_last), 0)
+
+    def _predictor(self, context: Float[Tensor, "batch k_nn dim"]) -> Predict:
+        features = self._unet.context_features(context.to(self._device, self._dtype), self._guided)
+
+        def predict(x: Tensor, step: int) -> Tensor:
+            return self._guide(self._predict(x.to(self._dtype), self._time_biases[step], features))
+
+        return predict
 
     def _find_failure(self, noise: SampleNoise) -> Observe:
         def observe(step: int, x: Tensor, _: Tensor) -> None:
