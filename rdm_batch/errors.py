@@ -11,6 +11,7 @@ The tree::
     ├── SampleSetError       stored samples, their manifest, the output location
     ├── MetricError          features, reference statistics, scores
     └── ClusterError         Ray, its resources, lost workers
+        └── DeviceLostError  a GPU that computes nothing more in a process
 
 Each message says where, what was found, what was needed and what to do next. The raw
 parts stay available as attributes and survive pickling between processes.
@@ -111,3 +112,7 @@ class MetricError(RdmBatchError):
 
 class ClusterError(RdmBatchError):
     """Report a Ray cluster that is missing, too small or lost a worker for good."""
+
+
+class DeviceLostError(ClusterError):
+    """Report a device that computes nothing more in this process; another process may go on."""

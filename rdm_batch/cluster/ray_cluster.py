@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from rdm_batch.cluster.pool import (
 from rdm_batch.cluster.ray_start import LOCAL, started_or_joined
 from rdm_batch.cluster.ray_watch import check_ray, ray_is_lost, watched
 from rdm_batch.cluster.retrievers import RemotePart, RetrieverWorker, row_ranges
-from rdm_batch.errors import ClusterError, RdmBatchError
+from rdm_batch.errors import ClusterError, DeviceLostError, RdmBatchError
 from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.reports.run_report import RayNode
@@ -127,6 +128,8 @@ class _Shell:
         self._failure: Exception | None = None
         try:
             self._worker: Any = cloudpickle.loads(pickled)()
+        except DeviceLostError as error:
+            _give_up(error)
         except Exception as error:
             self._failure = error
 
@@ -134,7 +137,16 @@ class _Shell:
         """Call a method of the worker."""
         if self._failure is not None:
             raise self._failure
-        return method(self._worker, *arguments)
+        try:
+            return method(self._worker, *arguments)
+        except DeviceLostError as error:
+            _give_up(error)
+
+
+def _give_up(error: DeviceLostError) -> NoReturn:
+    """End the process of an actor whose GPU computes nothing more; Ray makes another one."""
+    print(error, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 @contextmanager

@@ -40,6 +40,7 @@ from rdm_batch.reports.table import print_summary
 from rdm_batch.reports.views import Views
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.scores import Score
+from rdm_batch.storage.device_class import classes_of
 from rdm_batch.storage.manifest import ShardEntry
 from rdm_batch.storage.missing import MissingShards
 from rdm_batch.storage.sample_set import SampleSet
@@ -182,6 +183,7 @@ class _Run:
                 shards=len(entries),
                 bytes_written=sum(shard.num_bytes for shard in mine),
                 resumed_shards=len(entries) - len(mine),
+                device_classes=classes_of(entries),
             ),
             throughput=throughput(known, self._started if mine else None),
             start_up=stages_from_milestones(self._milestones),

@@ -10,7 +10,7 @@ import numpy as np
 
 from rdm_batch.reports.latency import Latencies
 from rdm_batch.reports.run_report import HeadReport, HeadTimes, Throughput
-from rdm_batch.storage.manifest import Interval, Measured, ShardEntry
+from rdm_batch.storage.manifest import WARM_UP, Interval, Measured, ShardEntry
 
 _OVERLAPPED = ("neighbors", "encode", "write")
 """What can hold a head up between two model runs, in the order it is blamed."""
@@ -57,6 +57,7 @@ def throughput(entries: Sequence[MeasuredShard], started: float | None) -> Throu
     return Throughput(
         images=sum(entry.num_rows for entry in entries),
         start_up_s=0.0 if started is None else max(0.0, first - started),
+        warm_up_s=max(map(_warm_up_s, entries)),
         generation_s=last - first,
         heads=tuple(_head_report(name, mine, last) for name, mine in by_head.items()),
     )
@@ -110,6 +111,11 @@ def divide_time(entries: Sequence[MeasuredShard], start: float, end: float) -> H
         encoding_s=seconds["encode"],
         writing_s=seconds["write"],
     )
+
+
+def _warm_up_s(entry: MeasuredShard) -> float:
+    start, end = entry.measured.intervals.get(WARM_UP, (0.0, 0.0))
+    return end - start
 
 
 def _length(intervals: Sequence[Interval]) -> float:

@@ -33,6 +33,7 @@ from rdm_batch.specs.networks import (
     UNetConfig,
     VqAutoencoderConfig,
 )
+from rdm_batch.specs.precisions import Precision, describe_precisions
 from rdm_batch.specs.sampling import Process
 
 
@@ -201,8 +202,8 @@ class WeightedModel(Spec):
         default="ema",
         description="Which copy of the weights to sample with, where a checkpoint has both.",
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Arithmetic of the head."
+    precision: Precision = Field(
+        default="float32", description=f"Arithmetic of the head: {describe_precisions()}."
     )
     compile: bool = Field(
         default=False,

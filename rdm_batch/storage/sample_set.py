@@ -167,12 +167,12 @@ class SampleSet:
         """
         listed = {item.key for item in self.store.list_objects(ENTRIES_FOLDER)}
         planned = map(self._entry_key, range(self.header.num_shards))
+        absent: Iterator[int] = iter(())
         if self.success() is None:
             absent = (shard for shard, key in enumerate(planned) if key not in listed)
         else:
             # A finished set has them all, whatever a listing says.
             listed.update(planned)
-            absent = (shard for shard in ())
         problems = [f"shard {shard} is not stored" for shard in islice(absent, _MAX_LISTED)]
         if len(problems) == _MAX_LISTED:
             problems.append("more shards are not stored")

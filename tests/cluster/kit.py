@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rdm_batch.errors import DatabaseError, RdmBatchError, SpecError
+from rdm_batch.errors import DatabaseError, DeviceLostError, RdmBatchError, SpecError
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.merge import Neighbors
 
@@ -50,6 +50,16 @@ class LargeWorker(PlainWorker):
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return float(self.array.sum())
+
+
+class OneGpuLostWorker(PlainWorker):
+    """Lose its GPU at the first call of all."""
+
+    def lose_once(self, marker: Path) -> int:
+        if not marker.exists():
+            marker.write_text(str(os.getpid()))
+            raise DeviceLostError("GPU", "computes nothing more in this process")
+        return os.getpid()
 
 
 class MortalWorker(PlainWorker):

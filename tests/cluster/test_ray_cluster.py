@@ -15,7 +15,14 @@ from rdm_batch.cluster.local import LocalCluster
 from rdm_batch.cluster.pool import Cluster, RetrieverNeeds, WorkerNeeds
 from rdm_batch.errors import ClusterError, DatabaseError, SpecError
 from rdm_batch.inputs.databases import Database
-from tests.cluster.kit import LargeWorker, MortalWorker, PlainWorker, RefusedWorker, failure
+from tests.cluster.kit import (
+    LargeWorker,
+    MortalWorker,
+    OneGpuLostWorker,
+    PlainWorker,
+    RefusedWorker,
+    failure,
+)
 from tests.job_kit import DIM, ROWS, write_database
 from tests.ray_kit import actor_processes
 from tests.ray_nodes import TwoNodes
@@ -52,6 +59,15 @@ def test_few_items_are_spread_over_all_workers(cluster: Cluster) -> None:
         assert len({process for process, _ in found}) == 2
         found = [place for _, place in pool.map(PlainWorker.where, [0.2] * 6, where=where)]
         assert len(set(found)) == 6
+
+
+def test_a_worker_whose_gpu_is_lost_goes_on_in_another_process(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    marker = tmp_path / "lost"
+    with cluster.workers(OneGpuLostWorker, 1, WorkerNeeds()) as pool:
+        ((_, process),) = pool.map(OneGpuLostWorker.lose_once, [marker], where=where)
+    assert process != int(marker.read_text())
 
 
 def test_what_is_shared_comes_with_every_call(cluster: Cluster) -> None:
