@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rdm_batch.heads.head import Head
+from rdm_batch.heads.knn_continuous import KnnContinuousHead
 from rdm_batch.heads.knn_discrete import KnnDiscreteHead
 from rdm_batch.heads.network_head import NetworkHead
 from rdm_batch.heads.null import NullHead
@@ -23,6 +24,7 @@ HEADS: Final[dict[str, type[NetworkHead]]] = {
     "rdm": RdmHead,
     "rarm": RarmHead,
     "knn_discrete": KnnDiscreteHead,
+    "knn_continuous": KnnContinuousHead,
 }
 """The head of every family with networks; see ``specs.families``."""
 PLAIN_HEADS: Final[dict[str, Callable[[int, int], Head]]] = {"noise": NullHead}

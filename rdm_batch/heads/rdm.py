@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from rdm_batch.backends import multiplying
@@ -77,17 +77,20 @@ class RdmHead(NetworkHead):
         # The times of a solver are known: what they contribute is computed here, once, and in
         # float32 whatever the precision is.
         with torch.inference_mode(), multiplying():
-            times = torch.from_numpy(solver.timesteps).to(self._device)
-            biases = [bias.to(self._dtype) for bias in networks.unet.time_biases(times)]
-        self._time_biases = [
-            tuple(bias[step : step + 1] for bias in biases) for step in range(len(times))
-        ]
+            self._prepare(networks, torch.from_numpy(solver.timesteps).to(self._device))
         self._convert(networks)
         self._unet = networks.unet
         self._autoencoder = networks.autoencoder
         self._predict = self._unet.predict
         if compile:
             self._predict = compiled(self._unet.predict, self._device)
+
+    def _prepare(self, networks: RdmNetworks, times: Int64[Tensor, " steps"]) -> None:
+        """Compute what the times of the solver contribute, before networks are converted."""
+        biases = [bias.to(self._dtype) for bias in networks.unet.time_biases(times)]
+        self._time_biases = [
+            tuple(bias[step : step + 1] for bias in biases) for step in range(len(times))
+        ]
 
     @computes
     def generate(

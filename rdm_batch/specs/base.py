@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -75,8 +76,14 @@ def members(union: Any, tag: str) -> dict[str, Any]:
         union: An ``Annotated`` union of models, or one of unions of such.
         tag: The field, a ``Literal`` of one value, that says which model is meant.
     """
-    if isinstance(union, type) and issubclass(union, BaseModel):
-        (value,) = get_args(union.model_fields[tag].annotation)
-        return {value: union}
-    parts = [part for part in get_args(union) if get_args(part) or isinstance(part, type)]
-    return {name: model for part in parts for name, model in members(part, tag).items()}
+    return {get_args(model.model_fields[tag].annotation)[0]: model for model in models_in(union)}
+
+
+def models_in(union: Any) -> Iterator[type[BaseModel]]:
+    """Give the models of a tagged union, or of unions in unions, in the order they are declared."""
+    if isinstance(union, type):
+        if issubclass(union, BaseModel):
+            yield union
+        return
+    for part in get_args(union):
+        yield from models_in(part)

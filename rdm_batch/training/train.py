@@ -24,6 +24,7 @@ TRAINERS: Final[dict[str, Callable[[Any, Path, bool], Path]]] = {
     "ldm": train_rdm,
     "ar": train_rarm,
     "knn_discrete": train_knn_discrete,
+    "knn_continuous": train_rdm,
 }
 """What trains each of ``specs.training.TRAININGS``: from its settings, the folder to write to
 and whether to resume, to the weights file."""
