@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from rdm_batch.errors import RdmBatchError
 
 PARTIAL_SUFFIX = ".partial"
 _READ_BYTES = 1 << 20
+UNREADABLE: Final = (OSError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError)
+"""What libraries raise, beside errors of their own, on bytes that only begin like what they are
+called."""
 
 
 def open_regular(path: Path) -> io.BufferedReader:
