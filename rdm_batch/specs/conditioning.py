@@ -33,6 +33,11 @@ class _Conditioning(Spec):
         default=4, description="Neighbors per query, the query itself included where it counts."
     )
 
+    @property
+    def query_leads(self) -> bool:
+        """Tell whether the context begins with its query, once."""
+        return False
+
 
 class UnconditionalConditioning(_Conditioning):
     """Draw a pseudo-query from the database; its neighbors are the context."""
@@ -52,6 +57,11 @@ class UnconditionalConditioning(_Conditioning):
         description="Draw from the kept entries in proportion to the proposal distribution, or "
         "uniformly. `uniform` with `top_m: 1.0` needs no proposal distribution.",
     )
+
+    @property
+    def query_leads(self) -> bool:
+        """A row of the database is the nearest to itself."""
+        return True
 
 
 class TextConditioning(_Conditioning):
@@ -75,6 +85,11 @@ class TextConditioning(_Conditioning):
         "the text embedding and its k_nn - 1 nearest images. `neighbors`: its k_nn nearest images "
         "only.",
     )
+
+    @property
+    def query_leads(self) -> bool:
+        """The text's embedding is first, unless it is left out or fills all places."""
+        return self.context == "text_and_neighbors" or (self.context == "text" and self.k_nn == 1)
 
     @model_validator(mode="after")
     def _one_source(self) -> TextConditioning:

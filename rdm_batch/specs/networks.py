@@ -133,6 +133,43 @@ class TransformerConfig(Sizes):
         return self.num_heads * self.head_channels
 
 
+class CodeTransformerConfig(Sizes):
+    """Size the transformer of a mask-and-replace diffusion head."""
+
+    codebook_size: PositiveInt = Field(description="Codes it chooses among; the mask is one more.")
+    depth: PositiveInt = Field(description="Number of transformer blocks.")
+    num_heads: PositiveInt = Field(description="Heads of every attention.")
+    head_channels: PositiveInt = Field(default=64, description="Channels of one attention head.")
+    context_dim: PositiveInt = Field(description="Width of the context's entries.")
+    grid_size: PositiveInt = Field(description="Side length of the grid of codes.")
+    num_times: Annotated[int, Field(ge=2)] = Field(
+        default=100, description="Times of the forward process."
+    )
+    expansion: PositiveInt = Field(
+        default=4, description="Width of the feed-forward layers, in widths of the sequence."
+    )
+    marks_query: bool = Field(
+        default=False,
+        description="Whether the context's first entry is a query, told from the neighbors after "
+        "it by a learned vector each.",
+    )
+    gelu: Literal["exact", "sigmoid"] = Field(
+        default="exact",
+        description="The feed-forward layers' activation: GELU, or x sigmoid(1.702 x) as in "
+        "published VQ-Diffusion checkpoints.",
+    )
+
+    @property
+    def width(self) -> int:
+        """Channels of the sequence."""
+        return self.num_heads * self.head_channels
+
+    @property
+    def num_positions(self) -> int:
+        """Codes of an image."""
+        return self.grid_size**2
+
+
 class ClipSizes(BaseModel):
     """Size a contrastive image and text encoder.
 

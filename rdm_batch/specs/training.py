@@ -192,6 +192,21 @@ class AutoregressiveTraining(HeadTraining):
         return self.transformer.context_dim
 
 
+class KnnTraining(NeighborTraining):
+    """What the training of a KNN-Diffusion head is told besides.
+
+    The context is the image's own embedding, then its neighbors without itself; 0 neighbors
+    make the method's own baseline.
+    """
+
+    k_train: int = Field(
+        default=10,
+        ge=0,
+        description="Neighbors given to the head after the image's own embedding. 0 gives none: "
+        "the method's baseline.",
+    )
+
+
 class RdmTraining(NeighborTraining, DiffusionTraining):
     """Train a retrieval-augmented diffusion head."""
 
@@ -224,8 +239,33 @@ class ArTraining(AutoregressiveTraining):
     train: Literal["ar"]
 
 
+class KnnDiscreteTraining(KnnTraining):
+    """Train a KNN-Diffusion head over codes."""
+
+    summary: ClassVar[str] = "a KNN-Diffusion head over codes"
+
+    train: Literal["knn_discrete"]
+    transformer: TransformerSizes
+    num_times: int = Field(default=100, ge=2, description="Times of the forward process.")
+    auxiliary_weight: NonNegativeFloat = Field(
+        default=5e-4, description="Factor of -log p(x_0) beside the variational bound."
+    )
+    preview_steps: int = Field(default=25, gt=0, description="Steps of the sample pictures.")
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the query and the neighbor embeddings."""
+        return self.transformer.context_dim
+
+
 TrainingSpec = Annotated[
-    ClipTraining | AutoencoderTraining | RdmTraining | RarmTraining | LdmTraining | ArTraining,
+    ClipTraining
+    | AutoencoderTraining
+    | RdmTraining
+    | RarmTraining
+    | LdmTraining
+    | ArTraining
+    | KnnDiscreteTraining,
     Field(discriminator="train"),
 ]
 TRAININGS: Final = members(TrainingSpec, "train")
