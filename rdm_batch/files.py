@@ -179,6 +179,23 @@ def find_damage_in(
     return find_damage(files, size_of, (lambda path: file_sha256(root / path)) if digests else None)
 
 
+def check_target(path: Path, error: type[RdmBatchError]) -> None:
+    """Refuse a file that could not be written, before the work whose result it is to hold.
+
+    Raises:
+        RdmBatchError: As ``error``, when it is no file, or its folder is missing or not writable.
+    """
+    try:
+        kind = path.stat().st_mode if path.exists() else stat.S_IFREG
+        folder = path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)
+    except OSError as problem:
+        raise error(str(path), f"cannot be written ({problem.strerror})") from None
+    if not stat.S_ISREG(kind):
+        raise error(str(path), f"is {_kind(kind)}", "a file, or a new name")
+    if not folder:
+        raise error(str(path), "its folder is not there, or cannot be written into", "a folder")
+
+
 @contextmanager
 def path_aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
     """Give an unused path to write to; what still lies there at the end is removed.

@@ -43,6 +43,7 @@ def iter_shard(
     try:
         with store.open_read(entry.file) as file, pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(ROWS_PER_GROUP, columns=read, use_threads=False):
+                batch.validate(full=True)  # texts that are none, places outside of the column
                 _check_indices(where, batch, expected)
                 if "image" in wanted:
                     sizes = wrong_sizes(batch, header.image_size)
