@@ -16,7 +16,8 @@ from rdm_batch.errors import DatabaseError, SpecError
 from rdm_batch.files import file_sha256
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest, EncoderRecord, SourceRecord
-from rdm_batch.retrieval.npz_parts import order_parts, read_neighbor_memory, read_part
+from rdm_batch.retrieval.neighbor_memory import read_neighbor_memory
+from rdm_batch.retrieval.npz_parts import order_parts, read_part
 from rdm_batch.retrieval.tables import ShardRows
 from rdm_batch.retrieval.writer import write_proposal
 from rdm_batch.specs.database import DatabaseImport

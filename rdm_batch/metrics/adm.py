@@ -7,7 +7,6 @@ features) of a whole data set, of which ``arr_0`` is then a part.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,20 +16,20 @@ from jaxtyping import UInt8
 
 from rdm_batch.errors import MetricError
 from rdm_batch.files import file_sha256
+from rdm_batch.formats.format_error import FormatError
+from rdm_batch.formats.npz_file import NpzFile, open_npz
 from rdm_batch.metrics.moments import GaussianStatistics
 from rdm_batch.specs.scores import SPATIAL_LAYER
 
-_IMAGES: Final = "arr_0.npy"
-_LOCAL_HEADER_BYTES: Final = 30
+_IMAGES: Final = "arr_0"
+_MAX_FEATURES: Final = 1 << 14
 _LAYERS: Final = {"2048": ("mu", "sigma"), SPATIAL_LAYER: ("mu_s", "sigma_s")}
 
 
 @dataclass(frozen=True)
-class _StoredArray:
+class _StoredImages:
     shape: tuple[int, ...]
-    dtype: np.dtype
-    fortran_order: bool
-    offset: int
+    offset: int | None
 
 
 class AdmFile:
@@ -46,17 +45,17 @@ class AdmFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with zipfile.ZipFile(path) as archive:
-                self.names = archive.namelist()
-                self._images = self._find_images(archive) if _IMAGES in self.names else None
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            with open_npz(path) as file:
+                self.names = file.names
+                self._images = _find_images(file) if _IMAGES in self.names else None
+        except FormatError as problem:
             raise MetricError(
                 str(path),
-                f"not readable as .npz of images or statistics ({error})",
+                f"not readable as .npz of images or statistics ({problem})",
                 "an .npz of the ADM suite, or a reference",
                 "references are made by `rdm-batch reference build`",
-            ) from error
-        if self._images is None and "mu.npy" not in self.names:
+            ) from None
+        if self._images is None and "mu" not in self.names:
             raise MetricError(
                 str(path),
                 f"holds {', '.join(self.names) or 'nothing'}",
@@ -94,55 +93,25 @@ class AdmFile:
             MetricError: An array of a pair is missing, or their shapes do not fit.
         """
         found = {}
-        with np.load(self.path, allow_pickle=False) as file:
-            for layer, (mean_name, covariance_name) in _LAYERS.items():
-                if mean_name not in file.files and covariance_name not in file.files:
-                    continue
-                if mean_name not in file.files or covariance_name not in file.files:
-                    raise MetricError(
-                        str(self.path), f"one of {mean_name}, {covariance_name}", "both"
-                    )
-                mean = np.asarray(file[mean_name], dtype=np.float64)
-                covariance = np.asarray(file[covariance_name], dtype=np.float64)
-                if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
-                    raise MetricError(
-                        str(self.path),
-                        f"{mean_name} of shape {mean.shape}, {covariance_name} of shape "
-                        f"{covariance.shape}",
-                        "a vector and its square matrix",
-                    )
-                found[layer] = GaussianStatistics(mean, covariance, None)
+        try:
+            with open_npz(self.path) as file:
+                for layer, names in _LAYERS.items():
+                    there = [name for name in names if name in file.names]
+                    if there and len(there) < 2:
+                        raise FormatError(f"one of {', '.join(names)}; needed both")
+                    if there:
+                        found[layer] = _read_moments(file, *names)
+        except FormatError as problem:
+            raise MetricError(
+                str(self.path), f"its moments cannot be used ({problem})", action="copy it again"
+            ) from None
         return found
 
     def digest(self) -> str:
         """Hash the file."""
         return file_sha256(self.path)
 
-    def _find_images(self, archive: zipfile.ZipFile) -> _StoredArray:
-        info = archive.getinfo(_IMAGES)
-        with archive.open(info) as member:
-            version = np.lib.format.read_magic(member)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }.get(version)
-            if read is None:
-                raise ValueError(f"array format {version}")
-            shape, fortran_order, dtype = read(member)
-            header_bytes = member.tell()
-        if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
-            raise ValueError(f"arr_0 is {dtype} of shape {shape}, not uint8 of n x h x w x 3")
-        if info.compress_type != zipfile.ZIP_STORED or fortran_order:
-            return _StoredArray(shape, dtype, fortran_order, -1)
-        with self.path.open("rb") as file:
-            file.seek(info.header_offset)
-            local = file.read(_LOCAL_HEADER_BYTES)
-        # The local header repeats the name and has an extra field of its own length.
-        lengths = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
-        offset = info.header_offset + _LOCAL_HEADER_BYTES + lengths + header_bytes
-        return _StoredArray(shape, dtype, fortran_order, offset)
-
-    def _need_images(self) -> _StoredArray:
+    def _need_images(self) -> _StoredImages:
         if self._images is None:
             raise MetricError(
                 str(self.path),
@@ -152,17 +121,46 @@ class AdmFile:
             )
         return self._images
 
-    def _map(self, images: _StoredArray) -> UInt8[np.ndarray, "n height width 3"]:
+    def _map(self, images: _StoredImages) -> UInt8[np.ndarray, "n height width 3"]:
         try:
-            if images.offset >= 0:
+            if images.offset is not None:
                 return np.memmap(
                     self.path, np.uint8, mode="r", offset=images.offset, shape=images.shape
                 )
             # Compressed: no part can be reached without what is before it.
-            with np.load(self.path, allow_pickle=False) as file:
-                whole: UInt8[np.ndarray, "n height width 3"] = file["arr_0"]
+            with open_npz(self.path) as file:
+                whole: UInt8[np.ndarray, "n height width 3"] = file.read(_IMAGES)
                 return whole
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError) as problem:
             raise MetricError(
-                str(self.path), f"ends before its images do ({error})", "", "copy it again"
-            ) from error
+                str(self.path), f"its images cannot be read ({problem})", "", "copy it again"
+            ) from None
+
+
+def _find_images(file: NpzFile) -> _StoredImages:
+    header = file.header(_IMAGES)
+    if header.dtype != np.uint8 or len(header.shape) != 4 or header.shape[3] != 3:
+        raise FormatError(f"{_IMAGES} is {header}, not uint8 of n x h x w x 3")
+    if 0 in header.shape:
+        raise FormatError(f"{_IMAGES} holds no images, its shape is {header.shape}")
+    offset = None if header.fortran_order else file.stored_position(_IMAGES)
+    return _StoredImages(header.shape, offset)
+
+
+def _read_moments(file: NpzFile, mean_name: str, covariance_name: str) -> GaussianStatistics:
+    mean, covariance = file.header(mean_name), file.header(covariance_name)
+    fit = len(mean.shape) == 1 and covariance.shape == 2 * mean.shape
+    if (
+        not fit
+        or not 0 < mean.shape[0] <= _MAX_FEATURES
+        or "U" in mean.dtype.kind + covariance.dtype.kind
+    ):
+        raise FormatError(
+            f"{mean_name} is {mean}, {covariance_name} is {covariance}; needed a vector and its "
+            "square matrix"
+        )
+    return GaussianStatistics(
+        np.asarray(file.read(mean_name), dtype=np.float64),
+        np.asarray(file.read(covariance_name), dtype=np.float64),
+        None,
+    )

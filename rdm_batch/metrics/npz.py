@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,13 @@ from typing import Any
 import numpy as np
 
 from rdm_batch.errors import MetricError
+from rdm_batch.formats.format_error import FormatError
+from rdm_batch.formats.json_text import parse_json
+from rdm_batch.formats.npz_file import NpzFile, open_npz
 
 HEADER = "header"
+"""The array with the header, as text."""
+MAX_HEADER_BYTES = 16 << 20
 
 
 def write_npz(
@@ -50,20 +54,26 @@ def read_npz(
         MetricError: The file is missing, damaged, holds pickles or has another format.
     """
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            header = json.loads(str(file[HEADER]))
-            if header.pop("format") != file_format:
-                raise ValueError("another format")
-            names = [name for name in file.files if name != HEADER and wanted(name)]
-            return header, {name: file[name] for name in names}
-    except (
-        *(OSError, EOFError, zipfile.BadZipFile),
-        # What numpy and json raise on files that are something else altogether.
-        *(ValueError, KeyError, TypeError, AttributeError),
-    ) as error:
+        with open_npz(path) as file:
+            header = parse_json(_read_text(file, HEADER))
+            if not isinstance(header, dict) or header.pop("format", None) != file_format:
+                raise FormatError("it has another format")
+            names = [name for name in file.names if name != HEADER and wanted(name)]
+            return header, {name: file.read(name) for name in names}
+    except FormatError as problem:
         raise MetricError(
-            str(path),
-            f"not readable ({type(error).__name__}: {error})",
-            f"a file of format {file_format!r}",
-            action,
-        ) from error
+            str(path), f"not readable ({problem})", f"a file of format {file_format!r}", action
+        ) from None
+
+
+def _read_text(file: NpzFile, name: str) -> str:
+    array = file.read(name, MAX_HEADER_BYTES)
+    if array.dtype.kind != "U" or array.shape:
+        raise FormatError(f"{name} is {array.dtype} of shape {array.shape}, not a text")
+    try:
+        # From its bytes: numpy would make texts of characters that there are not.
+        return (
+            array.astype(array.dtype.newbyteorder("<")).tobytes().decode("utf-32-le").rstrip("\0")
+        )
+    except UnicodeDecodeError:
+        raise FormatError(f"{name} is no text") from None

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.files import file_sha256
+from rdm_batch.formats.safetensors_file import DTYPE_NAMES, write_tensors
+from rdm_batch.formats.weights_file import WeightsFile, open_weights
 from rdm_batch.models.checkpoint_fit import (
     NOT_WEIGHTS,
     WeightsCopy,
@@ -28,8 +30,6 @@ from rdm_batch.models.checkpoint_fit import (
     shape_problems,
 )
 from rdm_batch.models.networks import tensor_shapes
-from rdm_batch.models.safetensors_file import DTYPE_NAMES, write_tensors
-from rdm_batch.models.weights_file import WeightsFile, open_weights
 from rdm_batch.specs.families import Architecture, parse_architecture
 from rdm_batch.specs.presets import PRESETS
 

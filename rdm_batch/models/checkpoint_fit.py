@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal
 
+from rdm_batch.formats.weights_file import WeightsFile
 from rdm_batch.models.networks import NETWORKS, tensor_shapes
-from rdm_batch.models.weights_file import WeightsFile
 from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.presets import PRESETS
 

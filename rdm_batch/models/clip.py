@@ -25,8 +25,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError, SpecError
+from rdm_batch.formats.safetensors_file import stored_metadata, write_tensors
 from rdm_batch.models.checkpoint import FORMAT
-from rdm_batch.models.safetensors_file import stored_metadata, write_tensors
 from rdm_batch.specs.messages import first_problem
 from rdm_batch.specs.networks import ClipArchitecture
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rdm_batch.formats.weights_file import WeightsFile
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
 from rdm_batch.models.code_transformer import CodeTransformer
 from rdm_batch.models.transformer import CausalTransformer
 from rdm_batch.models.unet import UNet
-from rdm_batch.models.weights_file import WeightsFile
 from rdm_batch.specs.families import (
     Architecture,
     KnnDiscreteArchitecture,

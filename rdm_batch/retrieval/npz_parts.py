@@ -1,47 +1,24 @@
-"""Read the databases and neighbor memories that the authors of RDM published.
-
-Neither format is executable here: arrays load without pickles, and the neighbor memory,
-which is a pickle, is read by an unpickler that knows plain values and numpy arrays only.
-"""
+"""Read the databases that the authors of RDM published: folders of ``.npz`` parts."""
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from rdm_batch.errors import DatabaseError
+from rdm_batch.formats.format_error import FormatError
+from rdm_batch.formats.npz_file import ArrayHeader, open_npz
 from rdm_batch.retrieval.embeddings import check_embeddings
-from rdm_batch.retrieval.proposal import Proposal
 
 _PART_ARRAYS = ("embedding", "img_id", "patch_coords")
-# What plain values and numpy arrays need in any pickle protocol and numpy release.
-_ALLOWED = {
-    ("builtins", "int"),
-    ("__builtin__", "int"),
-    ("__builtin__", "long"),
-    ("_codecs", "encode"),
-    ("collections", "Counter"),
-    ("collections", "OrderedDict"),
-    ("collections", "defaultdict"),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    *(
-        (f"numpy.{core}.{module}", name)
-        for core in ("core", "_core")
-        for module, name in (
-            ("multiarray", "_reconstruct"),
-            ("multiarray", "scalar"),
-            ("numeric", "_frombuffer"),
-        )
-    ),
-}
+_WANTED = (
+    "arrays embedding (n, dim) float16 or float32, img_id (n,) of integers, patch_coords (n, 4) "
+    "of integers"
+)
 
 
 @dataclass(frozen=True)
@@ -58,72 +35,52 @@ def read_part(path: Path) -> NpzPart:
     """Read one ``.npz`` part: ``embedding``, ``img_id`` and, where there, ``patch_coords``.
 
     Raises:
-        DatabaseError: The file is damaged, holds pickled objects, lacks an array, or a
-            row is not finite or zero.
+        DatabaseError: The file is damaged, holds pickled objects, lacks an array, has ids or
+            coordinates that are no integers or too large ones, or a row is not finite or zero.
     """
-    wanted = "arrays embedding (n, dim) float16 or float32, img_id (n,), patch_coords (n, 4)"
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files if name in _PART_ARRAYS}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
-        raise DatabaseError(str(path), f"unreadable ({problem})", wanted) from problem
-    embeddings, image_ids = found.get("embedding"), found.get("img_id")
-    if embeddings is None or image_ids is None:
-        raise DatabaseError(str(path), f"arrays {sorted(found)}", wanted)
+        with open_npz(path) as arrays:
+            names = [name for name in _PART_ARRAYS if name in arrays.names]
+            headers = {name: arrays.header(name) for name in names}
+            if not _fit(headers):
+                shapes = "; ".join(f"{name} {header}" for name, header in headers.items())
+                raise FormatError(f"arrays {shapes or ', '.join(arrays.names) or '(none)'}")
+            found = {name: arrays.read(name) for name in names}
+    except FormatError as problem:
+        raise DatabaseError(str(path), f"unreadable ({problem})", _WANTED) from None
+    check_embeddings(found["embedding"], str(path))
     coords = found.get("patch_coords")
-    shapes_fit = (
-        embeddings.ndim == 2
-        and embeddings.dtype in (np.float16, np.float32)
-        and image_ids.shape == embeddings.shape[:1]
-        and (coords is None or coords.shape == (len(embeddings), 4))
-    )
-    if not shapes_fit:
-        shapes = {name: f"{array.shape} {array.dtype}" for name, array in sorted(found.items())}
-        raise DatabaseError(str(path), f"arrays {shapes}", wanted)
-    check_embeddings(embeddings, str(path))
     return NpzPart(
         path.stem,
-        embeddings,
-        image_ids.astype(np.int64),
-        None if coords is None else coords.astype(np.int64),
+        found["embedding"],
+        _within(found["img_id"], np.int64, "img_id", path),
+        None if coords is None else _within(coords, np.int32, "patch_coords", path),
     )
 
 
-def read_neighbor_memory(path: Path) -> Proposal:
-    """Read a published neighbor memory as the proposal distribution it is.
-
-    Raises:
-        DatabaseError: The file is not a pickled dict of ``nn_memory`` (row ids, most
-            frequent first) and ``id_count`` (row id to count), or it holds anything that
-            would have to be executed; nothing is.
-    """
-    wanted = "a pickled dict of nn_memory and id_count, of plain values"
-    try:
-        with path.open("rb") as stream:
-            memory = _PlainUnpickler(stream).load()
-        row_ids = np.asarray(memory["nn_memory"]).astype(np.int64)
-        id_count = memory["id_count"]
-        counts = np.array([int(id_count[row]) for row in row_ids.tolist()], dtype=np.int64)
-    except DatabaseError:
-        raise
-    except Exception as problem:  # damaged pickles raise nearly anything
-        reason = f"{type(problem).__name__}: {problem}"
-        raise DatabaseError(str(path), f"unreadable ({reason})", wanted) from problem
-    return Proposal(row_ids, counts)
+def _fit(headers: Mapping[str, ArrayHeader]) -> bool:
+    """Say whether the arrays are those of a part, by their types and shapes."""
+    if not {"embedding", "img_id"} <= headers.keys():
+        return False
+    embedding = headers["embedding"]
+    coords = headers.get("patch_coords")
+    return (
+        len(embedding.shape) == 2
+        and embedding.dtype.newbyteorder("=") in (np.float16, np.float32)
+        and headers["img_id"].shape == embedding.shape[:1]
+        and (coords is None or coords.shape == (embedding.shape[0], 4))
+        # Numbers of other kinds would be cut to integers, and nobody would know.
+        and all(headers[name].dtype.kind in "iu" for name in headers.keys() - {"embedding"})
+    )
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Unpickle plain values and numpy arrays; refuse every other class or function."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise DatabaseError(
-                "neighbor memory",
-                f"the pickle asks for {module}.{name}",
-                "plain values and numpy arrays",
-                "do not trust this file; nothing in it was executed",
-            )
-        return super().find_class(module.replace("numpy.core.", "numpy._core."), name)
+def _within(array: np.ndarray, kind: type[np.integer], name: str, path: Path) -> np.ndarray:
+    """Give integers as int64 when the database has room for each of them."""
+    room = np.iinfo(kind)
+    if array.size and (int(array.max()) > room.max or int(array.min()) < room.min):
+        beyond = int(array.max()) if int(array.max()) > room.max else int(array.min())
+        raise DatabaseError(str(path), f"{name} holds {beyond:,}", f"{room.min:,} to {room.max:,}")
+    return array.astype(np.int64)
 
 
 def order_parts(folder: Path, names: Sequence[str]) -> list[Path]:

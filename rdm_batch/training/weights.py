@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
+from rdm_batch.formats.safetensors_file import write_tensors
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
 from rdm_batch.models.checkpoint import FORMAT
-from rdm_batch.models.safetensors_file import write_tensors
 from rdm_batch.specs.messages import first_problem
 from rdm_batch.specs.networks import AutoencoderConfig
 

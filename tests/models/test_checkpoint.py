@@ -261,7 +261,8 @@ def test_every_tensor_that_is_not_finite_is_listed(tmp_path: Path, weights: Weig
     save_checkpoint(tmp_path / "a", TINY_RDM, nothing)
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(tmp_path / "a")
-    listed = [line for line in str(caught.value).splitlines() if "not finite: " in line]
+    # The message itself is shortened: a reader of hundreds of lines reads none.
+    listed = [line for line in caught.value.found.splitlines() if "not finite: " in line]
     assert len(listed) == len(weights)
     assert all(any(f" {name} (" in line for line in listed) for name in weights)
 

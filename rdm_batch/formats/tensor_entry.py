@@ -10,9 +10,22 @@ import torch
 
 from rdm_batch.errors import CheckpointError
 
-# A safetensors header of the largest preset is 0.2 MB, a pickle of it with optimizer state
-# 1 MB. More than this is damage or malice.
-MAX_HEADER_BYTES: Final = 100 * 2**20
+MAX_DIMENSIONS: Final = 16
+
+
+@dataclass(frozen=True)
+class StoredBytes:
+    """Locate bytes of a file that have a checksum.
+
+    Attributes:
+        position: First byte of the file.
+        num_bytes: How many.
+        crc32: Their CRC-32, as the file records it.
+    """
+
+    position: int
+    num_bytes: int
+    crc32: int
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,7 @@ class TensorEntry:
         stride: Elements from one index to the next, for every dimension.
         position: Byte of the file at which its storage starts.
         offset: Elements of the storage before its first.
+        stored: The bytes it is part of, where the file has a checksum of them.
     """
 
     dtype: torch.dtype
@@ -32,6 +46,7 @@ class TensorEntry:
     stride: tuple[int, ...]
     position: int
     offset: int = 0
+    stored: StoredBytes | None = None
 
 
 def extent(entry: TensorEntry) -> int:
@@ -39,6 +54,11 @@ def extent(entry: TensorEntry) -> int:
     if 0 in entry.shape:
         return 0
     return 1 + sum((size - 1) * step for size, step in zip(entry.shape, entry.stride, strict=True))
+
+
+def end_of(entry: TensorEntry) -> int:
+    """Give the byte of its storage at which a tensor ends."""
+    return (entry.offset + extent(entry)) * entry.dtype.itemsize
 
 
 def damaged(path: Path, what: str) -> CheckpointError:

@@ -1,0 +1,1 @@
+"""Files that others wrote: nothing in them runs, and what reading them costs is bounded."""

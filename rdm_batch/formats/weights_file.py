@@ -1,0 +1,136 @@
+"""Open files of tensors without running anything that is in them.
+
+Opening reads names and shapes only; each tensor is read on request, straight into the
+memory it will stay in.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import torch
+from torch import Tensor
+
+from rdm_batch.errors import CheckpointError
+from rdm_batch.files import open_regular
+from rdm_batch.formats.safetensors_file import read_header
+from rdm_batch.formats.tensor_entry import StoredBytes, TensorEntry, damaged, extent
+from rdm_batch.formats.torch_archive import read_archive
+
+_READ_BYTES: Final = 4 << 20
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Name the tensors of an open file, and read them.
+
+    Attributes:
+        path: The file.
+        entries: Where every tensor lies.
+        metadata: Text stored beside the tensors; empty for files of ``torch.save``.
+    """
+
+    path: Path
+    entries: Mapping[str, TensorEntry]
+    metadata: Mapping[str, str]
+    _compared: set[StoredBytes] = field(default_factory=set, repr=False, compare=False)
+
+    def read(self, name: str) -> Tensor:
+        """Read one tensor into memory of its own, and compare it with its checksum if it has one.
+
+        Raises:
+            CheckpointError: The file ends before the tensor does, or its bytes were altered.
+        """
+        entry = self.entries[name]
+        try:
+            buffer = torch.empty(extent(entry), dtype=entry.dtype)
+        except (RuntimeError, MemoryError):
+            size = extent(entry) * entry.dtype.itemsize
+            raise CheckpointError(
+                str(self.path), f"{name} needs {size:,} bytes of memory; there is less"
+            ) from None
+        memory = buffer.view(torch.uint8).numpy().data
+        stored = entry.stored
+        with self._open() as file:
+            file.seek(entry.position + entry.offset * entry.dtype.itemsize)
+            if file.readinto(memory) < memory.nbytes:
+                raise damaged(self.path, f"it ends within {name}")
+            if stored is not None and stored not in self._compared:
+                whole = entry.offset == 0 and memory.nbytes == stored.num_bytes
+                crc32 = zlib.crc32(memory) if whole else _crc32(file, stored)
+                self._accept(crc32, stored, name)
+        return buffer.as_strided(entry.shape, entry.stride)
+
+    def altered(self, names: Iterable[str]) -> list[str]:
+        """List the tensors whose bytes are not those that were written, by their checksums.
+
+        Archives of torch record checksums; safetensors files record none. Every byte of the
+        tensors is read, once.
+
+        Args:
+            names: Tensors of the file.
+        """
+        found = []
+        with self._open() as file:
+            for name in names:
+                stored = self.entries[name].stored
+                if stored is None or stored in self._compared:
+                    continue
+                try:
+                    self._accept(_crc32(file, stored), stored, name)
+                except CheckpointError:
+                    found.append(name)
+        return found
+
+    def _accept(self, crc32: int, stored: StoredBytes, name: str) -> None:
+        if crc32 != stored.crc32:
+            raise damaged(self.path, f"the bytes of {name} are not those that were written")
+        self._compared.add(stored)
+
+    def _open(self) -> BinaryIO:
+        try:
+            return open_regular(self.path)
+        except OSError as error:
+            raise _unreadable(self.path, error) from None
+
+
+def open_weights(path: Path) -> WeightsFile:
+    """Find the tensors of a safetensors file, a Lightning checkpoint or a plain state dict.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, of another format, or holds something
+            other than tensors where the weights should be.
+    """
+    try:
+        with open_regular(path) as file:
+            head = file.read(9)
+            if head[:4] == b"PK\x03\x04":
+                return WeightsFile(path, read_archive(path, file), {})
+            if len(head) == 9 and head[8:9] == b"{":
+                return WeightsFile(path, *read_header(path, file))
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    raise CheckpointError(
+        str(path),
+        "is neither a safetensors file nor a zip archive of torch.save",
+        action="pickles and files of torch before 1.6 are not read; save the state dict again "
+        "with a recent torch or as safetensors",
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    found = f"cannot be read ({error.strerror or type(error).__name__})"
+    return CheckpointError(str(path), found, "a weights file")
+
+
+def _crc32(file: BinaryIO, stored: StoredBytes) -> int:
+    file.seek(stored.position)
+    crc32, left = 0, stored.num_bytes
+    while left and (block := file.read(min(_READ_BYTES, left))):
+        crc32 = zlib.crc32(block, crc32)
+        left -= len(block)
+    return crc32
