@@ -18,8 +18,9 @@ parts stay available as attributes and survive pickling between processes.
 
 from __future__ import annotations
 
-MAX_PART_CHARACTERS = 480
+MAX_CHARACTERS = 2000
 """A message repeats what a file holds, and the file may be hostile or merely large."""
+_MAX_PART_CHARACTERS = 480
 MAX_PROBLEMS = 50
 
 
@@ -46,10 +47,13 @@ class RdmBatchError(Exception):
             parts.append(f"needed {self.needed}")
         if self.action:
             parts.append(self.action)
+        text = f"{self.where}: " + "; ".join(parts)
+        if len(text) <= MAX_CHARACTERS:
+            return text
         return f"{shortened(self.where)}: " + "; ".join(map(shortened, parts))
 
 
-def shortened(text: str, limit: int = MAX_PART_CHARACTERS) -> str:
+def shortened(text: str, limit: int = _MAX_PART_CHARACTERS) -> str:
     """Keep both ends of a text that is longer than a reader needs."""
     if len(text) <= limit:
         return text

@@ -6,7 +6,7 @@ import pytest
 
 from rdm_batch.heads.build import HEADS, PLAIN_HEADS
 from rdm_batch.models.networks import NETWORKS
-from rdm_batch.sampling.samplers import SOLVERS, TOKEN_SAMPLERS
+from rdm_batch.sampling.samplers import CODE_SAMPLERS, SOLVERS, TOKEN_SAMPLERS
 from rdm_batch.specs.families import ARCHITECTURES, FAMILIES, WeightedModel
 from rdm_batch.specs.presets import PRESETS
 from rdm_batch.specs.sampling import SAMPLERS, samplers_of
@@ -31,8 +31,9 @@ def test_every_preset_is_of_a_known_family() -> None:
 def test_every_sampler_has_what_builds_it() -> None:
     assert samplers_of("diffusion") == tuple(SOLVERS)
     assert samplers_of("autoregressive") == tuple(TOKEN_SAMPLERS)
+    assert samplers_of("mask_replace") == tuple(CODE_SAMPLERS)
     assert samplers_of("none") == ("none",)
-    assert set(SAMPLERS) == {*SOLVERS, *TOKEN_SAMPLERS, "none"}
+    assert set(SAMPLERS) == {*SOLVERS, *TOKEN_SAMPLERS, *CODE_SAMPLERS, "none"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,9 +8,15 @@ from __future__ import annotations
 import torch
 
 from rdm_batch.models.networks import build_networks
-from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
+from rdm_batch.specs.families import (
+    Architecture,
+    KnnDiscreteArchitecture,
+    RarmArchitecture,
+    RdmArchitecture,
+)
 from rdm_batch.specs.networks import (
     ClipArchitecture,
+    CodeTransformerConfig,
     KlAutoencoderConfig,
     TransformerConfig,
     UNetConfig,
@@ -55,6 +61,20 @@ TINY_RARM = RarmArchitecture(
     ),
     autoencoder=TINY_VQ,
     start_token=17,
+)
+
+TINY_KNN_DISCRETE = KnnDiscreteArchitecture(
+    transformer=CodeTransformerConfig(
+        codebook_size=16,
+        depth=2,
+        num_heads=2,
+        head_channels=4,
+        context_dim=6,
+        grid_size=4,
+        num_times=20,
+        marks_query=True,
+    ),
+    autoencoder=TINY_VQ,
 )
 
 TINY_KL = KlAutoencoderConfig(**TINY_VQ.model_dump(exclude={"kind", "codebook_size"}))

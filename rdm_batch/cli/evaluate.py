@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdm_batch.cli.options import Command, Options, add_address
+from rdm_batch.errors import MetricError
+from rdm_batch.files import check_target, written_aside
 
 if TYPE_CHECKING:
+    from rdm_batch.specs.image_resize import ImageResize
     from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec
 
 _SETTINGS = {
     "k": "neighbors that span the manifolds of precision and recall, if not the usual number",
     "seed": "of splits, subsets and groups, if not the usual one",
 }
+_RESIZE = {"size": "--resize-to N", "crop": "--resize-crop", "filter": "--resize-filter"}
 _ADDRESS = "none for little work, else local"
 
 
@@ -26,11 +30,18 @@ def _extractor() -> Options[ExtractorSpec]:
     return Options(ExtractorSpec, names, defaults={"name": "shapes-clip"})
 
 
+def _resize() -> Options[ImageResize]:
+    from rdm_batch.specs.image_resize import ImageResize
+
+    return Options(ImageResize, _RESIZE, defaults={"size": None})
+
+
 def _evaluation() -> Options[EvaluationSpec]:
     from rdm_batch.specs.job import EvaluationSpec
 
     extractor = _extractor()
     names = {f"extractor.{path}": name for path, name in extractor.names.items()}
+    names |= {f"resize.{path}": name for path, name in _RESIZE.items()}
     names |= {"reference": "--reference REF", "held_out": "--held-out REF"}
     names |= {"scores": "--scores SCORE"}
     names |= {"encoder.name": "--encoder NAME", "encoder.weights": "--encoder-weights"}
@@ -75,6 +86,9 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     from rdm_batch.metrics.evaluation import ScoreSettings
     from rdm_batch.reports.table import score_table
 
+    for target in (args.json, args.page):
+        if target is not None:
+            check_target(target, MetricError)
     evaluation, database = _evaluation().build(args), None
     if _database().given(args):
         database = _database().build(args, encoder=evaluation.encoder)
@@ -84,7 +98,12 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     evaluated = evaluate_images(request, args.address)
     scores = evaluated.scores
     if args.json is not None:
-        args.json.write_text(json.dumps([score.model_dump() for score in scores], indent=2) + "\n")
+        text = json.dumps([score.model_dump() for score in scores], indent=2) + "\n"
+        try:
+            with written_aside(args.json) as aside:
+                aside.write_text(text)
+        except OSError as error:
+            raise MetricError(str(args.json), f"cannot be written ({error.strerror})") from None
     Console().print(score_table(scores))
     if args.page is not None:
         save_page(request, evaluated, args.page)
@@ -104,6 +123,7 @@ def _add_reference(parser: argparse.ArgumentParser) -> None:
     )
     build.add_argument("--out", required=True, metavar="URI", help="the .npz to write")
     _extractor().add_to(build)
+    _resize().add_to(build)
     add_address(build, _ADDRESS)
     build.set_defaults(run=_run_reference_build)
 
@@ -112,7 +132,8 @@ def _run_reference_build(args: argparse.Namespace) -> int:
     from rdm_batch.evaluation.commands import build_reference
 
     extractor = _extractor().build(args)
-    reference = build_reference(args.images, args.out, extractor, args.address)
+    resize = _resize().build(args) if _resize().given(args) else None
+    reference = build_reference(args.images, args.out, extractor, args.address, resize)
     print(f"{args.out}: {reference.source}, {reference.extractor.name}, {reference.digest[:12]}")
     return 0
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rdm_batch.datasets.decode import MAX_PIXELS, decode_image, read_size
+from rdm_batch.datasets.decode import MAX_FILE_BYTES, MAX_PIXELS, decode_image, read_size
+from rdm_batch.datasets.listing import SUFFIXES, list_folder
 from rdm_batch.datasets.source import ImageItem
 from rdm_batch.errors import ImageError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+from rdm_batch.files import open_regular, read_limited
 
 
 class ImageFolder:
@@ -25,8 +25,8 @@ class ImageFolder:
         max_pixels: Larger images are refused when they are asked for.
 
     Raises:
-        ImageError: The folder does not exist or holds no such file. An item that cannot
-            be decoded raises it when it is asked for.
+        ImageError: The folder does not exist, holds no such file, or something that is no file
+            has the name of one. An item that cannot be decoded raises it when it is asked for.
     """
 
     def __init__(self, root: Path, max_pixels: int = MAX_PIXELS) -> None:
@@ -34,7 +34,7 @@ class ImageFolder:
             raise ImageError(str(root), "no such folder", "a folder of images")
         self.root = root
         self.max_pixels = max_pixels
-        self.names = _list_names(root)
+        self.names = list_folder(root).images
         if not self.names:
             raise ImageError(
                 str(root), "no image files", f"at least one file named {', '.join(SUFFIXES)}"
@@ -49,7 +49,7 @@ class ImageFolder:
         if not 0 <= index < len(self.names):
             raise IndexError(index)
         path = self.root / self.names[index]
-        data = self._read(path)
+        data = read_limited(path, MAX_FILE_BYTES, ImageError)
         folder = os.path.dirname(self.names[index])  # noqa: PTH120 (a name, not a path)
         return ImageItem(
             image=decode_image(data, str(path), self.max_pixels),
@@ -60,20 +60,8 @@ class ImageFolder:
     def size(self, index: int) -> tuple[int, int]:
         """Read height and width of one image without decoding it."""
         path = self.root / self.names[index]
-        return read_size(self._read(path), str(path))
-
-    def _read(self, path: Path) -> bytes:
         try:
-            return path.read_bytes()
+            with open_regular(path) as file:
+                return read_size(file, str(path), self.max_pixels)
         except OSError as problem:
             raise ImageError(str(path), f"unreadable ({problem.strerror})") from problem
-
-
-def _list_names(root: Path) -> list[str]:
-    names = []
-    for parent, folders, files in os.walk(root):
-        folders[:] = [folder for folder in folders if not folder.startswith(".")]
-        for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                names.append((Path(parent) / name).relative_to(root).as_posix())
-    return sorted(names)

@@ -27,6 +27,7 @@ from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.metrics.tasks import TaskRunner
 from rdm_batch.reports.progress import Progress, Stage
 from rdm_batch.reports.provenance import command_line, software_versions
+from rdm_batch.specs.image_resize import ImageResize
 from rdm_batch.specs.job import DatabaseSpec, EncoderSpec, EvaluationSpec, ExtractorSpec
 from rdm_batch.specs.messages import problems_of
 from rdm_batch.specs.scores import Score
@@ -58,6 +59,7 @@ def evaluate_samples(
     scores: Sequence[str] | None = None,
     extractor: ExtractorSpec | str = "shapes-clip",
     *,
+    resize: ImageResize | None = None,
     encoder: EncoderSpec | str | None = None,
     database: str | Path | None = None,
     held_out: str | Path | None = None,
@@ -73,6 +75,7 @@ def evaluate_samples(
         reference: The same, to score against.
         scores: Ids of scores; see docs/scores.md. None means those a job computes by default.
         extractor: The network whose features are compared, or its name alone.
+        resize: How images of several sizes are brought to one, on both sides. None refuses them.
         encoder: Image-text encoder of the scores that need one, or its name alone. None: the
             extractor.
         database: Where the samples' neighbors came from, for scores of novelty.
@@ -93,6 +96,7 @@ def evaluate_samples(
     document = {
         "reference": str(reference),
         "extractor": ExtractorSpec(name=extractor) if isinstance(extractor, str) else extractor,
+        "resize": resize,
         "encoder": named,
         "held_out": None if held_out is None else str(held_out),
     }
@@ -144,7 +148,11 @@ def save_page(request: EvaluationRequest, evaluated: Evaluated, path: Path) -> N
 
 
 def build_reference(
-    images: str, out: str, extractor: ExtractorSpec, address: str | None = None
+    images: str,
+    out: str,
+    extractor: ExtractorSpec,
+    address: str | None = None,
+    resize: ImageResize | None = None,
 ) -> ReferenceStatistics:
     """Extract the features of reference images and store them with their moments.
 
@@ -153,6 +161,7 @@ def build_reference(
         out: URI of the ``.npz`` to write.
         extractor: As in a job's ``evaluation.extractor``.
         address: As ``evaluate_images``.
+        resize: As in a job's ``evaluation.resize``.
 
     Raises:
         RdmBatchError: The images or the extractor cannot be used, or something is stored at
@@ -164,7 +173,9 @@ def build_reference(
         raise MetricError(out, "not the name of a reference", "a name that ends in .npz")
     if store.exists(name):
         raise MetricError(out, "exists already", "a new name", "remove it to build it again")
-    opened = open_image_set(images)
+    store.check_writable()
+    opened = open_image_set(images, resize=resize)
+    opened.check_sizes()
     with _workers([opened], extractor, address) as (extract, _):
         extract(opened, extractor)
     reference = ReferenceStatistics.from_features(

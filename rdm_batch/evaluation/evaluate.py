@@ -137,7 +137,7 @@ def open_sides(
     """
     check_scores(request.evaluation, request.database)
     return OpenedSides(
-        samples=open_reference(request.samples, request.allow_partial),
+        samples=open_reference(request.samples, request.allow_partial, request.evaluation.resize),
         references=references or open_references(request.evaluation),
     )
 

@@ -108,7 +108,7 @@ def extract_features(
         cluster = LocalCluster()
     needs = WorkerNeeds(num_gpus=1.0 if cluster.resources.num_gpus else 0.0, ahead=1)
     room = max_workers or _room(cluster.resources)
-    again = partial(open_image_set, images.uri, allow_partial=True)
+    again = partial(open_image_set, images.uri, allow_partial=True, resize=images.resize)
     worker = partial(ExtractorWorker, Opened(images, again), extractor)
     with cluster.workers(worker, max(1, min(room, len(waiting), wanted)), needs) as pool:
         extracted = pool.map(ExtractorWorker.extract, waiting, where=lambda _: "feature extraction")

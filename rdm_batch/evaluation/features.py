@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -66,7 +67,8 @@ def load_features(images: ImageSet, digest: str, without: Collection[str] = ()) 
     for part in images.parts:
         stored = images.store.child_uri(features_key(digest, part))
         parts.append(FeatureSet.load(local_path(stored, error=MetricError), without))
-    return FeatureSet.concatenate(parts, images.uri)
+    whole = FeatureSet.concatenate(parts, images.uri)
+    return whole if images.resize is None else replace(whole, images=images.resize.describe())
 
 
 def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rdm_batch.errors import DatabaseError, RdmBatchError, SpecError
+from rdm_batch.heads.build import HEADS
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.encoders import OpenedEncoder
 from rdm_batch.inputs.prompts import Prompts
@@ -14,8 +15,20 @@ from rdm_batch.specs.job import JobSpec
 
 
 def head_problems(spec: JobSpec, model: OpenedCheckpoint) -> Iterator[RdmBatchError]:
-    """List what conditioning and sampling ask of a head that never sees neighbors."""
-    if model.architecture is None or not model.architecture.parametric:
+    """List what conditioning and sampling ask of a head and it cannot do."""
+    if spec.model.query_first and not spec.conditioning.query_leads:
+        yield SpecError(
+            "conditioning",
+            f"{spec.conditioning.mode!r} as it is set gives the head {spec.model.head} no query",
+            "a context whose first entry is the query",
+            "mode text with context text_and_neighbors (or text, with k_nn 1), or unconditional",
+        )
+    if model.architecture is None:
+        return
+    yield from attempt(
+        lambda: HEADS[spec.model.family].sampler_of(model.architecture, spec.sampling)
+    ).problems
+    if not model.architecture.parametric:
         return
     found = None
     if spec.conditioning.steers:

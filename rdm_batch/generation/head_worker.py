@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -130,7 +130,7 @@ def make_shards(
     spec: JobSpec,
     model: OpenedCheckpoint,
     header: SampleSetHeader,
-    shards: Sequence[ShardRange],
+    shards: Iterable[ShardRange],
     source: ContextSource,
     run_id: str,
     on_commit: Callable[[ShardEntry], None],

@@ -40,6 +40,7 @@ from rdm_batch.reports.views import Views
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.manifest import ShardEntry
+from rdm_batch.storage.missing import MissingShards
 from rdm_batch.storage.sample_set import SampleSet
 
 _QUERY_METHOD = "seconds of a search call, as the head waited for it, divided by its queries"
@@ -98,6 +99,13 @@ def _complete(
     return saved, f"{spec.output.uri} (complete already; nothing was done)"
 
 
+def _said(evaluation: object) -> object:
+    """Leave out the fields that say nothing: a report of an earlier version lacks later ones."""
+    if not isinstance(evaluation, dict):
+        return evaluation
+    return {name: value for name, value in evaluation.items() if value is not None}
+
+
 class _Run:
     """One execution of a job, from what is stored already to the finished set."""
 
@@ -115,7 +123,7 @@ class _Run:
         """Give what is saved where the set, its scores and its report are complete."""
         saved = self._saved()
         evaluation = self._job.spec.model_dump(mode="json")["evaluation"]
-        if saved is None or saved.report.spec.get("evaluation") != evaluation:
+        if saved is None or _said(saved.report.spec.get("evaluation")) != _said(evaluation):
             return None
         return saved
 
@@ -211,14 +219,15 @@ class _Run:
     def _generate(
         self,
         cluster: Cluster,
-        missing: Sequence[int],
+        missing: MissingShards,
         source: ContextSource,
         resources: HeadResources,
         progress: Progress,
     ) -> None:
         spec = self._job.spec
-        shards = [self._job.shards[shard] for shard in missing]
-        done = spec.sampling.num_samples - sum(shard.num_samples for shard in shards)
+        # One after the other: a job may have a billion shards.
+        shards = (self._job.shards[shard] for shard in missing)
+        done = spec.sampling.num_samples - missing.num_samples
         stage = progress.stage("generate", spec.sampling.num_samples, "samples", done)
 
         def committed(entry: ShardEntry) -> None:

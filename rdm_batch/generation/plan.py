@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from jaxtyping import Int64
 
+from rdm_batch.errors import shortened
 from rdm_batch.specs.job import JobSpec
 
 
@@ -42,20 +45,49 @@ class ShardRange:
         ]
 
 
-def plan_shards(spec: JobSpec) -> list[ShardRange]:
-    """List every shard of a job, in order."""
-    size, total = spec.output.shard_size, spec.sampling.num_samples
-    return [
-        ShardRange(index, start, min(start + size, total))
-        for index, start in enumerate(range(0, total, size))
-    ]
+class ShardPlan(Sequence[ShardRange]):
+    """Every shard of a job, in order; made when it is asked for, for there may be a billion.
+
+    Args:
+        num_samples: Samples of the job.
+        shard_size: Samples of every shard but the last.
+    """
+
+    def __init__(self, num_samples: int, shard_size: int) -> None:
+        self._starts = range(0, num_samples, shard_size)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> ShardRange: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ShardRange]: ...
+    def __getitem__(self, index: int | slice) -> ShardRange | Sequence[ShardRange]:
+        """Give one shard, or some."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        start = self._starts[index]
+        stop = min(start + self._starts.step, self._starts.stop)
+        return ShardRange(start // self._starts.step, start, stop)
+
+    def num_batches(self, batch_size: int) -> int:
+        """Count the fixed batches of all shards."""
+        last = self[-1]
+        whole = -(-self._starts.step // batch_size)
+        return (len(self) - 1) * whole + -(-last.num_samples // batch_size)
+
+
+def plan_shards(spec: JobSpec) -> ShardPlan:
+    """Plan every shard of a job, in order."""
+    return ShardPlan(spec.sampling.num_samples, spec.output.shard_size)
 
 
 def describe_plan(spec: JobSpec) -> list[str]:
     """Say in lines what a job will do, from its spec alone."""
     shards = plan_shards(spec)
     sampling = spec.sampling
-    batches = sum(len(shard.batches(sampling.batch_size)) for shard in shards)
+    batches = shards.num_batches(sampling.batch_size)
     branches = 2 if sampling.guidance_scale > 1 else 1
     steps = sampling.columns.num_steps
     work = f"{batches:,} batches of up to {sampling.batch_size}"
@@ -70,7 +102,7 @@ def describe_plan(spec: JobSpec) -> list[str]:
         f"work       {work}",
         f"head       {spec.model.head}, sampler {sampling.sampler}",
         f"condition  {spec.conditioning.mode}, {spec.conditioning.k_nn} neighbors, "
-        f"from {spec.database.uri}",
-        f"scores     {scores}",
-        f"output     {spec.output.uri}",
+        f"from {shortened(spec.database.uri)}",
+        f"scores     {shortened(scores)}",
+        f"output     {shortened(spec.output.uri)}",
     ]

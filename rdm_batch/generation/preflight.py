@@ -23,9 +23,9 @@ from rdm_batch.generation.fit import context_problems, encoder_problems, head_pr
 from rdm_batch.generation.identity import ContentDigests, job_identity
 from rdm_batch.generation.modes import mode_of
 from rdm_batch.generation.modes.mode import Mode
-from rdm_batch.generation.plan import ShardRange, describe_plan, plan_shards
+from rdm_batch.generation.plan import ShardPlan, describe_plan, plan_shards
 from rdm_batch.generation.submission import load_job
-from rdm_batch.inputs.resolve import Resolution, Resolved, attempt, resolve
+from rdm_batch.inputs.resolve import Resolution, Resolved, attempt, found_by, resolve
 from rdm_batch.reports.provenance import software_versions
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import SampleSetHeader
@@ -44,7 +44,7 @@ class CheckedJob(Resolved):
     """
 
     spec: JobSpec
-    shards: list[ShardRange]
+    shards: ShardPlan
     header: SampleSetHeader
 
 
@@ -65,9 +65,12 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
     if problems:
         raise InvalidJobError(where, problems)
     opened = resolution.resolved()
-    header = _header(spec, opened, software)
-    problems = attempt(lambda: SampleSet.check(spec.output.uri, header)).problems
-    if problems:
+    header = attempt(lambda: _header(spec, opened, software))
+    problems = header.problems
+    if header.thing is not None:
+        described = header.thing
+        problems = attempt(lambda: SampleSet.check(spec.output.uri, described)).problems
+    if problems or header.thing is None:
         raise InvalidJobError(where, problems)
     return CheckedJob(
         opened.model,
@@ -78,7 +81,7 @@ def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob
         opened.references,
         spec,
         plan_shards(spec),
-        header,
+        header.thing,
     )
 
 
@@ -131,7 +134,7 @@ def dry_run(path: Path, overrides: Sequence[str]) -> str:
 def _problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[RdmBatchError]:
     yield from _sample_problems(spec, mode, found)
     yield from _evaluation_problems(spec, found)
-    yield from score_problems(spec)
+    yield from found_by(lambda: score_problems(spec))
     yield from attempt(lambda: check_writable(spec.output.uri)).problems
 
 
@@ -140,16 +143,16 @@ def _sample_problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[R
     yield from found.prompts.problems
     yield from found.model.problems
     if model is not None:
-        yield from head_problems(spec, model)
+        yield from found_by(lambda: head_problems(spec, model))
     yield from found.database.problems
     yield from found.proposal.problems
     if database is not None:
-        yield from mode.problems(database)
+        yield from found_by(lambda: mode.problems(database))
     yield from found.encoder.problems
     if encoder is not None:
-        yield from encoder_problems(encoder, database, found.prompts.thing)
+        yield from found_by(lambda: encoder_problems(encoder, database, found.prompts.thing))
     if model is not None and database is not None:
-        yield from context_problems(spec, model, database)
+        yield from found_by(lambda: context_problems(spec, model, database))
 
 
 def _evaluation_problems(spec: JobSpec, found: Resolution) -> Iterator[RdmBatchError]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.heads.head import Head
+from rdm_batch.heads.knn_discrete import KnnDiscreteHead
 from rdm_batch.heads.network_head import NetworkHead
 from rdm_batch.heads.null import NullHead
 from rdm_batch.heads.rarm import RarmHead
@@ -18,7 +19,11 @@ from rdm_batch.models.networks import HeadNetworks, load_networks
 from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.sampling import SamplingSpec
 
-HEADS: Final[dict[str, type[NetworkHead]]] = {"rdm": RdmHead, "rarm": RarmHead}
+HEADS: Final[dict[str, type[NetworkHead]]] = {
+    "rdm": RdmHead,
+    "rarm": RarmHead,
+    "knn_discrete": KnnDiscreteHead,
+}
 """The head of every family with networks; see ``specs.families``."""
 PLAIN_HEADS: Final[dict[str, Callable[[int, int], Head]]] = {"noise": NullHead}
 """Heads without networks, from the size of their images and the width of embeddings."""

@@ -35,6 +35,16 @@ class NetworkHead(ABC):
         SpecError: The guidance scale is below 1.
     """
 
+    @staticmethod
+    @abstractmethod
+    def sampler_of(architecture: Any, sampling: SamplingSpec) -> Any:
+        """Build what draws the head's samples: the cheap part, checked before weights are read.
+
+        Raises:
+            SpecError: The sampler does not drive this kind of head, or a setting is out of
+                range.
+        """
+
     @classmethod
     @abstractmethod
     def build(

@@ -24,6 +24,7 @@ from rdm_batch.sampling.autoregressive import (
 )
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sampling.samplers import build_token_sampler
+from rdm_batch.specs.families import RarmArchitecture
 from rdm_batch.specs.sampling import SamplingSpec
 
 
@@ -44,6 +45,11 @@ class RarmHead(NetworkHead):
         SpecError: The guidance scale is below 1.
     """
 
+    @staticmethod
+    def sampler_of(architecture: RarmArchitecture, sampling: SamplingSpec) -> TokenSampler:
+        """Build the token sampler; see ``NetworkHead.sampler_of``."""
+        return build_token_sampler(sampling)
+
     @classmethod
     def build(
         cls,
@@ -54,7 +60,7 @@ class RarmHead(NetworkHead):
         compile: bool,
     ) -> RarmHead:
         """Build the head around its networks; see ``NetworkHead.build``."""
-        sampler = build_token_sampler(sampling)
+        sampler = cls.sampler_of(networks.architecture, sampling)
         return cls(networks, sampler, sampling.guidance_scale, device, precision, compile)
 
     def __init__(

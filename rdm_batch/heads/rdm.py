@@ -19,6 +19,7 @@ from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sampling.samplers import build_solver
 from rdm_batch.sampling.solver import Observe, Solver
+from rdm_batch.specs.families import RdmArchitecture
 from rdm_batch.specs.sampling import SamplingSpec
 
 
@@ -40,6 +41,11 @@ class RdmHead(NetworkHead):
         SpecError: The guidance scale is below 1.
     """
 
+    @staticmethod
+    def sampler_of(architecture: RdmArchitecture, sampling: SamplingSpec) -> Solver:
+        """Build the solver; see ``NetworkHead.sampler_of``."""
+        return build_solver(architecture.noise_schedule, sampling)
+
     @classmethod
     def build(
         cls,
@@ -50,7 +56,7 @@ class RdmHead(NetworkHead):
         compile: bool,
     ) -> RdmHead:
         """Build the head around its networks; see ``NetworkHead.build``."""
-        solver = build_solver(networks.architecture.noise_schedule, sampling)
+        solver = cls.sampler_of(networks.architecture, sampling)
         return cls(networks, solver, sampling.guidance_scale, device, precision, compile)
 
     def __init__(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from rdm_batch.datasets.folder import SUFFIXES, ImageFolder
+from rdm_batch.datasets.folder import ImageFolder
+from rdm_batch.datasets.listing import list_folder
 from rdm_batch.datasets.parquet import ImageParquet
 from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.datasets.source import ImageSource
@@ -14,6 +16,7 @@ from rdm_batch.storage.object_store import local_path
 
 SHAPES_PREFIX = "shapes:"
 _SHAPES_COUNT = 8192
+_COUNT = re.compile("[0-9]{1,12}")
 
 
 def open_images(location: str) -> tuple[ImageSource, str]:
@@ -38,8 +41,8 @@ def open_images(location: str) -> tuple[ImageSource, str]:
     path = local_path(location, error=ImageError)
     if path.is_file():
         return ImageParquet(path), _fingerprint(path.parent, [path])
-    images = [p for p in path.rglob("*") if p.name.lower().endswith(SUFFIXES)]
-    tables = list(path.rglob("*.parquet"))
+    listing = list_folder(path)
+    images, tables = listing.images, listing.tables
     if images and tables:
         raise ImageError(
             location,
@@ -48,12 +51,12 @@ def open_images(location: str) -> tuple[ImageSource, str]:
             "name the subfolder or the parquet file you mean",
         )
     source = ImageParquet(path) if tables else ImageFolder(path)
-    return source, _fingerprint(path, tables or images)
+    return source, _fingerprint(path, [path / name for name in tables or images])
 
 
 def _open_shapes(location: str) -> ShapesSource:
     parts = location.removeprefix(SHAPES_PREFIX).split(":")
-    if len(parts) > 4 or (len(parts) > 1 and not parts[1].isdecimal()):
+    if len(parts) > 4 or (len(parts) > 1 and not _COUNT.fullmatch(parts[1])):
         needed = "shapes:SUBSET[:COUNT[:STYLE,STYLE...[:SHAPE,SHAPE...]]]"
         raise ImageError(location, "not a shapes source", needed)
     count = int(parts[1]) if len(parts) > 1 else _SHAPES_COUNT

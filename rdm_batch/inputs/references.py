@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from rdm_batch.errors import MetricError
 from rdm_batch.inputs.image_sets import AdmImages, ImageSet, open_image_set
 from rdm_batch.metrics.adm import AdmFile
+from rdm_batch.metrics.compute import require_images
 from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
 from rdm_batch.metrics.reference import ReferenceStatistics, is_reference
 from rdm_batch.metrics.resize import TENSORFLOW_BILINEAR
+from rdm_batch.specs.image_resize import ImageResize
 from rdm_batch.specs.job import EvaluationSpec
 from rdm_batch.specs.scores import SCORES
 from rdm_batch.storage.object_store import local_path
@@ -114,7 +116,7 @@ def open_references(evaluation: EvaluationSpec) -> OpenedReferences:
     Raises:
         RdmBatchError: Nothing usable is there.
     """
-    reference = open_reference(evaluation.reference)
+    reference = open_reference(evaluation.reference, resize=evaluation.resize)
     # A score that does not exist is reported where scores are checked.
     known = (SCORES[score] for score in evaluation.scores if score in SCORES)
     asked = any(kind.distances == "held_out" for kind in known)
@@ -122,23 +124,40 @@ def open_references(evaluation: EvaluationSpec) -> OpenedReferences:
         return OpenedReferences(reference)
     if evaluation.held_out == evaluation.reference:
         return OpenedReferences(reference, reference)
-    return OpenedReferences(reference, open_reference(evaluation.held_out))
+    held_out = open_reference(evaluation.held_out, resize=evaluation.resize)
+    return OpenedReferences(reference, held_out)
 
 
-def open_reference(uri: str, allow_partial: bool = False) -> Reference:
-    """Open saved statistics, an ADM ``.npz`` or images.
+def open_reference(
+    uri: str, allow_partial: bool = False, resize: ImageResize | None = None
+) -> Reference:
+    """Open saved statistics, an ADM ``.npz`` or images, and check that images are of one size.
 
     Args:
         uri: Where it is, local or ``s3://``.
         allow_partial: Accept a sample set with missing shards.
+        resize: How images of another size are brought to one.
 
     Raises:
         RdmBatchError: Nothing usable is there.
     """
     if not uri.endswith(".npz"):
-        return Reference(uri, images=open_image_set(uri, allow_partial))
+        opened = open_image_set(uri, allow_partial, resize)
+        opened.check_sizes()
+        return Reference(uri, images=opened)
     path = local_path(uri, error=MetricError)
     if is_reference(path):
-        return Reference(uri, statistics=ReferenceStatistics.load(path))
+        statistics = ReferenceStatistics.load(path)
+        if resize is not None:
+            require_images(statistics, resize.describe())
+        return Reference(uri, statistics=statistics)
     file = AdmFile(path)
-    return Reference(uri, images=AdmImages(uri, file) if file.num_images else None, adm=file)
+    images = AdmImages(uri, file, resize) if file.num_images else None
+    if resize is not None and "mu.npy" in file.names and (images is None or not images.as_stored):
+        raise MetricError(
+            uri,
+            f"holds moments of images that were not brought to {resize.describe()}",
+            "images alone",
+            "leave the resize out, or name a file without moments",
+        )
+    return Reference(uri, images=images, adm=file)

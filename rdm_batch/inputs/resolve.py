@@ -6,8 +6,10 @@ report of the job, and pickled to workers on other machines, which open only wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from rdm_batch.errors import InvalidJobError, RdmBatchError
@@ -19,6 +21,7 @@ from rdm_batch.inputs.weights import OpenedCheckpoint, open_checkpoint
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.specs.job import JobSpec
 
+_PACKAGE = Path(__file__).parents[1]
 Thing = TypeVar("Thing")
 OpenThing = TypeVar("OpenThing", covariant=True)
 
@@ -96,13 +99,45 @@ class Resolution:
 
 
 def attempt(step: Callable[[], Thing | None]) -> Opening[Thing]:
-    """Take a step that may fail in an expected way, and give what it gives or why it failed."""
+    """Take a step that may fail, and give what it gives or why it failed.
+
+    A failure that nobody expected is a problem like the others: it must not hide them.
+    """
     try:
         return Opening(step())
     except InvalidJobError as error:
         return Opening(None, error.problems)
     except RdmBatchError as error:
         return Opening(None, (error,))
+    except Exception as error:
+        return Opening(None, (_defect(error),))
+
+
+def found_by(check: Callable[[], Iterable[RdmBatchError]]) -> tuple[RdmBatchError, ...]:
+    """List the problems a check finds; where it fails itself, what it found before and that."""
+    found: list[RdmBatchError] = []
+
+    def step() -> None:
+        for problem in check():
+            found.append(problem)
+
+    failed = attempt(step).problems
+    return (*found, *failed)
+
+
+def _defect(error: Exception) -> RdmBatchError:
+    """Describe a failure nobody expected, without its own words: they may hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = frames[-1]
+    for frame in frames:
+        if _PACKAGE in Path(frame.filename).parents:
+            place = frame
+    return RdmBatchError(
+        f"{Path(place.filename).name}:{place.lineno}",
+        f"a check failed by itself ({type(error).__name__} in {place.name})",
+        "",
+        "this is a defect of rdm_batch, please report it with the file that caused it",
+    )
 
 
 def resolve(spec: JobSpec, mode: ModeNeeds) -> Resolution:

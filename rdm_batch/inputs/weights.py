@@ -65,7 +65,7 @@ class OpenedCheckpoint:
             RdmBatchError: The weights or settings cannot be used.
         """
         if not isinstance(self.model, WeightedModel):
-            return PLAIN_HEADS[self.model.head](self.image_size, context_dim)
+            return PLAIN_HEADS[self.model.family](self.image_size, context_dim)
         loaded = _load(self.model.checkpoint, self.architecture, self.model.weights)
         networks = load_networks(loaded.architecture, loaded.state_dict)
         # Only the networks hold the weights now: converting or moving them leaves no second copy.
@@ -90,10 +90,10 @@ def open_checkpoint(model: ModelSpec) -> OpenedCheckpoint:
     architecture = info.architecture
     if info.problems or architecture is None:
         raise _unusable(model.checkpoint, info.problems)
-    if architecture.kind != model.head:
+    if architecture.kind != model.family:
         raise SpecError(
             "model.head",
-            f"is {model.head!r} but {model.checkpoint} holds a {architecture.kind!r} head",
+            f"is {model.family!r} but {model.checkpoint} holds a {architecture.kind!r} head",
             f"{architecture.kind!r}",
         )
     if path.stat().st_size <= _READ_AT_ONCE_BYTES:

@@ -79,6 +79,11 @@ class AdmFile:
             self._mapped = self._map(images)
         return np.array(self._mapped[start:stop])
 
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """Return height and width of the images; None where there are none."""
+        return None if self._images is None else (self._images.shape[1], self._images.shape[2])
+
     def moments(self) -> dict[str, GaussianStatistics]:
         """Read the moments by layer of ``inception-v3-compat``; empty when there are none.
 

@@ -55,6 +55,8 @@ def compute_scores(
             "the same extractor, weights and resize on both sides",
             "build the reference again with the extractor of the samples",
         )
+    if reference is not None and generated.images and reference.images:
+        require_images(reference, generated.images)
     evaluation = Evaluation(
         generated=generated,
         reference=reference,
@@ -71,6 +73,26 @@ def compute_scores(
             made = SCORERS[wanted](evaluation, SCORES[wanted])
             found |= {score.id: score for score in made}
     return [found[wanted] for wanted in ids]
+
+
+def require_images(reference: ReferenceStatistics, images: str) -> None:
+    """Refuse statistics of images that were brought to one size in another way.
+
+    Args:
+        reference: The statistics.
+        images: How the images they are compared with were brought to one size.
+
+    Raises:
+        MetricError: They were brought to it in another way, or taken as they were.
+    """
+    if reference.images != images:
+        raise MetricError(
+            reference.source,
+            f"statistics of images brought to {reference.images or 'no other size'}, "
+            f"to be compared with images brought to {images}",
+            "one resize on both sides",
+            "name the images themselves, build the reference again, or choose its resize",
+        )
 
 
 def _named(features: FeatureSet | ReferenceStatistics) -> str:

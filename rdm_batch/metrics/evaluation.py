@@ -127,6 +127,11 @@ class Evaluation:
             raise MetricError(kind.id, f"{extractor.name} has no layer {layer!r}", needed)
         return layer
 
+    @property
+    def images(self) -> str | None:
+        """Say how images of any size were brought to one, on whichever side that is known."""
+        return self.generated.images or (self.reference.images if self.reference else None)
+
     def rows(self, layer: str) -> Float32[np.ndarray, "n d"]:
         """Return the samples' features of a layer.
 
@@ -187,6 +192,7 @@ class Evaluation:
             layer=layer,
             image_size=extractor.image_size,
             resize=extractor.resize,
+            images=self.images,
             reference=self.need_reference(kind.id).digest if compared else None,
             num_generated=self.num_generated(layer),
             num_reference=num_reference,

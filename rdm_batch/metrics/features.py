@@ -108,12 +108,14 @@ class FeatureSet:
         ids: Sample index, or position in the source, of each row.
         layers: Features by layer; some or all of the extractor's.
         source: Where the images came from, for messages.
+        images: How images of any size were brought to one; None where they were taken as they are.
     """
 
     extractor: ExtractorDescription
     ids: Int64[np.ndarray, " n"]
     layers: dict[str, Float32[np.ndarray, "_ _"]]
     source: str
+    images: str | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and values.

@@ -6,6 +6,7 @@ import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -28,6 +29,7 @@ class ReferenceStatistics:
         moments: Mean and covariance by layer.
         features: Features by layer; empty when only moments were kept.
         digest: SHA-256 over the numbers; identifies the reference in a score.
+        images: How images of any size were brought to one; None where they were taken as they are.
     """
 
     extractor: ExtractorDescription
@@ -35,6 +37,7 @@ class ReferenceStatistics:
     moments: dict[str, GaussianStatistics]
     features: dict[str, Float32[np.ndarray, "n _"]]
     digest: str
+    images: str | None = None
 
     @classmethod
     def from_features(cls, features: FeatureSet, keep_features: bool = True) -> ReferenceStatistics:
@@ -55,7 +58,7 @@ class ReferenceStatistics:
         # The same images give the same digest whether or not their features are kept.
         digest = _digest(features.layers)
         kept = features.layers if keep_features else {}
-        return cls(features.extractor, features.source, moments, kept, digest)
+        return cls(features.extractor, features.source, moments, kept, digest, features.images)
 
     def gaussian(self, layer: str) -> GaussianStatistics:
         """Return the moments of a layer.
@@ -106,16 +109,19 @@ class ReferenceStatistics:
         if not self.features:
             return None
         count = len(next(iter(self.features.values())))
-        return FeatureSet(self.extractor, np.arange(count), self.features, self.source)
+        ids = np.arange(count)
+        return FeatureSet(self.extractor, ids, self.features, self.source, self.images)
 
     def save(self, path: Path) -> None:
         """Write one ``.npz`` without pickles."""
-        header = {
+        header: dict[str, Any] = {
             "extractor": self.extractor.model_dump(),
             "source": self.source,
             "digest": self.digest,
             "counts": {name: gaussian.count for name, gaussian in self.moments.items()},
         }
+        if self.images is not None:
+            header["images"] = self.images
         arrays: dict[str, np.ndarray] = {}
         for name, gaussian in self.moments.items():
             arrays[f"mean.{name}"] = gaussian.mean
@@ -142,7 +148,9 @@ class ReferenceStatistics:
             if name.startswith("features.")
         }
         extractor = ExtractorDescription.model_validate(header["extractor"])
-        return cls(extractor, header["source"], moments, features, header["digest"])
+        return cls(
+            extractor, header["source"], moments, features, header["digest"], header.get("images")
+        )
 
 
 def is_reference(path: Path) -> bool:

@@ -6,6 +6,7 @@ Attribute names are the parameter names of the published checkpoints.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -45,17 +46,23 @@ class Attention(nn.Module):
         context_width: Channels of the context; None means attention within the sequence.
         num_heads: Number of heads.
         head_channels: Channels of one head.
+        bias: Whether queries, keys and values have one.
     """
 
     def __init__(
-        self, width: int, context_width: int | None, num_heads: int, head_channels: int
+        self,
+        width: int,
+        context_width: int | None,
+        num_heads: int,
+        head_channels: int,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         inner = num_heads * head_channels
         self.num_heads = num_heads
-        self.to_q = nn.Linear(width, inner, bias=False)
-        self.to_k = nn.Linear(context_width or width, inner, bias=False)
-        self.to_v = nn.Linear(context_width or width, inner, bias=False)
+        self.to_q = nn.Linear(width, inner, bias=bias)
+        self.to_k = nn.Linear(context_width or width, inner, bias=bias)
+        self.to_v = nn.Linear(context_width or width, inner, bias=bias)
         self.to_out = nn.Sequential(nn.Linear(inner, width))
 
     def _split_heads(
@@ -92,8 +99,9 @@ class Attention(nn.Module):
 
     @property
     def zero_context_output(self) -> Float[Tensor, " width"]:
-        """What attention to an all-zero context gives: keys and values have no bias."""
-        return cast(Tensor, self.to_out[0].bias)
+        """What attention to an all-zero context gives: the values' bias, where they have one."""
+        bias = cast("Tensor | None", self.to_v.bias)
+        return cast(Tensor, self.to_out[0].bias if bias is None else self.to_out(bias))
 
 
 class _Geglu(nn.Module):
@@ -125,6 +133,39 @@ class FeedForward(nn.Module):
         return out
 
 
+def cross_attend(
+    attention: Attention,
+    norm: Callable[[Tensor], Tensor],
+    x: Float[Tensor, "batch token width"],
+    context: KeysValues,
+    guided: bool,
+) -> Float[Tensor, "_ token width"]:
+    """Add what the context contributes, splitting the guidance branches where they part.
+
+    Args:
+        attention: From the tokens to the context.
+        norm: What the tokens go through before.
+        x: One row per sample, or, with ``guided``, the conditional rows followed by the
+            unconditional ones. Until the first cross-attention both are the same and
+            may be given once.
+        context: Keys and values, one row per sample.
+        guided: Whether an unconditional branch (all-zero context) goes along.
+
+    Returns:
+        With ``guided`` two rows per sample, else one.
+    """
+    if not guided:
+        return x + cast(Tensor, attention(norm(x), context))
+    num_samples = context[0].shape[0]
+    conditional, unconditional = x[:num_samples], x[-num_samples:]
+    return torch.cat(
+        [
+            conditional + attention(norm(conditional), context),
+            unconditional + attention.zero_context_output,
+        ]
+    )
+
+
 class TransformerBlock(nn.Module):
     """Apply self-attention, cross-attention to the neighbors, and a feed-forward layer.
 
@@ -147,29 +188,8 @@ class TransformerBlock(nn.Module):
     def cross_attend(
         self, x: Float[Tensor, "batch token width"], neighbors: KeysValues, guided: bool
     ) -> Float[Tensor, "_ token width"]:
-        """Add what the neighbors contribute, splitting the guidance branches where they part.
-
-        Args:
-            x: One row per sample, or, with ``guided``, the conditional rows followed by the
-                unconditional ones. Until the first cross-attention both are the same and
-                may be given once.
-            neighbors: Keys and values, one row per sample.
-            guided: Whether an unconditional branch (all-zero context) goes along.
-
-        Returns:
-            With ``guided`` two rows per sample, else one.
-        """
-        if not guided:
-            attended: Tensor = x + self.attn2(self.norm2(x), neighbors)
-            return attended
-        num_samples = neighbors[0].shape[0]
-        conditional, unconditional = x[:num_samples], x[-num_samples:]
-        return torch.cat(
-            [
-                conditional + self.attn2(self.norm2(conditional), neighbors),
-                unconditional + self.attn2.zero_context_output,
-            ]
-        )
+        """Add what the neighbors contribute; see ``cross_attend``."""
+        return cross_attend(self.attn2, self.norm2, x, neighbors, guided)
 
     def forward(
         self,

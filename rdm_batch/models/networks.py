@@ -15,9 +15,15 @@ from torch import Tensor, nn
 
 from rdm_batch.formats.weights_file import WeightsFile
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
+from rdm_batch.models.code_transformer import CodeTransformer
 from rdm_batch.models.transformer import CausalTransformer
 from rdm_batch.models.unet import UNet
-from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
+from rdm_batch.specs.families import (
+    Architecture,
+    KnnDiscreteArchitecture,
+    RarmArchitecture,
+    RdmArchitecture,
+)
 
 SCHEDULE_TOLERANCE: Final = 1e-5
 """Relative; published files hold the betas in float32, which rounds by 6e-8."""
@@ -129,7 +135,37 @@ class RarmNetworks(HeadNetworks):
         return [f"start_token is {start_token} in the file, {architecture.start_token} here"]
 
 
-NETWORKS: Final[dict[str, type[HeadNetworks]]] = {"rdm": RdmNetworks, "rarm": RarmNetworks}
+class KnnDiscreteNetworks(HeadNetworks):
+    """Hold transformer and autoencoder of a KNN-Diffusion head over codes.
+
+    Args:
+        architecture: Sizes of both.
+    """
+
+    architecture: KnnDiscreteArchitecture
+
+    def __init__(self, architecture: KnnDiscreteArchitecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.transformer = CodeTransformer(architecture.transformer)
+        self.first_stage_model = VqAutoencoder(architecture.autoencoder)
+
+    @property
+    def autoencoder(self) -> VqAutoencoder:
+        """The first stage."""
+        return self.first_stage_model
+
+    @staticmethod
+    def content_problems(file: WeightsFile, architecture: KnnDiscreteArchitecture) -> list[str]:
+        """Find nothing to compare: the forward process is in the architecture alone."""
+        return []
+
+
+NETWORKS: Final[dict[str, type[HeadNetworks]]] = {
+    "rdm": RdmNetworks,
+    "rarm": RarmNetworks,
+    "knn_discrete": KnnDiscreteNetworks,
+}
 """The networks of every family that has some; see ``specs.families``."""
 
 

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from rdm_batch.errors import SampleSetError
+from rdm_batch.formats.json_text import parse_json
 from rdm_batch.reports.first_format import FIRST_FORMAT, from_first_format
 from rdm_batch.reports.latency import LatencySummary
 from rdm_batch.reports.views import Views
@@ -299,11 +300,15 @@ def load_report(source: Path | bytes, where: str | None = None) -> RunReport:
                 "run the job to its end first",
             ) from error
     try:
+        parse_json(source)  # whose depth is bounded
         return RunReport.model_validate_json(source)
-    except ValidationError as error:
+    except ValueError as error:
+        found = str(error)
+        if isinstance(error, ValidationError):
+            found = f"{error.error_count()} problem(s), the first: {first_problem(error)}"
         raise SampleSetError(
             where or "report.json",
-            f"{error.error_count()} problem(s), the first: {first_problem(error)}",
+            found,
             "a report in the format rdm_batch.report/2, or one that an earlier version wrote",
             "run the job again to write a new one",
         ) from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from rdm_batch.errors import SampleSetError
+from rdm_batch.formats.json_text import parse_json
 from rdm_batch.reports.latency import Latencies
 from rdm_batch.reports.page import render_page
 from rdm_batch.reports.pictures import Pictures
@@ -77,7 +77,7 @@ def load_scores(uri: str) -> tuple[Score, ...]:
         return ()
     data = open_store(folder or ".").read_bytes(name)
     try:
-        saved = json.loads(data)
+        saved = parse_json(data)
         if not isinstance(saved, list):
             return ()
         return tuple(Score.model_validate(item) for item in saved)

@@ -8,7 +8,6 @@ first rows, shard 1 the next, and so on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -25,10 +24,14 @@ from pydantic import (
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.files import Damage, canonical_digest, file_sha256, find_damage_in
+from rdm_batch.formats.json_text import parse_json
 from rdm_batch.specs.database import IndexSettings
 from rdm_batch.specs.messages import first_problem
 
 MANIFEST_NAME = "database.json"
+# Beyond what any index here holds: numbers of a damaged manifest end where they are read.
+_MAX_ROWS = 2**40
+_MAX_DIM = 2**16
 
 
 class _Frozen(BaseModel):
@@ -75,8 +78,8 @@ class SourceRecord(_Frozen):
 class DatabaseShard(_Frozen):
     """Describe one shard: its rows, its files, its index."""
 
-    rows: int = Field(ge=1)
-    first_row: int = Field(ge=0)
+    rows: int = Field(ge=1, le=_MAX_ROWS)
+    first_row: int = Field(ge=0, le=_MAX_ROWS)
     index: IndexSettings
     recall_at_20: float | None = Field(
         default=None,
@@ -97,8 +100,8 @@ class DatabaseManifest(_Frozen):
 
     format: Literal["rdm_batch.database"] = "rdm_batch.database"
     version: Literal[1] = 1
-    rows: int = Field(ge=1)
-    dim: int = Field(ge=1)
+    rows: int = Field(ge=1, le=_MAX_ROWS)
+    dim: int = Field(ge=1, le=_MAX_DIM)
     dtype: Literal["float16", "float32"]
     encoder: EncoderRecord
     source: SourceRecord
@@ -171,12 +174,17 @@ def parse_manifest(text: bytes | None, database: str) -> DatabaseManifest:
         )
     where = f"{database.rstrip('/')}/{MANIFEST_NAME}"
     try:
-        manifest = DatabaseManifest.model_validate_json(text)
+        fields = parse_json(text)
+        manifest = DatabaseManifest.model_validate(fields)
     except ValidationError as error:
         found = first_problem(error, "the manifest")
         raise DatabaseError(where, found, "a database manifest", "rebuild the database") from error
+    except ValueError as error:
+        raise DatabaseError(
+            where, str(error), "a database manifest", "rebuild the database"
+        ) from error
     # Of the text, not of the model: a later version may know more fields.
-    content = {name: value for name, value in json.loads(text).items() if name != "digest"}
+    content = {name: value for name, value in fields.items() if name != "digest"}
     if manifest.digest != canonical_digest(content):
         raise DatabaseError(
             where,

@@ -7,8 +7,10 @@ from typing import Any, Final, TypeVar
 
 from rdm_batch.errors import SpecError
 from rdm_batch.sampling.autoregressive import TokenSampler
+from rdm_batch.sampling.code_sampler import CodeSampler
 from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.dpm_solver import DpmSolver
+from rdm_batch.sampling.mask_replace import MaskReplaceSchedule
 from rdm_batch.sampling.plms import PlmsSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
 from rdm_batch.sampling.solver import Solver
@@ -17,6 +19,7 @@ from rdm_batch.specs.sampling import (
     AutoregressiveSampling,
     DdimSampling,
     DpmSolverSampling,
+    MaskReplaceSampling,
     PlmsSampling,
     SamplingSpec,
 )
@@ -40,6 +43,10 @@ def _token_by_token(spec: AutoregressiveSampling) -> TokenSampler:
     return TokenSampler(spec.temperature, spec.top_k, spec.top_p)
 
 
+def _code_sampler(schedule: MaskReplaceSchedule, spec: MaskReplaceSampling) -> CodeSampler:
+    return CodeSampler(schedule, spec.num_steps, spec.truncation, spec.purity)
+
+
 SOLVERS: Final[dict[str, Callable[[NoiseSchedule, Any], Solver]]] = {
     "ddim": _ddim,
     "plms": _plms,
@@ -50,6 +57,10 @@ TOKEN_SAMPLERS: Final[dict[str, Callable[[Any], TokenSampler]]] = {
     "autoregressive": _token_by_token
 }
 """Samplers of autoregressive heads, by name."""
+CODE_SAMPLERS: Final[dict[str, Callable[[MaskReplaceSchedule, Any], CodeSampler]]] = {
+    "mask_replace": _code_sampler
+}
+"""Samplers of heads that set all codes together, by name."""
 
 
 def build_solver(config: NoiseScheduleConfig, sampling: SamplingSpec) -> Solver:
@@ -69,6 +80,21 @@ def build_token_sampler(sampling: SamplingSpec) -> TokenSampler:
         SpecError: The sampler is none of an autoregressive head.
     """
     return _chosen(TOKEN_SAMPLERS, sampling, "an autoregressive head")(sampling)
+
+
+def build_code_sampler(num_codes: int, num_times: int, sampling: SamplingSpec) -> CodeSampler:
+    """Build the sampler of a head over codes.
+
+    Args:
+        num_codes: Codes of the head.
+        num_times: Times of its forward process.
+        sampling: Sampler and its settings.
+
+    Raises:
+        SpecError: The sampler is none of such a head, or a setting is out of range.
+    """
+    build = _chosen(CODE_SAMPLERS, sampling, "a head over codes")
+    return build(MaskReplaceSchedule.linear(num_codes, num_times), sampling)
 
 
 def _chosen(builders: Mapping[str, _Builder], sampling: SamplingSpec, driven: str) -> _Builder:

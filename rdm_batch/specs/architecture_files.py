@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from rdm_batch.errors import SpecError
 from rdm_batch.specs.families import Architecture, parse_architecture
+from rdm_batch.specs.yaml_text import read_yaml
 
 # What the networks here do not have a switch for, and the one value they implement.
 _UNET_FIXED = {
@@ -97,10 +96,7 @@ def load_architecture(path: Path) -> Architecture:
     Raises:
         SpecError: The file cannot be read or does not describe an architecture.
     """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(str(path), f"cannot be read as YAML ({error})") from error
+    values = read_yaml(path)
     if not isinstance(values, Mapping):
         raise SpecError(str(path), "is not a mapping of fields", "an architecture")
     return read_architecture(values, str(path))

@@ -8,6 +8,10 @@ from pydantic import Field, model_validator
 
 from rdm_batch.specs.base import Spec, Uri
 
+MAX_PROMPT_CHARACTERS = 10_000
+"""Characters of a prompt or a label, of which encoders read the first few hundred at most."""
+_Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
+
 
 class _Conditioning(Spec):
     """What all modes have in common.
@@ -29,6 +33,11 @@ class _Conditioning(Spec):
         default=4, description="Neighbors per query, the query itself included where it counts."
     )
 
+    @property
+    def query_leads(self) -> bool:
+        """Tell whether the context begins with its query, once."""
+        return False
+
 
 class UnconditionalConditioning(_Conditioning):
     """Draw a pseudo-query from the database; its neighbors are the context."""
@@ -49,6 +58,11 @@ class UnconditionalConditioning(_Conditioning):
         "uniformly. `uniform` with `top_m: 1.0` needs no proposal distribution.",
     )
 
+    @property
+    def query_leads(self) -> bool:
+        """A row of the database is the nearest to itself."""
+        return True
+
 
 class TextConditioning(_Conditioning):
     """Follow prompts through the shared text and image space of CLIP."""
@@ -57,11 +71,13 @@ class TextConditioning(_Conditioning):
     follows_prompts: ClassVar[bool] = True
 
     mode: Literal["text"] = Field(description="Follow prompts. Sample i takes prompt i mod P.")
-    prompts: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+    prompts: tuple[_Prompt, ...] | None = Field(
         default=None, strict=False, description="The prompts, inline."
     )
     prompts_file: Uri | None = Field(
-        default=None, description="A UTF-8 text file with one prompt a line; empty lines skipped."
+        default=None,
+        description="A UTF-8 text file with one prompt a line; empty lines skipped. At most "
+        "128 MiB, and 10,000 characters a line.",
     )
     context: Literal["text", "text_and_neighbors", "neighbors"] = Field(
         default="neighbors",
@@ -69,6 +85,11 @@ class TextConditioning(_Conditioning):
         "the text embedding and its k_nn - 1 nearest images. `neighbors`: its k_nn nearest images "
         "only.",
     )
+
+    @property
+    def query_leads(self) -> bool:
+        """The text's embedding is first, unless it is left out or fills all places."""
+        return self.context == "text_and_neighbors" or (self.context == "text" and self.k_nn == 1)
 
     @model_validator(mode="after")
     def _one_source(self) -> TextConditioning:
@@ -88,10 +109,10 @@ class ClassConditioning(_Conditioning):
         description="Retrieve a pool for each label; every sample draws k_nn of it. "
         "Sample i takes label i mod L."
     )
-    labels: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = Field(
+    labels: Annotated[tuple[_Prompt, ...], Field(min_length=1)] = Field(
         strict=False, description="Class names."
     )
-    template: str = Field(
+    template: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)] = Field(
         default="An image of a {label}.",
         description="The text that is embedded for a label; `{label}` stands for the class name.",
     )
@@ -103,6 +124,13 @@ class ClassConditioning(_Conditioning):
     def _consistent(self) -> ClassConditioning:
         if "{label}" not in self.template:
             raise ValueError(f"template {self.template!r} has no {{label}} to fill in")
+        places = self.template.count("{label}")
+        longest = len(self.template) + places * max(map(len, self.labels))
+        if longest > 2 * MAX_PROMPT_CHARACTERS:
+            raise ValueError(
+                f"template with its longest label has {longest:,} characters; "
+                f"needed at most {2 * MAX_PROMPT_CHARACTERS:,}"
+            )
         if self.pool_size < self.k_nn:
             raise ValueError(
                 f"pool_size is {self.pool_size} but k_nn is {self.k_nn}; "

@@ -26,6 +26,7 @@ from rdm_batch.specs.base import Spec, Uri, members
 from rdm_batch.specs.messages import problems_of
 from rdm_batch.specs.networks import (
     AutoencoderConfig,
+    CodeTransformerConfig,
     NoiseScheduleConfig,
     Sizes,
     TransformerConfig,
@@ -130,11 +131,57 @@ class RarmArchitecture(Sizes):
         return self.transformer.context_dim
 
 
-Architecture = Annotated[RdmArchitecture | RarmArchitecture, Field(discriminator="kind")]
+class KnnDiscreteArchitecture(Sizes):
+    """Describe a KNN-Diffusion head over codes (Sheynin et al. 2023, arXiv:2204.02849)."""
+
+    kind: Literal["knn_discrete"] = "knn_discrete"
+    transformer: CodeTransformerConfig
+    autoencoder: VqAutoencoderConfig
+    # Its query is what it cannot do without: a head with nothing but neighbors is RDM's kin.
+    parametric: Literal[False] = False
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> KnnDiscreteArchitecture:
+        if self.transformer.codebook_size != self.autoencoder.codebook_size:
+            raise ValueError(
+                f"transformer.codebook_size is {self.transformer.codebook_size} but "
+                f"autoencoder.codebook_size is {self.autoencoder.codebook_size}; they must be equal"
+            )
+        if not self.transformer.marks_query:
+            raise ValueError("transformer.marks_query is false; the query has a role of its own")
+        return self
+
+    @property
+    def latent_size(self) -> int:
+        """Side length of the grid of codes."""
+        return self.transformer.grid_size
+
+    @property
+    def image_size(self) -> int:
+        """Side length of the images."""
+        return self.latent_size * self.autoencoder.downsampling
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the query and of the neighbor embeddings."""
+        return self.transformer.context_dim
+
+
+Architecture = Annotated[
+    RdmArchitecture | RarmArchitecture | KnnDiscreteArchitecture, Field(discriminator="kind")
+]
 
 
 class WeightedModel(Spec):
-    """What a job says about a head with weights, whatever its family."""
+    """What a job says about a head with weights, whatever its family.
+
+    Attributes:
+        family: Id of the family; the ``kind`` of its architecture.
+        query_first: Whether the first entry of its context has to be the query.
+    """
+
+    family: ClassVar[str]
+    query_first: ClassVar[bool] = False
 
     checkpoint: Uri = Field(
         description="Weights: safetensors of this package, a Lightning `.ckpt`, or a plain "
@@ -177,6 +224,7 @@ class WeightedModel(Spec):
 class RdmModel(WeightedModel):
     """A retrieval-augmented latent diffusion head."""
 
+    family: ClassVar[str] = "rdm"
     process: ClassVar[Process] = "diffusion"
 
     head: Literal["rdm"] = Field(description="Retrieval-augmented diffusion.")
@@ -185,14 +233,30 @@ class RdmModel(WeightedModel):
 class RarmModel(WeightedModel):
     """A retrieval-augmented autoregressive head."""
 
+    family: ClassVar[str] = "rarm"
     process: ClassVar[Process] = "autoregressive"
 
     head: Literal["rarm"] = Field(description="Retrieval-augmented autoregression.")
 
 
+class KnnDiscreteModel(WeightedModel):
+    """A KNN-Diffusion head: a query and its neighbors, each in a role of its own."""
+
+    family: ClassVar[str] = "knn_discrete"
+    query_first: ClassVar[bool] = True
+    process: ClassVar[Process] = "mask_replace"
+
+    head: Literal["knn_diffusion"] = Field(description="KNN-Diffusion.")
+    backbone: Literal["discrete"] = Field(
+        description="`discrete`: mask-and-replace diffusion over the codes of an autoencoder."
+    )
+
+
 class NullModel(Spec):
     """A head without a network: images straight from noise, to measure the pipeline alone."""
 
+    family: ClassVar[str] = "noise"
+    query_first: ClassVar[bool] = False
     process: ClassVar[Process] = "none"
 
     head: Literal["noise"] = Field(description="No model work; measures the pipeline.")
@@ -204,10 +268,14 @@ class NullModel(Spec):
     )
 
 
-ModelSpec = Annotated[RdmModel | RarmModel | NullModel, Field(discriminator="head")]
+ModelSpec = Annotated[
+    RdmModel | RarmModel | KnnDiscreteModel | NullModel, Field(discriminator="head")
+]
 
 
-FAMILIES: Final = members(ModelSpec, "head")
+FAMILIES: Final[dict[str, Any]] = {
+    model.family: model for model in members(ModelSpec, "head").values()
+}
 """What a job says about a head of every family, by the family's id."""
 ARCHITECTURES: Final = members(Architecture, "kind")
 """What a head of every family with networks is made of, by the family's id."""

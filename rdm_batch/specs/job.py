@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from rdm_batch.specs.base import OutputUri, Spec, Uri
 from rdm_batch.specs.conditioning import ConditioningSpec
 from rdm_batch.specs.families import ModelSpec
-from rdm_batch.specs.sampling import SamplingSpec, samplers_of
+from rdm_batch.specs.image_resize import ImageResize
+from rdm_batch.specs.sampling import MAX_SHARD_SAMPLES, SamplingSpec, samplers_of
 from rdm_batch.specs.scores import SCORES
 
 
@@ -57,7 +58,7 @@ class OutputSpec(Spec):
         description="Folder or `s3://bucket/prefix` of the sample set. Running the same job again "
         "completes what is missing there; another job is refused."
     )
-    shard_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
+    shard_size: Annotated[int, Field(ge=1, le=MAX_SHARD_SAMPLES)] = Field(
         default=256, description="Samples per shard: the unit of work, of commit and of resume."
     )
 
@@ -101,6 +102,12 @@ class EvaluationSpec(Spec):
         + ".",
     )
     extractor: ExtractorSpec = Field(description="Feature extractor.")
+    resize: ImageResize | None = Field(
+        default=None,
+        description="How photographs of several sizes are brought to one: all images judged and "
+        "judged against that have another size. Part of the description of every score. None: "
+        "images of several sizes are refused.",
+    )
     encoder: EncoderSpec | None = Field(
         default=None,
         description=f"Image-text encoder of {_listed(features_of='encoder')}. None: the extractor "

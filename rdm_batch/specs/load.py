@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from rdm_batch.errors import InvalidJobError, SpecError
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.messages import problems_of
+from rdm_batch.specs.yaml_text import MAX_DEPTH, parse_yaml, read_yaml
 
 
 def load_job(job: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> JobSpec:
@@ -24,11 +24,12 @@ def load_job(job: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Jo
         overrides: ``key.path=value`` strings, the value in YAML, applied in order.
 
     Raises:
-        SpecError: The file cannot be read, is not YAML, or an override is not understood.
+        SpecError: The file cannot be read, is not YAML, stands for more than a job file may, or
+            an override is not understood.
         InvalidJobError: One or more fields are wrong; all are listed.
     """
     # Overrides are not to change what the caller holds.
-    document = _read_yaml(job) if isinstance(job, Path) else copy.deepcopy(dict(job))
+    document = _read_job(job) if isinstance(job, Path) else copy.deepcopy(dict(job))
     for override in overrides:
         _apply(document, override)
     return parse_job(document, str(job) if isinstance(job, Path) else "the job")
@@ -50,17 +51,10 @@ def parse_job(document: dict[str, Any], where: str) -> JobSpec:
         raise InvalidJobError(where, problems_of(error, JobSpec, document)) from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SpecError(str(path), "there is no such file", "a job file", _nearby(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(str(path), f"cannot be read ({error})", "UTF-8 text") from None
-    try:
-        document = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise SpecError(str(path), f"is not YAML ({_one_line(error)})") from None
+def _read_job(path: Path) -> dict[str, Any]:
+    if _is_missing(path):
+        raise SpecError(str(path), "there is no such file", "a job file", _nearby(path))
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise SpecError(
             str(path), f"holds {_kind(document)} at the top", "a mapping with name, model, ..."
@@ -68,23 +62,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuse a key that stands twice: plain YAML silently keeps the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, list | dict):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key is not a plain value", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # what is wrong is told when it is read
+    return False
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
@@ -93,10 +78,9 @@ def _apply(document: dict[str, Any], override: str) -> None:
     where = f"--set {override}"
     if not separator or not all(keys):
         raise SpecError(where, "is not understood", "key.path=value", "for example sampling.seed=7")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(where, f"the value is not YAML ({_one_line(error)})") from None
+    if len(keys) > MAX_DEPTH:
+        raise SpecError(where, f"names {len(keys):,} keys", f"at most {MAX_DEPTH}")
+    value = parse_yaml(text, where)
     node = document
     for depth, key in enumerate(keys[:-1]):
         child = node.get(key)
@@ -122,7 +106,3 @@ def _kind(value: object) -> str:
         return "nothing"
     names = {dict: "a mapping", list: "a list", str: "a text", bool: "a truth value"}
     return names.get(type(value), f"a {type(value).__name__}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -12,6 +12,11 @@ from pydantic_core import ErrorDetails
 
 from rdm_batch.errors import SpecError
 
+MAX_DESCRIBED = 200
+"""Mistakes that are described one by one; looking for what each may mean takes time."""
+
+_WORDS = re.compile(r"""([\s'"]+)""")
+
 
 def problems_of(
     error: ValidationError, model: object = None, document: object = None, root: str = "job"
@@ -28,9 +33,11 @@ def problems_of(
             to a location (tags of unions). None shows locations as pydantic gives them.
         root: What to call the whole, where a problem has no field.
     """
-    return tuple(
-        _describe(details, model, document, root) for details in error.errors(include_url=False)
-    )
+    mistakes = error.errors(include_url=False)
+    described = [_describe(details, model, document, root) for details in mistakes[:MAX_DESCRIBED]]
+    if len(mistakes) > MAX_DESCRIBED:
+        described.append(SpecError(root, f"{len(mistakes) - MAX_DESCRIBED:,} more mistakes"))
+    return tuple(described)
 
 
 def first_problem(error: ValidationError, root: str = "the file") -> str:
@@ -145,5 +152,11 @@ def _tags(annotation: object, field: str) -> Iterator[str]:
 
 def _shorten(value: object, limit: int = 80) -> str:
     # The value may be a location with credentials, which no message repeats; keys hold slashes.
-    text = re.sub(r"://[^\s'\"]*@", "://***@", repr(value))
+    text = "".join(map(_without_credentials, _WORDS.split(repr(value))))
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _without_credentials(word: str) -> str:
+    # By hand: an expression would look again from every "://" of a text made of them.
+    start, end = word.find("://"), word.rfind("@")
+    return f"{word[:start]}://***{word[end:]}" if 0 <= start < end else word

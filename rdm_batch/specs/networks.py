@@ -158,6 +158,48 @@ class TransformerConfig(Sizes):
         return self.num_heads * self.head_channels
 
 
+class CodeTransformerConfig(Sizes):
+    """Size the transformer of a mask-and-replace diffusion head."""
+
+    codebook_size: _Count = Field(description="Codes it chooses among; the mask is one more.")
+    depth: _Depth = Field(description="Number of transformer blocks.")
+    num_heads: _Width = Field(description="Heads of every attention.")
+    head_channels: _Width = Field(default=64, description="Channels of one attention head.")
+    context_dim: _Width = Field(description="Width of the context's entries.")
+    grid_size: _Depth = Field(description="Side length of the grid of codes.")
+    num_times: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
+        default=100, description="Times of the forward process."
+    )
+    expansion: _Depth = Field(
+        default=4, description="Width of the feed-forward layers, in widths of the sequence."
+    )
+    marks_query: bool = Field(
+        default=False,
+        description="Whether the context's first entry is a query, told from the neighbors after "
+        "it by a learned vector each.",
+    )
+    gelu: Literal["exact", "sigmoid"] = Field(
+        default="exact",
+        description="The feed-forward layers' activation: GELU, or x sigmoid(1.702 x) as in "
+        "published VQ-Diffusion checkpoints.",
+    )
+
+    @model_validator(mode="after")
+    def _width_fits(self) -> CodeTransformerConfig:
+        _check_width(self.width)
+        return self
+
+    @property
+    def width(self) -> int:
+        """Channels of the sequence."""
+        return self.num_heads * self.head_channels
+
+    @property
+    def num_positions(self) -> int:
+        """Codes of an image."""
+        return self.grid_size**2
+
+
 def _check_width(width: int) -> None:
     if width > MAX_WIDTH:
         raise ValueError(f"it is {width:,} channels wide; needed at most {MAX_WIDTH:,}")

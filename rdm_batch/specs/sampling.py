@@ -12,7 +12,11 @@ from pydantic import Field
 
 from rdm_batch.specs.base import Spec, members
 
-Process = Literal["diffusion", "autoregressive", "none"]
+MAX_SAMPLES = 1_000_000_000
+"""Samples of a set: a plan, a listing and a resume of so many were measured, of more not."""
+MAX_SHARD_SAMPLES = 100_000
+"""Samples of a shard, which a head holds in memory as a whole."""
+Process = Literal["diffusion", "autoregressive", "mask_replace", "none"]
 """What a sampler solves, and which heads it therefore drives."""
 
 
@@ -26,7 +30,9 @@ class SamplerColumns(NamedTuple):
 class _Sampling(Spec):
     process: ClassVar[Process]
 
-    num_samples: Annotated[int, Field(ge=1)] = Field(description="Images in the finished set.")
+    num_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = Field(
+        description="Images in the finished set."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         default=0, description="With the sample index, the only source of randomness."
     )
@@ -106,6 +112,36 @@ class AutoregressiveSampling(_Sampling):
     )
 
 
+class MaskReplaceSampling(_Sampling):
+    """Set all codes of an image together, in steps (Gu et al. 2022, arXiv:2111.14822)."""
+
+    process: ClassVar[Process] = "mask_replace"
+
+    sampler: Literal["mask_replace"] = Field(
+        description="From masks to codes, for `head: knn_diffusion`, `backbone: discrete`."
+    )
+    num_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=25,
+        description="Network evaluations (guided ones are twice as large), at most the times of "
+        "the head's forward process, mostly 100.",
+    )
+    truncation: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="Keep the most likely codes up to this cumulative share of every prediction. "
+        "1 keeps all; published samples use 0.86.",
+    )
+    purity: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        default=None,
+        description="Set the codes first of which the network is surest, for good, sharpened by "
+        "this factor (Tang et al. 2022, arXiv:2205.16007). None draws from the posterior.",
+    )
+
+    @property
+    def columns(self) -> SamplerColumns:
+        """What is recorded of the sampler beside every sample."""
+        return SamplerColumns(self.num_steps)
+
+
 class NoSampling(_Sampling):
     """For the head without a network, which has nothing to solve."""
 
@@ -115,7 +151,12 @@ class NoSampling(_Sampling):
 
 
 SamplingSpec = Annotated[
-    DdimSampling | PlmsSampling | DpmSolverSampling | AutoregressiveSampling | NoSampling,
+    DdimSampling
+    | PlmsSampling
+    | DpmSolverSampling
+    | AutoregressiveSampling
+    | MaskReplaceSampling
+    | NoSampling,
     Field(discriminator="sampler"),
 ]
 SAMPLERS: Final = members(SamplingSpec, "sampler")

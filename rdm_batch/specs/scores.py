@@ -234,6 +234,7 @@ class ScoreDescription(BaseModel):
     layer: str | None = None
     image_size: int | None = None
     resize: str | None = None
+    images: str | None = None
     reference: str | None = None
     num_generated: int | None = None
     num_reference: int | None = None

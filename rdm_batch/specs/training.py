@@ -10,7 +10,6 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,6 +25,7 @@ from rdm_batch.errors import InvalidJobError, SpecError
 from rdm_batch.specs.base import Uri, members
 from rdm_batch.specs.messages import problems_of
 from rdm_batch.specs.networks import AutoencoderConfig, ClipSizes, NoiseScheduleConfig, UNetConfig
+from rdm_batch.specs.yaml_text import read_yaml
 
 
 class _Frozen(BaseModel):
@@ -192,6 +192,21 @@ class AutoregressiveTraining(HeadTraining):
         return self.transformer.context_dim
 
 
+class KnnTraining(NeighborTraining):
+    """What the training of a KNN-Diffusion head is told besides.
+
+    The context is the image's own embedding, then its neighbors without itself; 0 neighbors
+    make the method's own baseline.
+    """
+
+    k_train: int = Field(
+        default=10,
+        ge=0,
+        description="Neighbors given to the head after the image's own embedding. 0 gives none: "
+        "the method's baseline.",
+    )
+
+
 class RdmTraining(NeighborTraining, DiffusionTraining):
     """Train a retrieval-augmented diffusion head."""
 
@@ -224,8 +239,33 @@ class ArTraining(AutoregressiveTraining):
     train: Literal["ar"]
 
 
+class KnnDiscreteTraining(KnnTraining):
+    """Train a KNN-Diffusion head over codes."""
+
+    summary: ClassVar[str] = "a KNN-Diffusion head over codes"
+
+    train: Literal["knn_discrete"]
+    transformer: TransformerSizes
+    num_times: int = Field(default=100, ge=2, description="Times of the forward process.")
+    auxiliary_weight: NonNegativeFloat = Field(
+        default=5e-4, description="Factor of -log p(x_0) beside the variational bound."
+    )
+    preview_steps: int = Field(default=25, gt=0, description="Steps of the sample pictures.")
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the query and the neighbor embeddings."""
+        return self.transformer.context_dim
+
+
 TrainingSpec = Annotated[
-    ClipTraining | AutoencoderTraining | RdmTraining | RarmTraining | LdmTraining | ArTraining,
+    ClipTraining
+    | AutoencoderTraining
+    | RdmTraining
+    | RarmTraining
+    | LdmTraining
+    | ArTraining
+    | KnnDiscreteTraining,
     Field(discriminator="train"),
 ]
 TRAININGS: Final = members(TrainingSpec, "train")
@@ -245,10 +285,7 @@ def load_training(path: Path, kind: str) -> Training:
         InvalidJobError: If fields are wrong; all are listed.
     """
     where = str(path)
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(where, f"cannot be read ({error})", "a YAML file") from error
+    document = read_yaml(path)
     try:
         spec = _ADAPTER.validate_python(document)
     except ValidationError as error:

@@ -15,13 +15,17 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rdm_batch.errors import RdmBatchError
+from rdm_batch.formats.json_text import parse_json
 from rdm_batch.specs.messages import first_problem
+from rdm_batch.specs.sampling import MAX_SAMPLES, MAX_SHARD_SAMPLES
 
 FORMAT_VERSION = 1
 HEADER_KEY = "sample_set.json"
 SUCCESS_KEY = "_SUCCESS.json"
 ENTRIES_FOLDER = "_shards"
 DATA_FOLDER = "data"
+MAX_IMAGE_SIZE = 8192
+"""Height and width of samples, pixels; as ``png.MAX_PIXELS``."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
@@ -47,12 +51,16 @@ class SampleSetHeader(Manifest):
     digest: Sha256 = Field(
         description="SHA-256 of the spec; sets with the same have the same bytes."
     )
-    seed: Count = Field(description="Seed of the job.")
-    num_samples: Annotated[int, Field(ge=1)] = Field(description="Samples in the whole set.")
-    shard_size: Annotated[int, Field(ge=1)] = Field(
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(description="Seed of the job.")
+    num_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = Field(
+        description="Samples in the whole set."
+    )
+    shard_size: Annotated[int, Field(ge=1, le=MAX_SHARD_SAMPLES)] = Field(
         description="Samples of every shard but the last."
     )
-    image_size: Annotated[int, Field(ge=1)] = Field(description="Height and width in pixels.")
+    image_size: Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE)] = Field(
+        description="Height and width in pixels."
+    )
     content_digests: dict[str, str] = Field(
         default_factory=dict, description="Digests of weights, database and prompts."
     )
@@ -158,7 +166,7 @@ def parse_manifest(
             missing, unknown or impossible fields.
     """
     try:
-        content = json.loads(data)
+        content = parse_json(data)
         version = content.get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise error(

@@ -5,6 +5,7 @@ The client of S3 is imported where it is used: a local job starts a second soone
 
 from __future__ import annotations
 
+import stat
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,8 +77,15 @@ def local_path(
 
         return cached_download(_open_s3(uri, location, error), cache_dir)
     path = _local_root(location)
-    if not path.exists():
-        raise open_store(uri, error).missing("")
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise open_store(uri, error).missing("") from None
+    except OSError as problem:
+        raise error(str(path), f"cannot be read ({problem.strerror})") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        # Opening a FIFO would wait for its writer, a device may never end.
+        raise error(str(path), "is neither a file nor a folder", "a file or a folder")
     return path
 
 

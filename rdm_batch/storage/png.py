@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Final
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rdm_batch.errors import SampleSetError
 
+MAX_PIXELS: Final = 8192 * 8192
+"""Pixels a stored sample may have."""
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -34,13 +37,19 @@ def decode_png(data: bytes, where: str = "image") -> UInt8[np.ndarray, "height w
         where: What an error names.
 
     Raises:
-        SampleSetError: When the bytes are no image.
+        SampleSetError: When the bytes are no image, or one of more than ``MAX_PIXELS``.
     """
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                found = f"{image.width:,} x {image.height:,} pixels"
+                raise SampleSetError(where, found, f"at most {MAX_PIXELS:,} pixels")
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as problem:
-        raise SampleSetError(where, f"not a PNG that can be read ({problem})") from problem
+    except SampleSetError:
+        raise
+    except Exception as problem:  # damaged bytes lead decoders to raise nearly anything
+        reason = "not recognized" if isinstance(problem, UnidentifiedImageError) else problem
+        raise SampleSetError(where, f"not a PNG that can be read ({reason})") from problem
 
 
 def png_size(data: bytes) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -35,12 +36,15 @@ from rdm_batch.storage.manifest import (
     parse_manifest,
     shard_name,
 )
+from rdm_batch.storage.missing import MissingShards
 from rdm_batch.storage.object_store import open_store
 from rdm_batch.storage.store import Store
 from rdm_batch.storage.table import table_bytes, wrong_sizes
 
 _NUM_CONNECTIONS = 16
 _MAX_NAMED = 5
+# Lines about shards that are not stored, of which a plan may have a billion.
+_MAX_LISTED = 1000
 
 
 class SampleSet:
@@ -149,15 +153,19 @@ class SampleSet:
 
         Returns:
             The sound entries in shard order; and one line for every planned shard that has
-            none, and for every one that is damaged or does not belong to the plan.
+            none (the first ``_MAX_LISTED``), and for every one that is damaged or does not belong
+            to the plan.
         """
         keys = [item.key for item in self.store.list_objects(ENTRIES_FOLDER)]
         known = set(keys)
-        problems = [
+        absent = (
             f"shard {shard} is not stored"
             for shard in range(self.header.num_shards)
             if self._entry_key(shard) not in known
-        ]
+        )
+        problems = list(islice(absent, _MAX_LISTED))
+        if len(problems) == _MAX_LISTED:
+            problems.append("more shards are not stored")
 
         def read(key: str) -> ShardEntry | str:
             try:
@@ -170,10 +178,9 @@ class SampleSet:
         problems += [item for item in found if isinstance(item, str)]
         return [item for item in found if isinstance(item, ShardEntry)], problems
 
-    def missing_shards(self) -> list[int]:
-        """List the planned shards that are not stored yet."""
-        stored = {entry.shard for entry in self.entries()}
-        return [shard for shard in range(self.header.num_shards) if shard not in stored]
+    def missing_shards(self) -> MissingShards:
+        """Tell the planned shards that are not stored yet."""
+        return MissingShards(self.header, (entry.shard for entry in self.entries()))
 
     def commit_shard(
         self,
@@ -314,9 +321,9 @@ class SampleSet:
             raise reading.mixed_sizes(where, sizes, table.num_rows, self.header.image_size)
 
     def _require_all(self, entries: Sequence[ShardEntry]) -> None:
-        missing = sorted(set(range(self.header.num_shards)) - {entry.shard for entry in entries})
+        missing = MissingShards(self.header, (entry.shard for entry in entries))
         if missing:
-            named = ", ".join(map(str, missing[:_MAX_NAMED]))
+            named = ", ".join(map(str, islice(missing, _MAX_NAMED)))
             more = f" and {len(missing) - _MAX_NAMED:,} more" if len(missing) > _MAX_NAMED else ""
             raise SampleSetError(
                 self.uri,

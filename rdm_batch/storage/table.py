@@ -130,12 +130,18 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def wrong_sizes(table: pa.Table | pa.RecordBatch, image_size: int) -> dict[tuple[int, int], int]:
-    """Count images by (height, width), those of the right size left out."""
+    """Count images by (height, width), those of the right size left out.
+
+    Raises:
+        SampleSetError: The column holds something else than images.
+    """
     counts: dict[tuple[int, int], int] = {}
+    if table.schema.field("image").type != SCHEMA.field("image").type:
+        raise SampleSetError("image", f"a column of {table.schema.field('image').type}", "images")
     images = table.column("image")
     for chunk in images.chunks if isinstance(images, pa.ChunkedArray) else [images]:
         for data in chunk.field("bytes"):
-            size = png_size(data.as_buffer()[:24].to_pybytes())
+            size = png_size(data.as_buffer()[:24].to_pybytes() if data.is_valid else b"")
             if size != (image_size, image_size):
                 counts[size] = counts.get(size, 0) + 1
     return counts

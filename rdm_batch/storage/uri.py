@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import unquote
 
 from rdm_batch.errors import RdmBatchError, SampleSetError
+
+MAX_NAME_BYTES: Final = 255
+"""Bytes of a file's name, as file systems have it."""
+MAX_PATH_BYTES: Final = 3840
+"""Bytes of a local path: Linux takes 4,096, and the names of files are put behind it."""
 
 _USER_INFO = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/]*@", re.IGNORECASE)
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://(.*)$", re.IGNORECASE | re.DOTALL)
@@ -53,7 +59,11 @@ def parse_uri(uri: str, error: type[RdmBatchError] = SampleSetError) -> Location
         raise error(repr(uri), "not a location", "a path, s3://bucket/prefix or package://...")
     match = _SCHEME.match(uri)
     if match is None:
-        return Location("file", "", str(Path(uri).expanduser().absolute()))
+        try:
+            local = str(Path(uri).expanduser().absolute())
+        except RuntimeError:
+            raise error(uri, "names the home folder of nobody here", "a folder") from None
+        return Location("file", "", _nameable(local, error))
     scheme, rest = match.group(1).lower(), match.group(2)
     if scheme == "s3":
         return _parse_s3(uri, rest, error)
@@ -61,7 +71,7 @@ def parse_uri(uri: str, error: type[RdmBatchError] = SampleSetError) -> Location
         host, slash, path = rest.partition("/")
         if host not in ("", "localhost") or not slash:
             raise error(redact(uri), "names another machine", "file:///absolute/path")
-        return Location("file", "", unquote("/" + path))
+        return Location("file", "", _nameable(unquote("/" + path), error))
     if scheme == "package":
         parts = rest.strip("/").split("/")
         if any(part in ("", ".", "..") for part in parts):
@@ -72,6 +82,19 @@ def parse_uri(uri: str, error: type[RdmBatchError] = SampleSetError) -> Location
         f"scheme {scheme}:// is not supported",
         "a local path, s3://bucket/prefix or package://...",
     )
+
+
+def _nameable(path: str, error: type[RdmBatchError]) -> str:
+    """Refuse a path that no file system takes, before anything is asked of one."""
+    if "\0" in path:
+        raise error(repr(path), "not a location", "a path")
+    longest = max(len(os.fsencode(name)) for name in path.split("/"))
+    if longest > MAX_NAME_BYTES:
+        raise error(path, f"holds a name of {longest:,} bytes", f"at most {MAX_NAME_BYTES}")
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+        found = f"a path of {len(os.fsencode(path)):,} bytes"
+        raise error(path, found, f"at most {MAX_PATH_BYTES:,}")
+    return path
 
 
 def _parse_s3(uri: str, rest: str, error: type[RdmBatchError]) -> Location:

@@ -15,7 +15,7 @@ from rdm_batch.inputs.databases import Database
 from rdm_batch.models.clip import ImageTextEncoder, load_encoder
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.retrieval.tables import read_embeddings
-from rdm_batch.specs.training import HeadTraining, NeighborTraining
+from rdm_batch.specs.training import HeadTraining, KnnTraining, NeighborTraining
 from rdm_batch.storage.object_store import local_path
 from rdm_batch.training.images import TrainingImages
 from rdm_batch.training.pictures import NUM_PREVIEWED
@@ -62,6 +62,38 @@ class NeighborContext:
         return context.masked_fill(without[:, None, None], 0.0)
 
 
+class QueryContext:
+    """Show an image's own embedding, then its neighbors, and to a share of the examples zeros.
+
+    KNN-Diffusion (arXiv:2204.02849): the image's embedding stands where the text's will.
+
+    Args:
+        queries: Embedding of every training image, not normalized.
+        neighbors: Gives the neighbors; None gives none.
+        zero_share: Share of the examples whose context is zero, for guidance.
+    """
+
+    def __init__(
+        self,
+        queries: Float[Tensor, "image dim"],
+        neighbors: NeighborContext | None,
+        zero_share: float,
+    ) -> None:
+        self._queries = queries
+        self._neighbors = neighbors
+        self._zero_share = zero_share
+
+    def __call__(
+        self, rows: Int64[Tensor, " batch"], generator: torch.Generator
+    ) -> Float[Tensor, "batch entry dim"]:
+        """Give the query and the neighbors of the training images in ``rows``."""
+        without = torch.rand(rows.shape, generator=generator) < self._zero_share
+        context = self._queries[rows][:, None]
+        if self._neighbors is not None:
+            context = torch.cat([context, self._neighbors(rows, generator)], dim=1)
+        return context.masked_fill(without[:, None, None], 0.0)
+
+
 class NoContext:
     """Show a single entry of zeros, as a fully parametric head sees it when it generates.
 
@@ -98,9 +130,10 @@ def training_context(
     weights = None if spec.encoder_weights is None else local_path(spec.encoder_weights)
     encoder = load_encoder(encoder_path, weights)
     embeddings = _read_database(spec, encoder)
-    neighbor_ids, _ = exact_top_k(
-        embeddings, encoder.encode_images(list(images.pixels.numpy())), spec.neighbors_found
-    )
+    queries = encoder.encode_images(list(images.pixels.numpy()))
+    if isinstance(spec, KnnTraining):
+        return _query_context(spec, embeddings, queries)
+    neighbor_ids, _ = exact_top_k(embeddings, queries, spec.neighbors_found)
     context = NeighborContext(
         torch.from_numpy(neighbor_ids),
         torch.from_numpy(embeddings),
@@ -108,6 +141,42 @@ def training_context(
         spec.zero_share,
     )
     return context, embeddings[neighbor_ids[:NUM_PREVIEWED, : spec.k_train]]
+
+
+def _query_context(
+    spec: KnnTraining,
+    embeddings: Float32[np.ndarray, "row dim"],
+    queries: Float32[np.ndarray, "image dim"],
+) -> tuple[TrainingContext, Float32[np.ndarray, "shown entry dim"]]:
+    """Find the neighbors of every image but itself, should the database hold it."""
+    own = torch.from_numpy(queries)
+    shown = queries[:NUM_PREVIEWED, None]
+    if spec.k_train == 0:
+        return QueryContext(own, None, spec.zero_share), shown
+    found = min(spec.neighbors_found + 1, len(embeddings))
+    neighbor_ids, scores = exact_top_k(embeddings, queries, found)
+    neighbor_ids = _without_itself(neighbor_ids, scores)
+    neighbors = NeighborContext(
+        torch.from_numpy(neighbor_ids), torch.from_numpy(embeddings), spec.k_train, 0.0
+    )
+    shown_neighbors = embeddings[neighbor_ids[:NUM_PREVIEWED, : spec.k_train]]
+    context = QueryContext(own, neighbors, spec.zero_share)
+    return context, np.concatenate([shown, shown_neighbors], axis=1)
+
+
+def _without_itself(
+    neighbor_ids: Int64[np.ndarray, "image k"], scores: Float32[np.ndarray, "image k"]
+) -> Int64[np.ndarray, "image found"]:
+    """Drop an image's nearest entry where it is the image itself, else its last.
+
+    Embeddings of one image made in batches of other shapes differ in their last digits; those
+    of two images that look alike differ by far more.
+    """
+    itself = scores[:, 0] > 1 - 1e-6
+    kept: Int64[np.ndarray, "image found"] = np.where(
+        itself[:, None], neighbor_ids[:, 1:], neighbor_ids[:, :-1]
+    )
+    return kept
 
 
 def _read_database(

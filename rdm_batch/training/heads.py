@@ -38,12 +38,14 @@ class HeadPlan:
         make_objective: What to train; called once chance is seeded, for it makes the network.
         prefix: What the trained network's tensors are called in the head's weights.
         make_head: Puts a head around networks with weights, to draw pictures with it.
+        kept: The part of what is trained that the head's weights hold.
     """
 
     architecture: Architecture
     make_objective: Callable[[], Objective]
     prefix: str
     make_head: Callable[[Any], Head]
+    kept: Callable[[Any], nn.Module] = lambda network: network
 
 
 PlanHead = Callable[
@@ -79,13 +81,13 @@ def train_head(spec: HeadTraining, out: Path, resume: bool, plan_head: PlanHead)
 
     def preview(network: nn.Module, step: int) -> None:
         networks = build_networks(plan.architecture)
-        networks.load_state_dict({**halved(network, plan.prefix), **first_stage})
+        networks.load_state_dict({**halved(plan.kept(network), plan.prefix), **first_stage})
         noise = SampleNoise(spec.optimization.seed, np.arange(len(shown)))
         made = plan.make_head(networks).generate(shown, noise)
         originals = images.pixels[: len(shown)].numpy()
         save_grid(alternate(originals, made), out / f"samples-{step:06d}.png")
 
     network = run_training(objective, len(images), spec.optimization, out, resume, preview)
-    tensors = {**halved(network, plan.prefix), **first_stage}
+    tensors = {**halved(plan.kept(network), plan.prefix), **first_stage}
     save_checkpoint(out / WEIGHTS_NAME, plan.architecture, tensors)
     return out / WEIGHTS_NAME

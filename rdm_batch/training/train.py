@@ -12,6 +12,7 @@ from rdm_batch.errors import SpecError
 from rdm_batch.specs.training import load_training
 from rdm_batch.training.autoencoder import train_autoencoder
 from rdm_batch.training.clip import train_clip
+from rdm_batch.training.knn_discrete import train_knn_discrete
 from rdm_batch.training.rarm import train_rarm
 from rdm_batch.training.rdm import train_rdm
 
@@ -22,6 +23,7 @@ TRAINERS: Final[dict[str, Callable[[Any, Path, bool], Path]]] = {
     "rarm": train_rarm,
     "ldm": train_rdm,
     "ar": train_rarm,
+    "knn_discrete": train_knn_discrete,
 }
 """What trains each of ``specs.training.TRAININGS``: from its settings, the folder to write to
 and whether to resume, to the weights file."""

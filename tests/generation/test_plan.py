@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
 import pytest
 
-from rdm_batch.generation.plan import ShardRange, plan_shards
+from rdm_batch.errors import InvalidJobError
+from rdm_batch.generation.plan import ShardPlan, ShardRange, describe_plan, plan_shards
 from rdm_batch.specs.load import parse_job
+from tests.job_kit import write_job
 from tests.worlds import World
 
 
@@ -28,3 +35,52 @@ def test_shards_cover_every_sample_once_in_order(
 def test_batches_split_a_shard_from_its_start(batch_size: int, batches: list[list[int]]) -> None:
     shard = ShardRange(2, 8, 12)
     assert [batch.tolist() for batch in shard.batches(batch_size)] == batches
+
+
+def test_a_billion_samples_are_planned_without_a_list(world: World) -> None:
+    document = world.job(
+        sampling__num_samples=10**9, sampling__batch_size=7, output__shard_size=1000
+    )
+    tracemalloc.start()
+    shards = plan_shards(parse_job(document, "job"))
+    lines = describe_plan(parse_job(document, "job"))
+    assert shards[10**6 - 1] == ShardRange(10**6 - 1, 10**9 - 1000, 10**9)
+    assert tracemalloc.get_traced_memory()[1] < 10 * 1024**2
+    tracemalloc.stop()
+    assert "1,000,000,000 in 1,000,000 shards" in lines[0]
+    assert "143,000,000 batches" in lines[1]
+
+
+@pytest.mark.parametrize(("num_samples", "shard_size", "batch_size"), [(25, 4, 3), (24, 8, 8)])
+def test_batches_are_counted_without_being_made(
+    num_samples: int, shard_size: int, batch_size: int
+) -> None:
+    plan = ShardPlan(num_samples, shard_size)
+    made = sum(len(shard.batches(batch_size)) for shard in plan)
+    assert plan.num_batches(batch_size) == made
+
+
+def test_a_dry_run_of_a_billion_samples_is_short_and_small(world: World, tmp_path: Path) -> None:
+    path = write_job(
+        tmp_path / "job.yaml", world.job(sampling__num_samples=10**9, output__shard_size=1)
+    )
+    limited = """
+import resource, sys
+from rdm_batch.run import main
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+import rdm_batch.generation.preflight
+loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+status = main(sys.argv[1:])
+print("MORE", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - loaded) // 1024)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", limited, str(path), "--dry-run"],
+        **{"capture_output": True, "text": True, "timeout": 60},
+    )
+    assert "1,000,000,000 of 1,000,000,000 shards are missing" in run.stdout, run
+    assert int(run.stdout.rpartition("MORE ")[2]) < 200
+
+
+def test_more_samples_than_were_ever_measured_are_refused(world: World) -> None:
+    with pytest.raises(InvalidJobError, match="less than or equal to 1000000000"):
+        parse_job(world.job(sampling__num_samples=10**9 + 1), "job")

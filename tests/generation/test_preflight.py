@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rdm_batch.errors import InvalidJobError
+from rdm_batch.errors import InvalidJobError, RdmBatchError, SpecError
+from rdm_batch.inputs.resolve import found_by
 from rdm_batch.specs.load import parse_job
 from rdm_batch.storage.sample_set import SampleSet
 from tests.job_kit import write_job
@@ -166,3 +168,42 @@ def test_an_unsupported_scheme_is_refused(world: World, field: str, uri: str) ->
 
 def test_an_s3_location_without_a_bucket_is_refused(world: World) -> None:
     assert_says(problem_of(world.job(output__uri="s3:///out")), "names no bucket")
+
+
+@pytest.mark.parametrize(
+    ("check", "others"),
+    [
+        ("rdm_batch.generation.preflight.head_problems", 2),
+        ("rdm_batch.generation.preflight.context_problems", 2),
+        ("rdm_batch.generation.preflight.score_problems", 2),
+        ("rdm_batch.generation.preflight.check_writable", 2),
+        ("rdm_batch.generation.preflight.check_layers", 2),
+        ("rdm_batch.inputs.resolve.open_references", 1),
+        ("rdm_batch.inputs.resolve.open_checkpoint", 2),
+        ("rdm_batch.inputs.resolve._open_database", 1),
+    ],
+)
+def test_a_check_that_fails_itself_is_one_problem_beside_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch, check: str, others: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("s3://user:hidden@host")
+
+    document = world.job(conditioning__k_nn=41, evaluation__reference="/nowhere/reference.npz")
+    monkeypatch.setattr(check, fail)
+    found = [str(problem) for problem in problems_of(document)]
+    (defect,) = [problem for problem in found if "a check failed by itself" in problem]
+    assert "KeyError" in defect
+    assert "this is a defect of rdm_batch" in defect
+    assert "hidden" not in defect
+    assert len(found) == others + 1
+
+
+def test_what_a_check_found_before_it_failed_is_said() -> None:
+    def check() -> Iterator[RdmBatchError]:
+        yield SpecError("a", "is wrong")
+        raise ZeroDivisionError
+
+    first, second = found_by(check)
+    assert str(first) == "a: is wrong"
+    assert "failed by itself (ZeroDivisionError" in str(second)

@@ -7,15 +7,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rdm_batch.datasets.fit import fit_image
+from rdm_batch.datasets.folder import ImageFolder
 from rdm_batch.errors import ImageError, MetricError, SampleSetError
 from rdm_batch.evaluation.features import (
     extract_part,
+    features_key,
     load_features,
     parts_without_features,
     store_features,
 )
 from rdm_batch.inputs.image_sets import ImageSet, SampleImages, open_image_set
+from rdm_batch.inputs.references import open_reference
 from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
+from rdm_batch.specs.image_resize import ImageResize
 from rdm_batch.storage.manifest import SampleSetHeader
 from rdm_batch.storage.png import encode_png
 from rdm_batch.storage.sample_set import SampleSet
@@ -221,3 +226,82 @@ def test_layers_that_are_not_needed_are_not_read(tmp_path: Path) -> None:
     assert list(loaded.layers) == ["a"]
     with pytest.raises(MetricError, match="no feature layer 'b'"):
         loaded.layer("b")
+
+
+SIZES = [(40, 61), (61, 40), (40, 61), (50, 50)]
+RESIZE = ImageResize(size=16)
+
+
+def _photographs(kind: str, root: Path) -> tuple[Path, list[np.ndarray]]:
+    draw = np.random.default_rng(0).integers
+    photographs = [draw(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
+    if kind == "parquet":
+        rows = [{"bytes": encode_png(image), "path": None} for image in photographs]
+        pq.write_table(pa.table({"image": rows}), root / "a.parquet")
+        return root / "a.parquet", photographs
+    return _write_folder(root / "folder", photographs), photographs
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_images_of_several_sizes_are_told_before_any_is_used(tmp_path: Path, kind: str) -> None:
+    path, _ = _photographs(kind, tmp_path)
+    with pytest.raises(MetricError) as caught:
+        open_reference(str(path))
+    message = str(caught.value)
+    assert "images of several sizes: 2 of 61 x 40, 1 of 40 x 61, 1 of 50 x 50" in message
+    assert "evaluation.resize, or --resize-to" in message
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_images_of_several_sizes_are_brought_to_one(tmp_path: Path, kind: str) -> None:
+    path, photographs = _photographs(kind, tmp_path)
+    images = open_reference(str(path), resize=RESIZE).images
+    assert images is not None
+    _, pixels = _read(images)
+    expected = [fit_image(image, RESIZE) for image in photographs]
+    np.testing.assert_array_equal(pixels, np.stack(expected))
+
+
+def test_every_recipe_has_features_of_its_own(tmp_path: Path) -> None:
+    path, _ = _photographs("folder", tmp_path)
+    recipes = [
+        None,
+        RESIZE,
+        ImageResize(size=17),
+        ImageResize(size=16, filter="lanczos"),
+        ImageResize(size=16, crop="none"),
+    ]
+    opened = [open_image_set(str(path), resize=recipe) for recipe in recipes]
+    keys = {images.store.child_uri(features_key("0" * 64, images.parts[0])) for images in opened}
+    assert len(keys) == len(recipes)
+
+
+def test_images_that_have_the_size_share_their_features(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
+    for uri in (
+        str(_write_sample_set(tmp_path / "set", images, [0, 1, 2, 3])),
+        str(_write_npz(tmp_path / "a.npz", images)),
+    ):
+        plain = open_image_set(uri)
+        same = open_image_set(uri, resize=ImageResize(size=8))
+        other = open_image_set(uri, resize=ImageResize(size=9))
+        assert plain.parts == same.parts != other.parts
+        np.testing.assert_array_equal(_read(plain)[1], _read(same)[1])
+        assert _read(other)[1].shape == (24, 9, 9, 3)
+
+
+def test_only_so_many_headers_are_read_before_work_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = _photographs("folder", tmp_path)
+    monkeypatch.setattr("rdm_batch.inputs.image_sets._LOOKED_AT", 2)
+    asked: list[int] = []
+    size = ImageFolder.size
+
+    def counted(self: ImageFolder, index: int) -> tuple[int, int]:
+        asked.append(index)
+        return size(self, index)
+
+    monkeypatch.setattr(ImageFolder, "size", counted)
+    open_image_set(str(path)).check_sizes()
+    assert asked == [0, 2]

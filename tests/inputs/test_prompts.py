@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from rdm_batch.errors import InvalidJobError
+from rdm_batch.inputs.prompts import MAX_FILE_BYTES
+from rdm_batch.specs.conditioning import MAX_PROMPT_CHARACTERS
+from rdm_batch.specs.load import parse_job
 from tests.worlds import World, assert_says, checked, problem_of
 
 
@@ -81,3 +86,33 @@ def test_a_label_with_an_unknown_word_is_refused(world: World) -> None:
     conditioning = {"mode": "class", "labels": ["circle", "dog"], "k_nn": 3, "pool_size": 5}
     message = problem_of(world.job(conditioning=conditioning))
     assert_says(message, "text 'An image of a dog.': unknown words: dog (1 of 2 texts")
+
+
+def test_what_is_no_file_is_refused_at_once(world: World, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    for path in (tmp_path / "pipe.txt", Path("/dev/zero")):
+        assert_says(problem_of(_from_file(world, path)), str(path), "neither a file nor a folder")
+
+
+def test_an_endless_line_is_told_shortly(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("fine\n\n" + "x" * 10_000_000)
+    message = problem_of(_from_file(world, path))
+    assert_says(message, "prompt 2 has 10,000,000 characters", "needed at most 10,000")
+    assert len(message) < 2_000
+    with path.open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    assert_says(problem_of(_from_file(world, path)), "has more than 134,217,728 bytes")
+
+
+def test_prompts_and_labels_in_a_job_have_the_limit_of_a_line(world: World) -> None:
+    long = "x" * (MAX_PROMPT_CHARACTERS + 1)
+    template = "{label}" * 1_000
+    labels = ["x" * MAX_PROMPT_CHARACTERS]
+    for conditioning in (
+        {"mode": "text", "prompts": [long]},
+        {"mode": "class", "labels": [long]},
+        {"mode": "class", "labels": labels, "template": template},
+    ):
+        with pytest.raises(InvalidJobError, match="characters"):
+            parse_job(world.job(conditioning=conditioning), "job")

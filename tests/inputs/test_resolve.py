@@ -93,10 +93,10 @@ def test_an_opened_database_gives_its_files_without_its_manifest(
     assert database.root([0]) == tmp_path / "database"
 
 
-def test_an_attempt_keeps_every_expected_problem_and_no_other() -> None:
+def test_an_attempt_keeps_every_problem() -> None:
     problems = (SpecError("a", "is wrong"), SpecError("b", "is wrong"))
 
-    def fail(error: Exception) -> Callable[[], None]:
+    def fail(error: BaseException) -> Callable[[], None]:
         def step() -> None:
             raise error
 
@@ -105,5 +105,8 @@ def test_an_attempt_keeps_every_expected_problem_and_no_other() -> None:
     assert attempt(lambda: 3).thing == 3
     assert attempt(fail(problems[0])).problems == problems[:1]
     assert attempt(fail(InvalidJobError("job", problems))).problems == problems
-    with pytest.raises(ZeroDivisionError):
-        attempt(fail(ZeroDivisionError()))
+    (defect,) = attempt(fail(ZeroDivisionError("s3://user:hidden@host"))).problems
+    assert "a check failed by itself (ZeroDivisionError" in str(defect)
+    assert "hidden" not in str(defect)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(fail(KeyboardInterrupt()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from rdm_batch.errors import InvalidJobError
-from rdm_batch.specs.messages import first_problem, problems_of
+from rdm_batch.specs.messages import MAX_DESCRIBED, first_problem, problems_of
 from rdm_batch.specs.training import load_training
 
 
@@ -103,3 +104,40 @@ def test_a_training_file_is_told_what_was_meant(tmp_path: Path) -> None:
     path.write_text("train: clpi\n")
     with pytest.raises(InvalidJobError, match=r"train: is 'clpi'.* did you mean clip"):
         load_training(path, "clip")
+
+
+class _Named(_Strict):
+    name: int = 0
+
+
+def _messages_of(document: dict[str, Any]) -> list[str]:
+    with pytest.raises(ValidationError) as caught:
+        _Named.model_validate(document)
+    return [str(problem) for problem in problems_of(caught.value, _Named, document)]
+
+
+def test_no_credentials_are_repeated_wherever_they_stand() -> None:
+    for value in (
+        "s3://user:pass@host/x",
+        ["a", "http://user:pass@host s3://me:pass@x"],
+        "s3://user:p://ass@host",
+    ):
+        (message,) = _messages_of({"name": value})
+        assert "pass" not in message
+        assert "ass@" not in message
+        assert "***" in message
+
+
+def test_a_text_made_to_slow_the_search_for_credentials_is_told_at_once() -> None:
+    start = time.process_time()
+    (message,) = _messages_of({"name": ["://" * 300_000]})
+    assert time.process_time() - start < 2.0
+    assert len(message) < 200
+
+
+def test_thousands_of_mistakes_are_told_at_once() -> None:
+    start = time.process_time()
+    messages = _messages_of({f"nme{number}": 1 for number in range(40_000)})
+    assert time.process_time() - start < 5.0
+    assert len(messages) == MAX_DESCRIBED + 1
+    assert messages[-1].startswith("job: 39,8")

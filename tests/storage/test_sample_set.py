@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from rdm_batch.errors import SampleSetError
 from rdm_batch.storage import store
 from rdm_batch.storage.manifest import Measured
+from rdm_batch.storage.missing import MissingShards
 from rdm_batch.storage.object_store import open_store
 from rdm_batch.storage.png import decode_png
 from rdm_batch.storage.s3 import S3Store
@@ -69,9 +71,9 @@ def test_the_schema_declares_the_image_feature_of_hugging_face(tmp_path: Path) -
 def test_resume_names_the_shards_that_are_missing(storage_uri: str) -> None:
     header = make_header()
     first = SampleSet.create_or_resume(storage_uri, header)
-    assert first.missing_shards() == [0, 1, 2]
+    assert list(first.missing_shards()) == [0, 1, 2]
     first.commit_shard(1, make_rows(header, 1))
-    assert SampleSet.create_or_resume(storage_uri, header).missing_shards() == [0, 2]
+    assert list(SampleSet.create_or_resume(storage_uri, header).missing_shards()) == [0, 2]
 
 
 def test_an_entry_whose_file_is_gone_or_cut_does_not_count(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_an_entry_whose_file_is_gone_or_cut_does_not_count(tmp_path: Path) -> No
     (tmp_path / "data" / "00000.parquet").unlink()
     with (tmp_path / "data" / "00001.parquet").open("r+b") as file:
         file.truncate(100)
-    assert SampleSet.create_or_resume(str(tmp_path), make_header()).missing_shards() == [0, 1]
+    assert list(SampleSet.create_or_resume(str(tmp_path), make_header()).missing_shards()) == [0, 1]
     write_set(str(tmp_path))
     assert damage_of(str(tmp_path)) == []
 
@@ -303,3 +305,11 @@ def _kill_before(write: int, owner: Any = None, names: Sequence[str] = WRITES) -
     for kind in (LocalStore, S3Store) if owner is None else (owner,):
         for name in names:
             setattr(kind, name, deadly(getattr(kind, name)))
+
+
+def test_what_is_missing_of_a_billion_shards_is_no_list() -> None:
+    header = make_header().model_copy(update={"num_samples": 10**9, "shard_size": 1})
+    missing = MissingShards(header, [0, 1, 5])
+    assert (len(missing), missing.num_samples) == (10**9 - 3, 10**9 - 3)
+    assert list(islice(missing, 4)) == [2, 3, 4, 6]
+    assert (5 in missing, 6 in missing) == (False, True)

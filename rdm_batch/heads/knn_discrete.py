@@ -1,0 +1,157 @@
+"""The KNN-Diffusion head over codes: a query and its neighbors in, images out.
+
+Sheynin et al. 2023 (arXiv:2204.02849), with the discrete backbone: mask-and-replace diffusion
+over the codes of an autoencoder, all codes of an image together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int, UInt8
+from torch import Tensor
+
+from rdm_batch.heads.arithmetic import Precision, compiled
+from rdm_batch.heads.decode import decode_in_parts, not_finite
+from rdm_batch.heads.head import check_context
+from rdm_batch.heads.network_head import NetworkHead
+from rdm_batch.models.networks import KnnDiscreteNetworks
+from rdm_batch.sampling.code_sampler import CodeSampler, StepUniform, guide_codes
+from rdm_batch.sampling.noise import SampleNoise, step_stream
+from rdm_batch.sampling.samplers import build_code_sampler
+from rdm_batch.specs.families import KnnDiscreteArchitecture
+from rdm_batch.specs.sampling import SamplingSpec
+
+
+class KnnDiscreteHead(NetworkHead):
+    """Set the codes of an image given a query and its neighbors, and decode them.
+
+    The networks are taken over: moved, converted and set to evaluation.
+
+    Args:
+        networks: Transformer and autoencoder with their weights.
+        sampler: How codes are set.
+        guidance_scale: 1 is none; above, log-probabilities are guided away from those without a
+            context.
+        device: Where to compute.
+        precision: Arithmetic of the networks; probabilities are computed in double precision.
+        compile: Whether to compile the transformer.
+
+    Raises:
+        SpecError: The guidance scale is below 1.
+    """
+
+    @staticmethod
+    def sampler_of(architecture: KnnDiscreteArchitecture, sampling: SamplingSpec) -> CodeSampler:
+        """Build the sampler of codes; see ``NetworkHead.sampler_of``."""
+        sizes = architecture.transformer
+        return build_code_sampler(sizes.codebook_size, sizes.num_times, sampling)
+
+    @classmethod
+    def build(
+        cls,
+        networks: KnnDiscreteNetworks,
+        sampling: SamplingSpec,
+        device: torch.device | str,
+        precision: Precision,
+        compile: bool,
+    ) -> KnnDiscreteHead:
+        """Build the head around its networks; see ``NetworkHead.build``."""
+        sampler = cls.sampler_of(networks.architecture, sampling)
+        return cls(networks, sampler, sampling.guidance_scale, device, precision, compile)
+
+    def __init__(
+        self,
+        networks: KnnDiscreteNetworks,
+        sampler: CodeSampler,
+        guidance_scale: float = 1.0,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+        compile: bool = False,
+    ) -> None:
+        super().__init__(networks.architecture, guidance_scale, device, precision, compile)
+        self.architecture = networks.architecture
+        self._sampler = sampler
+        networks = networks.to(self._device).eval().requires_grad_(False)
+        self._convert(networks)
+        self._transformer = networks.transformer
+        self._autoencoder = networks.autoencoder
+        self._logits = self._transformer.forward
+        if compile:
+            self._logits = compiled(self._transformer.forward, self._device)
+
+    @torch.inference_mode()
+    def generate(
+        self, context: Float32[np.ndarray, "batch entry dim"], noise: SampleNoise
+    ) -> UInt8[np.ndarray, "batch height width 3"]:
+        """Generate one image for every sample; see ``Head``.
+
+        Args:
+            context: The query's embedding, then those of its neighbors.
+            noise: The samples' noise; two numbers a code and step.
+
+        Raises:
+            DatabaseError: The context does not fit the head or is not finite.
+            CheckpointError: Logits or images became infinite or NaN, saying for which sample
+                and when.
+        """
+        check_context(context, noise, self.context_dim)
+        num_tokens = self.architecture.transformer.num_positions
+
+        def step_uniform(step: int) -> Tensor:
+            return torch.from_numpy(noise.uniform(step_stream(step), (num_tokens, 2)))
+
+        codes, failed_at = self.sample_codes(torch.from_numpy(context), len(noise), step_uniform)
+        failed = failed_at > 0
+        if failed.any():
+            time = int(failed_at[failed][0])
+            what = f"logits are not finite at time {time} of {self._sampler.schedule.num_times}"
+            raise not_finite(failed, what, noise, self._precision)
+        return self._finish(self.decode(codes), noise)
+
+    def sample_codes(
+        self,
+        context: Float[Tensor, "batch entry dim"],
+        num_samples: int,
+        step_uniform: StepUniform,
+    ) -> tuple[Int[Tensor, "batch position"], Int[Tensor, " batch"]]:
+        """Draw the codes of every sample.
+
+        Args:
+            context: As stored.
+            num_samples: Rows of it.
+            step_uniform: Gives the numbers of a step.
+
+        Returns:
+            The codes, row by row of the grid, and the time at which a sample's logits first
+            were not finite, 0 if never.
+        """
+        projected = self._transformer.keys_values(context.to(self._device, self._dtype))
+        failed_at = torch.zeros(num_samples, dtype=torch.int64, device=self._device)
+
+        def predict(states: Tensor, time: int) -> Tensor:
+            nonlocal failed_at
+            times = torch.tensor([time], device=self._device)
+            logits = self._logits(states, times, projected, self._guided).float()
+            bad = ~torch.isfinite(logits).flatten(1).all(dim=1)
+            bad = bad.reshape(-1, num_samples).any(dim=0)
+            failed_at = torch.where(bad & (failed_at == 0), time, failed_at)
+            # A sample that failed is told of at the end; till then it must not fail the others.
+            logits = torch.nan_to_num(logits, nan=0.0, posinf=0.0, neginf=0.0)
+            if self._guided:
+                return guide_codes(logits, self._guidance_scale)
+            return logits.log_softmax(-1)
+
+        num_tokens = self.architecture.transformer.num_positions
+        codes = self._sampler.sample(predict, num_samples, num_tokens, step_uniform, self._device)
+        return codes, failed_at
+
+    @torch.inference_mode()
+    def decode(
+        self, codes: Int[Tensor, "batch position"]
+    ) -> Float[Tensor, "batch 3 image_height image_width"]:
+        """Decode codes to images, nominally in -1..1, some at a time."""
+        size = self.architecture.latent_size
+        return decode_in_parts(
+            self._autoencoder.decode_ids, codes.reshape(-1, size, size), self.image_size
+        )

@@ -1,0 +1,161 @@
+"""The transformer of mask-and-replace diffusion: all codes of an image at once.
+
+Gu et al. 2022 (arXiv:2111.14822): every code attends to every other and to the context, and
+the time enters through the normalizations. Parameter names are those under which diffusers
+stores such transformers.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rdm_batch.models.layers import Attention, KeysValues, cross_attend
+from rdm_batch.specs.networks import CodeTransformerConfig
+
+
+class _GridEmbedding(nn.Module):
+    """Embed codes (the mask is the last) and, added, their rows and columns."""
+
+    def __init__(self, config: CodeTransformerConfig) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(config.codebook_size + 1, config.width)
+        self.height_emb = nn.Embedding(config.grid_size, config.width)
+        self.width_emb = nn.Embedding(config.grid_size, config.width)
+
+    def forward(self, states: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position _"]:
+        place = self.height_emb.weight[:, None] + self.width_emb.weight[None]
+        embedded: Tensor = self.emb(states) + place.flatten(0, 1)
+        return embedded
+
+
+class _TimedNorm(nn.Module):
+    """Normalize, then scale and shift as the time says."""
+
+    def __init__(self, width: int, num_times: int) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(num_times, width)
+        self.linear = nn.Linear(width, 2 * width)
+
+    def forward(
+        self, x: Float[Tensor, "batch position width"], row: Int[Tensor, " _"]
+    ) -> Float[Tensor, "batch position width"]:
+        scale, shift = self.linear(F.silu(self.emb(row)))[:, None].chunk(2, dim=-1)
+        normed = F.layer_norm(x, x.shape[-1:])
+        out: Tensor = normed * (1 + scale) + shift
+        return out
+
+
+class _Activated(nn.Module):
+    """Project, then apply the activation."""
+
+    def __init__(self, width: int, inner: int, sigmoid: bool) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, inner)
+        self._sigmoid = sigmoid
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch inner"]:
+        x = self.proj(x)
+        return x * torch.sigmoid(1.702 * x) if self._sigmoid else F.gelu(x)
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, width: int, inner: int, sigmoid: bool) -> None:
+        super().__init__()
+        # Index 1 holds dropout in the published code.
+        self.net = nn.Sequential(
+            _Activated(width, inner, sigmoid), nn.Identity(), nn.Linear(inner, width)
+        )
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        out: Tensor = self.net(x)
+        return out
+
+
+class _Block(nn.Module):
+    def __init__(self, config: CodeTransformerConfig) -> None:
+        super().__init__()
+        width = config.width
+        heads = (config.num_heads, config.head_channels)
+        self.norm1 = _TimedNorm(width, config.num_times)
+        self.attn1 = Attention(width, None, *heads, bias=True)
+        self.norm2 = _TimedNorm(width, config.num_times)
+        self.attn2 = Attention(width, config.context_dim, *heads, bias=True)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = _FeedForward(width, config.expansion * width, config.gelu == "sigmoid")
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch position width"],
+        row: Int[Tensor, " _"],
+        context: KeysValues,
+        guided: bool,
+    ) -> Float[Tensor, "_ position width"]:
+        normed = self.norm1(x, row)
+        x = x + self.attn1(normed, self.attn1.keys_values(normed))
+        x = cross_attend(self.attn2, lambda tokens: self.norm2(tokens, row), x, context, guided)
+        out: Tensor = x + self.ff(self.norm3(x))
+        return out
+
+
+class CodeTransformer(nn.Module):
+    """Predict the clean code of every position from the states of all and the context.
+
+    Args:
+        config: Sizes of the network.
+    """
+
+    def __init__(self, config: CodeTransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.latent_image_embedding = _GridEmbedding(config)
+        self.transformer_blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
+        self.norm_out = nn.LayerNorm(config.width)
+        self.out = nn.Linear(config.width, config.codebook_size)
+        if config.marks_query:
+            self.context_roles = nn.Embedding(2, config.context_dim)
+
+    def keys_values(self, context: Float[Tensor, "batch entry dim"]) -> tuple[KeysValues, ...]:
+        """Project the context for every block, once for all steps of a batch.
+
+        Args:
+            context: Embeddings, the query first where it is marked. All zeros are no context,
+                and stay zeros.
+        """
+        if self.config.marks_query:
+            roles = self.context_roles.weight
+            roles = torch.cat([roles[:1], roles[1:].expand(context.shape[1] - 1, -1)])
+            given = (context != 0).any(dim=2).any(dim=1)[:, None, None]
+            context = torch.where(given, context + roles, context)
+        blocks = (cast(_Block, block) for block in self.transformer_blocks)
+        return tuple(block.attn2.keys_values(context) for block in blocks)
+
+    def forward(
+        self,
+        states: Int[Tensor, "batch position"],
+        times: Int[Tensor, " _"],
+        context: tuple[KeysValues, ...],
+        guided: bool = False,
+    ) -> Float[Tensor, "_ position code"]:
+        """Give the logits of every position's clean code.
+
+        Args:
+            states: Codes, or ``codebook_size`` for the mask, row by row of the grid.
+            times: Their time, 1 to T: one for all samples, or one each.
+            context: What ``keys_values`` gave.
+            guided: Whether logits without a context are wanted too; one time for all then.
+
+        Returns:
+            One row a sample; if guided, the conditional logits of all samples followed by
+            the unconditional ones.
+        """
+        x = self.latent_image_embedding(states)
+        # Published tables begin with time 1.
+        for block, projected in zip(self.transformer_blocks, context, strict=True):
+            x = block(x, times - 1, projected, guided)
+        logits: Tensor = self.out(self.norm_out(x))
+        return logits

@@ -1,0 +1,143 @@
+"""Mask-and-replace diffusion over codes: its schedule and its posterior.
+
+Gu et al. 2022 (arXiv:2111.14822). A code keeps its value, is replaced by any code, or becomes
+the mask, which it stays. Only cumulative quantities are kept, so that the posterior between
+any two times costs O(codes) a token: no transition matrix is ever made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int, Int64
+from torch import Tensor
+
+from rdm_batch.errors import SpecError
+
+# The published schedule: what the first and the last of the times reach.
+FIRST_KEPT, LAST_KEPT = 0.99999, 0.000009
+FIRST_MASKED, LAST_MASKED = 0.000009, 0.99999
+
+
+@dataclass(frozen=True)
+class MaskReplaceSchedule:
+    """Hold the forward process q(x_t | x_0), for times 0 (codes as they are) to T.
+
+    q(x_t = j | x_0) = kept[t] [j = x_0] + replaced[t] for each code j; q(x_t = mask) = masked[t].
+
+    Attributes:
+        num_codes: K; the mask is the state after the last code.
+        kept: Probability, at every time, of having kept the value all along.
+        masked: Probability, at every time, of being masked.
+    """
+
+    num_codes: int
+    kept: Float64[np.ndarray, " times"]
+    masked: Float64[np.ndarray, " times"]
+
+    @classmethod
+    def linear(cls, num_codes: int, num_times: int = 100) -> MaskReplaceSchedule:
+        """Let both probabilities move linearly over the times, as published.
+
+        Raises:
+            SpecError: There are fewer than two codes or times.
+        """
+        for name, count in (("codes", num_codes), ("times", num_times)):
+            if count < 2:
+                raise SpecError("mask-and-replace diffusion", f"{count} {name}", "at least 2")
+        kept = np.linspace(FIRST_KEPT, LAST_KEPT, num_times)
+        masked = np.linspace(FIRST_MASKED, LAST_MASKED, num_times)
+        return cls(num_codes, np.concatenate([[1.0], kept]), np.concatenate([[0.0], masked]))
+
+    @property
+    def num_times(self) -> int:
+        """T, the last time: nearly every code is masked there."""
+        return len(self.kept) - 1
+
+    @property
+    def mask(self) -> int:
+        """The state that is no code."""
+        return self.num_codes
+
+    @property
+    def replaced(self) -> Float64[np.ndarray, " times"]:
+        """Probability, at every time, of being one given code after a replacement."""
+        # The rounding of a difference must not go below 0.
+        remaining: Float64[np.ndarray, " times"] = np.maximum(1.0 - self.kept - self.masked, 0.0)
+        return remaining / self.num_codes
+
+    def steps(self, num_steps: int) -> Int64[np.ndarray, " boundaries"]:
+        """Choose the times a sampler visits: from T down to 0, as evenly as whole times are.
+
+        Raises:
+            SpecError: There are not 1 to T steps.
+        """
+        if not 1 <= num_steps <= self.num_times:
+            raise SpecError(
+                "sampling.num_steps", f"{num_steps} steps", f"1 to {self.num_times} steps"
+            )
+        falling = np.arange(num_steps, -1, -1, dtype=np.int64)
+        return falling * self.num_times // num_steps
+
+    def noised(
+        self,
+        codes: Int[Tensor, "batch position"],
+        times: Int[Tensor, " batch"],
+        uniform: Float64[Tensor, "batch position"],
+    ) -> Int[Tensor, "batch position"]:
+        """Draw x_t given x_0: each sample at its own time, one number in [0, 1) a token."""
+        kept, masked, each = (
+            torch.from_numpy(table).to(codes.device)[times][:, None]
+            for table in (self.kept, self.masked, self.replaced)
+        )
+        # [0, kept): its value. [kept, kept + masked): the mask. What is left: any code.
+        any_code = ((uniform - kept - masked) / each.clamp(min=1e-300)).long()
+        replaced = any_code.clamp(0, self.num_codes - 1).to(codes.dtype)
+        drawn = torch.where(uniform < kept + masked, torch.full_like(codes, self.mask), replaced)
+        return torch.where(uniform < kept, codes, drawn)
+
+    def posterior(
+        self,
+        clean: Float64[Tensor, "*rows code"],
+        state: Int[Tensor, "*rows"],
+        later: int | Int[Tensor, "*#rows"],
+        earlier: int | Int[Tensor, "*#rows"],
+    ) -> Float64[Tensor, "*rows state"]:
+        """Give the probabilities of the state at an earlier time.
+
+        The sum over x_0 of p(x_0) q(x_s | x_t, x_0), with s the earlier time and t the later.
+
+        Args:
+            clean: p(x_0), which a network predicts from the states at time t. In double
+                precision: near time T kept and replaced differ by six orders.
+            state: x_t, a code or the mask.
+            later: t, 1 to T; one for all rows, or some for some.
+            earlier: s, 0 to t - 1.
+
+        Returns:
+            Of every code, and last of the mask. Rows sum to 1 as those of ``clean`` do.
+        """
+        kept, masked, replaced = (
+            torch.from_numpy(table).to(clean.device)
+            for table in (self.kept, self.masked, self.replaced)
+        )
+        t, s = (torch.as_tensor(time, device=clean.device)[..., None] for time in (later, earlier))
+        keep = kept[t] / kept[s]
+        become_mask = 1.0 - (1.0 - masked[t]) / (1.0 - masked[s])
+        replace = ((1.0 - keep - become_mask) / self.num_codes).clamp(min=0.0)
+        is_masked = (state == self.mask)[..., None]
+        own = torch.where(is_masked, 0, state[..., None]).long()
+        total = clean.sum(-1, keepdim=True)
+        # A masked token says nothing about x_0.
+        from_mask = (kept[s] * clean + replaced[s] * total) * (become_mask / masked[t])
+        # A code does: w(i) = p(i) / q(x_t | x_0 = i).
+        weight = clean / replaced[t]
+        weight = weight.scatter(-1, own, clean.gather(-1, own) / (kept[t] + replaced[t]))
+        before = kept[s] * weight + replaced[s] * weight.sum(-1, keepdim=True)
+        from_code = replace * before
+        from_code = from_code.scatter(-1, own, (keep + replace) * before.gather(-1, own))
+        codes = torch.where(is_masked, from_mask, from_code)
+        stay_masked = total * (masked[s] / masked[t])
+        return torch.cat([codes, torch.where(is_masked, stay_masked, 0.0)], dim=-1)

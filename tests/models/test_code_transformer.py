@@ -1,0 +1,72 @@
+"""The transformer of codes against diffusers' own, on random weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import Transformer2DModel
+
+from rdm_batch.models.code_transformer import CodeTransformer
+from rdm_batch.specs.networks import CodeTransformerConfig
+
+SIZES = {"codebook_size": 32, "depth": 3, "num_heads": 2, "head_channels": 16, "context_dim": 24}
+
+
+def _pair(gelu: str) -> tuple[CodeTransformer, Transformer2DModel]:
+    theirs = Transformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=3,
+        num_vector_embeds=33,
+        sample_size=4,
+        cross_attention_dim=24,
+        num_embeds_ada_norm=100,
+        attention_bias=True,
+        activation_fn={"exact": "gelu", "sigmoid": "geglu-approximate"}[gelu],
+        norm_type="ada_norm",
+    ).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(0, 0.15, generator=generator)
+    config = CodeTransformerConfig.model_validate({**SIZES, "grid_size": 4, "gelu": gelu})
+    ours = CodeTransformer(config).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+@pytest.mark.filterwarnings("ignore:.*:FutureWarning")
+@pytest.mark.parametrize("gelu", ["exact", "sigmoid"])
+@torch.inference_mode()
+def test_the_network_is_that_of_diffusers(gelu: str) -> None:
+    ours, theirs = _pair(gelu)
+    generator = torch.Generator().manual_seed(1)
+    states = torch.randint(0, 33, (5, 16), generator=generator)
+    context = torch.randn(5, 7, 24, generator=generator)
+    for time in (1, 50, 100):
+        found = ours(states, torch.tensor([time]), ours.keys_values(context)).log_softmax(-1)
+        expected = theirs(states, context, timestep=torch.tensor(time - 1)).sample
+        # Float32 sums in another order: log-probabilities of up to 4 agree to a few 1e-7.
+        torch.testing.assert_close(found.transpose(1, 2), expected, rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_samples_may_have_times_of_their_own() -> None:
+    ours, _ = _pair("exact")
+    states, context = torch.arange(16)[None].expand(3, 16), torch.ones(3, 2, 24)
+    projected = ours.keys_values(context)
+    together = ours(states, torch.tensor([1, 50, 100]), projected)
+    for row, time in enumerate((1, 50, 100)):
+        alone = ours(states, torch.tensor([time]), projected)[row]
+        torch.testing.assert_close(together[row], alone, rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_attention_to_no_context_is_a_constant() -> None:
+    ours, _ = _pair("exact")
+    attention = ours.transformer_blocks[0].attn2
+    for entries in (1, 5):
+        attended = attention(
+            torch.randn(2, 3, 32), attention.keys_values(torch.zeros(2, entries, 24))
+        )
+        torch.testing.assert_close(attended, attention.zero_context_output.expand(2, 3, 32))
