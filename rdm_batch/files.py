@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from rdm_batch.errors import RdmBatchError
 
 PARTIAL_SUFFIX = ".partial"
 _READ_BYTES = 1 << 20
+UNREADABLE: Final = (OSError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError)
+"""What libraries raise, beside errors of their own, on bytes that only begin like what they are
+called."""
 
 
 def open_regular(path: Path) -> io.BufferedReader:
@@ -174,6 +177,23 @@ def find_damage_in(
         return (root / path).stat().st_size if (root / path).is_file() else None
 
     return find_damage(files, size_of, (lambda path: file_sha256(root / path)) if digests else None)
+
+
+def check_target(path: Path, error: type[RdmBatchError]) -> None:
+    """Refuse a file that could not be written, before the work whose result it is to hold.
+
+    Raises:
+        RdmBatchError: As ``error``, when it is no file, or its folder is missing or not writable.
+    """
+    try:
+        kind = path.stat().st_mode if path.exists() else stat.S_IFREG
+        folder = path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)
+    except OSError as problem:
+        raise error(str(path), f"cannot be written ({problem.strerror})") from None
+    if not stat.S_ISREG(kind):
+        raise error(str(path), f"is {_kind(kind)}", "a file, or a new name")
+    if not folder:
+        raise error(str(path), "its folder is not there, or cannot be written into", "a folder")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 from rdm_batch.errors import SpecError
 from rdm_batch.files import (
     PARTIAL_SUFFIX,
+    check_target,
     file_sha256,
     find_damage_in,
     path_aside,
@@ -131,3 +132,16 @@ def test_no_more_than_its_limit_is_read_of_a_small_file(tmp_path: Path) -> None:
     assert read_limited(path, 5, SpecError) == b"12345"
     with pytest.raises(SpecError, match="more than 4 bytes"):
         read_limited(path, 4, SpecError)
+
+
+def test_a_target_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "pipe", "is a FIFO"),
+        (tmp_path / "nowhere" / "a.json", "its folder is not there"),
+        (tmp_path / ("x" * 300), "cannot be written"),
+    ):
+        with pytest.raises(SpecError, match=words):
+            check_target(path, SpecError)
+    check_target(tmp_path / "new.json", SpecError)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdm_batch.cli.options import Command, Options, add_address
+from rdm_batch.errors import MetricError
+from rdm_batch.files import check_target, written_aside
 
 if TYPE_CHECKING:
     from rdm_batch.specs.image_resize import ImageResize
@@ -84,6 +86,9 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     from rdm_batch.metrics.evaluation import ScoreSettings
     from rdm_batch.reports.table import score_table
 
+    for target in (args.json, args.page):
+        if target is not None:
+            check_target(target, MetricError)
     evaluation, database = _evaluation().build(args), None
     if _database().given(args):
         database = _database().build(args, encoder=evaluation.encoder)
@@ -93,7 +98,12 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     evaluated = evaluate_images(request, args.address)
     scores = evaluated.scores
     if args.json is not None:
-        args.json.write_text(json.dumps([score.model_dump() for score in scores], indent=2) + "\n")
+        text = json.dumps([score.model_dump() for score in scores], indent=2) + "\n"
+        try:
+            with written_aside(args.json) as aside:
+                aside.write_text(text)
+        except OSError as error:
+            raise MetricError(str(args.json), f"cannot be written ({error.strerror})") from None
     Console().print(score_table(scores))
     if args.page is not None:
         save_page(request, evaluated, args.page)

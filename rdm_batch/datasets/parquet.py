@@ -17,15 +17,13 @@ from rdm_batch.datasets.decode import MAX_FILE_BYTES, MAX_PIXELS, decode_image, 
 from rdm_batch.datasets.listing import list_folder
 from rdm_batch.datasets.source import ImageItem
 from rdm_batch.errors import ImageError
-from rdm_batch.files import open_regular
+from rdm_batch.files import UNREADABLE, open_regular
 
 MAX_COLUMNS: Final = 10_000
 """Columns of a table, and row groups of a file: more of them only take time to list."""
 _CAPTION_COLUMNS = ("caption", "text", "prompt")
 # Rows decoded at once: a file may repeat one large picture, at no cost to itself.
 _BATCH_ROWS = 16
-# What pyarrow raises on files that only begin like parquet.
-_DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -214,7 +212,7 @@ def _damage(where: str, needed: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except _DAMAGE as problem:
+    except (pa.ArrowException, *UNREADABLE) as problem:
         reason = str(problem) or type(problem).__name__
         if isinstance(problem, OSError) and problem.strerror:
             reason = problem.strerror

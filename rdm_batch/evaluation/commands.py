@@ -173,6 +173,7 @@ def build_reference(
         raise MetricError(out, "not the name of a reference", "a name that ends in .npz")
     if store.exists(name):
         raise MetricError(out, "exists already", "a new name", "remove it to build it again")
+    store.check_writable()
     opened = open_image_set(images, resize=resize)
     opened.check_sizes()
     with _workers([opened], extractor, address) as (extract, _):

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rdm_batch.cluster.connect import NONE, connected
 from rdm_batch.cluster.local import local_resources
@@ -101,10 +100,10 @@ def _complete(
     return saved, f"{spec.output.uri} (complete already; nothing was done)"
 
 
-def _said(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
+def _said(evaluation: object) -> object:
     """Leave out the fields that say nothing: a report of an earlier version lacks later ones."""
-    if evaluation is None:
-        return None
+    if not isinstance(evaluation, dict):
+        return evaluation
     return {name: value for name, value in evaluation.items() if value is not None}
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float64
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 
 from rdm_batch.errors import SampleSetError
+from rdm_batch.files import UNREADABLE
 
 _SCHEMA = pa.schema([("scope", pa.string()), ("seconds", pa.float64())])
 
@@ -59,7 +60,7 @@ class Latencies:
         """
         try:
             table = pq.read_table(io.BytesIO(data), schema=_SCHEMA)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, *UNREADABLE) as error:
             raise SampleSetError(
                 where,
                 f"not a table of latencies ({error})",

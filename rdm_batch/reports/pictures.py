@@ -12,17 +12,21 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from rdm_batch.errors import SampleSetError
+from rdm_batch.files import UNREADABLE
+from rdm_batch.storage.png import MAX_PIXELS
 
 _SCHEMA = pa.schema([("kind", pa.string()), ("id", pa.int64()), ("image", pa.binary())])
 
 # Pictures up to this side are embedded as they are; larger ones only need to look right.
 _LOSSLESS_SIDE = 64
 _WEBP_QUALITY = 85
+# Only these decoders ever see a picture: some of Pillow's others start programs.
+_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Hold encoded images (PNG, or any other format Pillow reads).
+    """Hold encoded images (PNG, JPEG or WebP).
 
     Args:
         samples: Sample index to image.
@@ -65,7 +69,7 @@ class Pictures:
         """
         try:
             rows = pq.read_table(io.BytesIO(data), schema=_SCHEMA).to_pylist()
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, *UNREADABLE) as error:
             raise SampleSetError(
                 where,
                 f"not a table of pictures ({error})",
@@ -98,16 +102,19 @@ def embed(image: bytes, max_side: int) -> Embedded:
         SampleSetError: The bytes are not an image.
     """
     try:
-        with Image.open(io.BytesIO(image)) as opened:
+        with Image.open(io.BytesIO(image), formats=_FORMATS) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise ValueError(f"{opened.width:,} x {opened.height:,} pixels")
             tiny = max(opened.size) <= _LOSSLESS_SIDE
             if tiny and opened.format == "PNG":
                 opened.verify()
                 return Embedded(_as_uri("image/png", image), tiny)
             picture = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # damaged bytes lead decoders to raise nearly anything
+        reason = "not recognized" if isinstance(error, UnidentifiedImageError) else error
         raise SampleSetError(
             "report page",
-            f"a picture of {len(image):,} bytes cannot be read ({error})",
+            f"a picture of {len(image):,} bytes cannot be read ({reason})",
             "an encoded image",
             "run the job again to write its pictures anew",
         ) from error

@@ -25,10 +25,10 @@ from pydantic import (
 )
 
 from rdm_batch.errors import SampleSetError
+from rdm_batch.formats.json_text import parse_json
 from rdm_batch.reports.first_format import FIRST_FORMAT, from_first_format
 from rdm_batch.reports.latency import LatencySummary
 from rdm_batch.reports.views import Views
-from rdm_batch.specs.json_text import parse_json
 from rdm_batch.specs.messages import first_problem
 from rdm_batch.specs.scores import Score
 
@@ -306,7 +306,7 @@ def load_report(source: Path | bytes, where: str | None = None) -> RunReport:
         parse_json(source)  # whose depth is bounded
         return RunReport.model_validate_json(source)
     except ValueError as error:
-        found = f"is no JSON ({error})"
+        found = str(error)
         if isinstance(error, ValidationError):
             found = f"{error.error_count()} problem(s), the first: {first_problem(error)}"
         raise SampleSetError(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from rdm_batch.errors import SampleSetError
+from rdm_batch.formats.json_text import parse_json
 from rdm_batch.reports.latency import Latencies
 from rdm_batch.reports.page import render_page
 from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.run_report import RunReport, load_report
-from rdm_batch.specs.json_text import parse_json
 from rdm_batch.specs.messages import first_problem
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.object_store import open_store

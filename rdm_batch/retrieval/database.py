@@ -24,8 +24,8 @@ from pydantic import (
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.files import Damage, canonical_digest, file_sha256, find_damage_in
+from rdm_batch.formats.json_text import parse_json
 from rdm_batch.specs.database import IndexSettings
-from rdm_batch.specs.json_text import parse_json
 from rdm_batch.specs.messages import first_problem
 
 MANIFEST_NAME = "database.json"
@@ -180,8 +180,9 @@ def parse_manifest(text: bytes | None, database: str) -> DatabaseManifest:
         found = first_problem(error, "the manifest")
         raise DatabaseError(where, found, "a database manifest", "rebuild the database") from error
     except ValueError as error:
-        found = f"is no JSON ({error})"
-        raise DatabaseError(where, found, "a database manifest", "rebuild the database") from error
+        raise DatabaseError(
+            where, str(error), "a database manifest", "rebuild the database"
+        ) from error
     # Of the text, not of the model: a later version may know more fields.
     content = {name: value for name, value in fields.items() if name != "digest"}
     if manifest.digest != canonical_digest(content):

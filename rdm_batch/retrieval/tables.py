@@ -12,9 +12,12 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int64
 
 from rdm_batch.errors import DatabaseError
+from rdm_batch.files import UNREADABLE
 
 _EMBEDDING_GROUP = 8_192
 _THUMBNAIL_GROUP = 256
+# Embeddings over the bytes of their file, at most: they hardly shrink, unless all are equal.
+_MOST_EXPANSION = 10_000
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,16 @@ def read_embeddings(path: Path, rows: int, dim: int, dtype: str) -> Float[np.nda
         )
         if not matches:
             raise DatabaseError(str(path), found, wanted, "rebuild the database")
+        if rows * dim * np.dtype(dtype).itemsize > _MOST_EXPANSION * path.stat().st_size:
+            found = f"{path.stat().st_size:,} bytes that claim to hold them"
+            raise DatabaseError(str(path), found, wanted, "rebuild the database")
         embeddings = np.empty((rows, dim), dtype=dtype)
         start = 0
         for batch in file.iter_batches(batch_size=_EMBEDDING_GROUP, columns=["embedding"]):
             part = batch.column(0).flatten().to_numpy(zero_copy_only=False)
             embeddings[start : start + len(batch)] = part.reshape(-1, dim)
             start += len(batch)
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, *UNREADABLE) as error:
         raise DatabaseError(
             str(path), f"unreadable ({error})", wanted, "copy the database again or rebuild it"
         ) from error
@@ -115,14 +121,23 @@ def write_thumbnails(path: Path, first_row: int, thumbnails: Sequence[bytes]) ->
 
 
 def read_thumbnails(path: Path, positions: Int64[np.ndarray, " n"]) -> list[bytes]:
-    """Read the PNG files at some positions of a shard, reading only their row groups."""
-    file = pq.ParquetFile(path)
+    """Read the PNG files at some positions of a shard, reading only their row groups.
+
+    Raises:
+        DatabaseError: The file is not readable parquet with that many pictures.
+    """
     found: dict[int, bytes] = {}
-    for group in sorted(set((positions // _THUMBNAIL_GROUP).tolist())):
-        column = file.read_row_group(group, columns=["png"]).column(0)
-        start = group * _THUMBNAIL_GROUP
-        for position in positions[positions // _THUMBNAIL_GROUP == group].tolist():
-            found[position] = column[position - start].as_py()
+    try:
+        file = pq.ParquetFile(path)
+        for group in sorted(set((positions // _THUMBNAIL_GROUP).tolist())):
+            column = file.read_row_group(group, columns=["png"]).column(0)
+            start = group * _THUMBNAIL_GROUP
+            for position in positions[positions // _THUMBNAIL_GROUP == group].tolist():
+                found[position] = column[position - start].as_py()
+    except (pa.ArrowException, *UNREADABLE) as error:
+        raise DatabaseError(
+            str(path), f"unreadable ({error})", "a table of pictures", "copy the database again"
+        ) from error
     return [found[position] for position in positions.tolist()]
 
 
@@ -144,7 +159,7 @@ def read_counts(path: Path) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarra
         row_ids, counts = (
             table.column(name).cast(pa.int64()).to_numpy() for name in ("row_id", "count")
         )
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, *UNREADABLE) as error:
         raise DatabaseError(
             str(path), f"unreadable ({error})", "a proposal table", "rebuild it"
         ) from error

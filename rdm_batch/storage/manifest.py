@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rdm_batch.errors import RdmBatchError
-from rdm_batch.specs.json_text import parse_json
+from rdm_batch.formats.json_text import parse_json
 from rdm_batch.specs.messages import first_problem
 from rdm_batch.specs.sampling import MAX_SAMPLES, MAX_SHARD_SAMPLES
 

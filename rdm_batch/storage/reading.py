@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rdm_batch.errors import SampleSetError
+from rdm_batch.files import UNREADABLE
 from rdm_batch.storage.manifest import SampleSetHeader, ShardEntry
 from rdm_batch.storage.store import Store
 from rdm_batch.storage.table import ROWS_PER_GROUP, SCHEMA, wrong_sizes
@@ -44,6 +45,7 @@ def iter_shard(
     try:
         with store.open_recorded(entry) as file, pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(ROWS_PER_GROUP, columns=read, use_threads=False):
+                batch.validate(full=True)  # texts that are none, places outside of the column
                 _check_indices(where, batch, expected)
                 if "image" in wanted:
                     sizes = wrong_sizes(batch, header.image_size)
@@ -51,8 +53,7 @@ def iter_shard(
                         raise mixed_sizes(where, sizes, batch.num_rows, header.image_size)
                 expected += batch.num_rows
                 yield batch.select(wanted)
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as problem:
-        # What pyarrow raises on files that only begin like parquet, or hold other columns.
+    except (pa.ArrowException, *UNREADABLE) as problem:
         reason = (str(problem) or type(problem).__name__).splitlines()[0]
         raise SampleSetError(
             where, f"is damaged ({reason})", "", "remove it and run the job again"

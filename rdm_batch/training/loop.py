@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
+from rdm_batch.formats.weights_file import read_saved
 from rdm_batch.specs.training import Optimization
 from rdm_batch.training.pictures import save_losses
 
@@ -153,16 +154,23 @@ class TrainingLoop:
         where = str(self.checkpoint)
         if not self.checkpoint.exists():
             raise CheckpointError(where, "no such file", action="start without --resume")
-        state = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
-        if state["settings"] != self.optimization.model_dump_json():
+        state: Any = read_saved(self.checkpoint)
+        try:
+            if state["settings"] != self.optimization.model_dump_json():
+                raise CheckpointError(
+                    where, "written with other settings", action="start again without --resume"
+                )
+            self.step = state["step"]
+            self.losses = state["losses"].tolist()
+            self.objective.network.load_state_dict(state["network"])
+            self.averaged.load_state_dict(state["averaged"])
+            self._optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
-                where, "written with other settings", action="start again without --resume"
-            )
-        self.step = state["step"]
-        self.losses = state["losses"].tolist()
-        self.objective.network.load_state_dict(state["network"])
-        self.averaged.load_state_dict(state["averaged"])
-        self._optimizer.load_state_dict(state["optimizer"])
+                where,
+                f"is no checkpoint of this training ({type(error).__name__}: {error})",
+                action="start again without --resume",
+            ) from None
 
     def _rows(self, step: int) -> Int64[Tensor, " batch"]:
         """Return the image numbers of one step: permutations of the set, one after another."""

@@ -103,7 +103,7 @@ def test_an_edited_manifest_is_refused(
 
 def test_a_manifest_that_is_not_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "database.json").write_text('{"rows": ')
-    with pytest.raises(DatabaseError, match="is no JSON"):
+    with pytest.raises(DatabaseError, match="its JSON is damaged"):
         Database.open(str(tmp_path))
 
 
