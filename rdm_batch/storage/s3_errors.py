@@ -76,7 +76,12 @@ _CREDENTIAL_ERRORS = (
     aws.PartialCredentialsError,
     aws.CredentialRetrievalError,
 )
-_NEVER_SENT = (ValueError, FileNotFoundError, PermissionError)
+_NEVER_SENT = (
+    ValueError,
+    FileNotFoundError,
+    PermissionError,
+    aws.InvalidProxiesConfigError,
+)
 """What the HTTP library raises over a proxy, a header or a certificate it cannot use."""
 _SETTINGS_ERRORS = (
     aws.ConfigNotFound,
@@ -90,7 +95,7 @@ _SETTINGS_ERRORS = (
     aws.InvalidS3AddressingStyleError,
     aws.InvalidDefaultsMode,
 )
-_CHECK_SETTINGS = "check AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE and the AWS variables"
+_CHECK_SETTINGS = "check the AWS variables, AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE"
 _SET_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE with ~/.aws/credentials"
 )
@@ -169,7 +174,7 @@ def explain(problem: Exception, bucket: str, endpoint: str | None, attempts: int
         return (f"{bucket!r} is not a valid bucket name", "", "correct the URI")
     if isinstance(_inner(cause), _NEVER_SENT):
         found = f"the request could not be made ({type(_inner(cause)).__name__})"
-        return (found, "", f"{_CHECK_SETTINGS} and the proxies")
+        return (found, "", f"{_CHECK_SETTINGS}, and HTTP_PROXY and HTTPS_PROXY")
     if isinstance(cause, TimeoutError | aws.ReadTimeoutError):
         return (f"{server} did not answer in time{tries}", "", "try again later")
     if isinstance(cause, ResponseParserError):

@@ -298,7 +298,6 @@ def test_ray_keeps_no_secret(world: World, moto_server: ObjectServer, tmp_path: 
             **ISOLATION,
             **endpoint(proxy.endpoint),
             "AWS_SESSION_TOKEN": f"token-{SECRET}",
-            "AWS_PROFILE": "",
             "HTTP_PROXY": f"http://me:{SECRET}@{DEAD}",
             "HTTPS_PROXY": f"http://me:{SECRET}@{DEAD}",
             "no_proxy": "127.0.0.1,localhost",
