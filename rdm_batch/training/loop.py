@@ -23,6 +23,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
+from rdm_batch.files import written_aside
 from rdm_batch.specs.training import Optimization
 from rdm_batch.training.pictures import save_losses
 
@@ -55,7 +56,7 @@ class TrainingLoop:
         num_images: Size of the training set.
         optimization: Steps, rates and batch size.
         checkpoint: File that holds the state of the run; written atomically.
-        preview: Called with the averaged network and the step after each checkpoint, for
+        preview: Called with the averaged network and the step before each checkpoint, for
             pictures. None makes none.
         report: Takes progress lines. None prints them to standard error.
     """
@@ -119,9 +120,10 @@ class TrainingLoop:
             if self.step % settings.log_every == 0 or self.step == last:
                 self._print_progress(time.monotonic() - started, self.step - first_step, last)
             if self.step % settings.checkpoint_every == 0 or self.step == last:
-                self.save()
+                # First the pictures: what lies before a checkpoint is never drawn again.
                 if self.preview is not None:
                     self.preview(self._result(), self.step)
+                self.save()
         return self._result()
 
     def _result(self) -> nn.Module:
@@ -245,7 +247,8 @@ def run_training(
         "images_per_s": round((loop.step - first_step) * optimization.batch_size / seconds, 1),
         "threads": torch.get_num_threads(),
     }
-    (out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    with written_aside(out / "training.json") as aside:
+        aside.write_text(json.dumps(record, indent=2) + "\n")
     return network
 
 
