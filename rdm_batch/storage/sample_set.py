@@ -14,7 +14,6 @@ is there; the rest is made again.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -32,6 +31,7 @@ from rdm_batch.storage.manifest import (
     SampleSetHeader,
     ShardEntry,
     Success,
+    epoch_s,
     parse_manifest,
     shard_name,
 )
@@ -196,7 +196,7 @@ class SampleSet:
                 size, or the store refuses.
         """
         self._check_rows(shard, table)
-        begin = time.time()
+        begin = epoch_s()
         data = table_bytes(table)
         file, key = f"{DATA_FOLDER}/{shard_name(shard)}.parquet", self._entry_key(shard)
         present = self.store.stat(file)
@@ -206,7 +206,7 @@ class SampleSet:
                 return stored
         self.store.write_bytes(file, data)
         if measured is not None:
-            intervals = {**measured.intervals, "write": (begin, time.time())}
+            intervals = {**measured.intervals, "write": (begin, epoch_s())}
             measured = measured.model_copy(update={"intervals": intervals})
         entry = ShardEntry(
             shard=shard,
