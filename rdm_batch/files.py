@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -174,6 +175,26 @@ def find_damage_in(
         return (root / path).stat().st_size if (root / path).is_file() else None
 
     return find_damage(files, size_of, (lambda path: file_sha256(root / path)) if digests else None)
+
+
+@contextmanager
+def locked(file: Path, error: RdmBatchError) -> Iterator[None]:
+    """Keep other processes of this machine out of a block that names the same file.
+
+    Args:
+        file: A file or a folder that exists, or a file that may be made.
+        error: Raised where another process is in such a block.
+    """
+    flags = os.O_RDONLY if file.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(file, flags | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise error from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
-from rdm_batch.files import written_aside
+from rdm_batch.files import locked, written_aside
 from rdm_batch.specs.training import Optimization
 from rdm_batch.training.pictures import save_losses
 
@@ -232,10 +232,13 @@ def run_training(
             preview(network, step)
 
     loop = TrainingLoop(objective, num_images, optimization, out / "checkpoint.pt", show)
-    if resume:
-        loop.resume()
-    first_step = loop.step
-    network = loop.run()
+    out.mkdir(parents=True, exist_ok=True)
+    busy = CheckpointError(str(out), "another process is training here", "", "wait for it")
+    with locked(out, busy):
+        if resume:
+            loop.resume()
+        first_step = loop.step
+        network = loop.run()
     seconds = time.monotonic() - started
     record = {
         "steps": loop.step,
