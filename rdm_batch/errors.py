@@ -129,19 +129,19 @@ _NO_DISK = {
 _RESUME = "what is stored is safe"
 
 
-def expected(error: BaseException, where: str = "memory") -> RdmBatchError | None:
+def expected(error: BaseException, where: str = "") -> RdmBatchError | None:
     """Give the failure that an exception stands for; None where it is a surprise.
 
     Memory and disks can run out in any line; where nothing closer has named them, this does.
 
     Args:
         error: Whatever was raised.
-        where: What was being done.
+        where: What was being done, where that is known.
     """
     if isinstance(error, RdmBatchError):
         return error
     if isinstance(error, OSError) and error.errno in _NO_DISK:
-        place = str(error.filename or where)
+        place = str(error.filename or where or "the disk")
         again = f"{_RESUME}: make room or let it be written, and run the same command again"
         return RdmBatchError(place, _NO_DISK[error.errno], "", again)
     # PyTorch and others raise a RuntimeError of their own, and tell by its text alone.
@@ -151,5 +151,5 @@ def expected(error: BaseException, where: str = "memory") -> RdmBatchError | Non
     ):
         found = f"there is none left{f' ({shortened(text, 200)})' if text else ''}"
         again = f"{_RESUME}: free some or lower the batch size, and run the same command again"
-        return RdmBatchError(where, found, "", again)
+        return RdmBatchError(where or "memory", found, "", again)
     return None

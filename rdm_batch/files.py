@@ -228,5 +228,11 @@ def written_aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
             hold another file. None means beside it.
     """
     with path_aside(path, folder) as aside:
-        yield aside
-        aside.replace(path)
+        try:
+            yield aside
+            aside.replace(path)
+        except OSError as problem:
+            # A write that fails names no file.
+            if problem.filename is None:
+                problem.filename = str(path)
+            raise

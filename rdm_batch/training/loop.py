@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -132,7 +133,11 @@ class TrainingLoop:
         return copy.deepcopy(self.averaged).eval().cpu()
 
     def save(self) -> None:
-        """Write the state of the run."""
+        """Write the state of the run.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
         state = {
             "settings": self.optimization.model_dump_json(),
             "step": self.step,
@@ -143,7 +148,17 @@ class TrainingLoop:
         }
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.checkpoint.with_suffix(".unfinished")
-        torch.save(state, unfinished)
+        try:
+            torch.save(state, unfinished)
+        except RuntimeError:
+            # PyTorch says of a full disk only where in its own source it was noticed.
+            free = shutil.disk_usage(self.checkpoint.parent).free
+            raise CheckpointError(
+                str(self.checkpoint),
+                f"cannot be written ({free:,} bytes free)",
+                "",
+                "make room and continue with --resume",
+            ) from None
         unfinished.replace(self.checkpoint)
 
     def resume(self) -> None:
