@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from rdm_batch.cli.options import add_address
-from rdm_batch.errors import RdmBatchError
+from rdm_batch.errors import expected
 
 if TYPE_CHECKING:
     from rdm_batch.reports.run_report import RunReport
@@ -72,8 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from rdm_batch.generation.job import run_job
 
         run_job(args.job, args.overrides, args.address)
-    except RdmBatchError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        failure = expected(error)
+        if failure is None:
+            raise
+        print(f"error: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         again = shlex.join(

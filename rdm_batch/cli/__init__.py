@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from rdm_batch import __version__
 from rdm_batch.cli import checkpoint, database, evaluate, report, samples, train
 from rdm_batch.cli.options import Command
-from rdm_batch.errors import RdmBatchError
+from rdm_batch.errors import expected
 
 COMMANDS: tuple[Command, ...] = (
     report.REPORT,
@@ -65,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser(chosen).parse_args(arguments)
     try:
         status: int = args.run(args)
-    except RdmBatchError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        failure = expected(error)
+        if failure is None:
+            raise
+        print(f"error: {failure}", file=sys.stderr)
         return 1
     return status

@@ -32,7 +32,7 @@ from rdm_batch.cluster.pool import (
 from rdm_batch.cluster.ray_start import LOCAL, started_or_joined
 from rdm_batch.cluster.ray_watch import check_ray, ray_is_lost, watched
 from rdm_batch.cluster.retrievers import RemotePart, RetrieverWorker, row_ranges
-from rdm_batch.errors import ClusterError, DeviceLostError, RdmBatchError
+from rdm_batch.errors import ClusterError, DeviceLostError, expected
 from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.reports.run_report import RayNode
@@ -280,8 +280,9 @@ def _result(call: Any, where: str) -> Any:
         cause: Any = error
         while isinstance(cause, ray.exceptions.RayTaskError):
             cause = cause.cause
-        if isinstance(cause, RdmBatchError):
-            raise cause from None
+        failure = expected(cause, where)
+        if failure is not None:
+            raise failure from None
         if isinstance(cause, ray.exceptions.RayError):
             # The call itself waited for a worker, and that one was lost.
             raise _lost(where, cause) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -40,7 +39,7 @@ from rdm_batch.reports.views import Views
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.device_class import classes_of
-from rdm_batch.storage.manifest import ShardEntry
+from rdm_batch.storage.manifest import ShardEntry, epoch_s
 from rdm_batch.storage.missing import MissingShards
 from rdm_batch.storage.sample_set import SampleSet
 
@@ -53,7 +52,7 @@ def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunRep
     Raises:
         RdmBatchError: The job cannot run, or could not finish; what was stored stays.
     """
-    started = time.time() - process_age_s()
+    started = epoch_s() - process_age_s()
     saved, page = _complete(load_job(path, overrides), str(path), address, started)
     print_summary(saved.report)
     print(f"page: {page}")
@@ -76,7 +75,7 @@ def run(job: JobSpec, address: str | None = None) -> RunReport:
         InvalidJobError: Something is missing or does not fit; all of it is listed.
         RdmBatchError: The job could not finish; what was stored stays.
     """
-    return _complete(job, job.name, address, time.time())[0].report
+    return _complete(job, job.name, address, epoch_s())[0].report
 
 
 def _complete(
@@ -118,7 +117,7 @@ class _Run:
 
     def reached(self, milestone: str) -> None:
         """Note the first time a milestone is reached."""
-        self._milestones.setdefault(milestone, time.time() - self._started)
+        self._milestones.setdefault(milestone, max(0.0, epoch_s() - self._started))
 
     def nothing_to_do(self) -> SavedRun | None:
         """Give what is saved where the set, its scores and its report are complete."""

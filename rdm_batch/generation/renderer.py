@@ -8,7 +8,6 @@ is entered by one thread only, always the same, so its arithmetic never changes.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,12 +25,9 @@ from rdm_batch.heads.memory import telling_failures
 from rdm_batch.retrieval.retriever import ObservedRetriever, Retriever, Search
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.sampling import SamplingSpec
-from rdm_batch.storage.manifest import WARM_UP
+from rdm_batch.storage.manifest import WARM_UP, Interval, epoch_s
 from rdm_batch.storage.png import encode_png
 from rdm_batch.storage.table import make_table
-
-Interval = tuple[float, float]
-"""Start and end, seconds since the epoch: comparable between processes of one machine."""
 
 
 @dataclass
@@ -49,11 +45,11 @@ class ShardClock:
     @contextmanager
     def measure(self, activity: str) -> Iterator[None]:
         """Record the time a block takes under the name of an activity."""
-        start = time.time()
+        start = epoch_s()
         try:
             yield
         finally:
-            self.intervals[activity] = (start, time.time())
+            self.intervals[activity] = (start, epoch_s())
 
     def searched(self, search: Search) -> None:
         """Record a retrieval call."""

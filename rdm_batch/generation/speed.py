@@ -51,7 +51,8 @@ def throughput(entries: Sequence[MeasuredShard], started: float | None) -> Throu
     if not entries:
         return Throughput(images=0, start_up_s=0, generation_s=0)
     first = min(entry.measured.start for entry in entries)
-    last = max(entry.measured.end for entry in entries)
+    # Machines, and processes started before their clock was set, may disagree about the time.
+    last = max(first, *(entry.measured.end for entry in entries))
     names = sorted({entry.measured.head for entry in entries})
     by_head = {name: [e for e in entries if e.measured.head == name] for name in names}
     return Throughput(
@@ -75,7 +76,7 @@ def latencies(entries: Sequence[MeasuredShard]) -> Latencies | None:
 
 
 def _head_report(name: str, entries: Sequence[MeasuredShard], run_end: float) -> HeadReport:
-    start = min(entry.measured.start for entry in entries)
+    start = min(run_end, *(entry.measured.start for entry in entries))
     return HeadReport(
         name=name,
         device=entries[0].measured.device,
@@ -123,6 +124,8 @@ def _length(intervals: Sequence[Interval]) -> float:
 
 
 def _subtract(intervals: Sequence[Interval], taken: Interval) -> list[Interval]:
+    if taken[1] <= taken[0]:  # the clock was set back meanwhile
+        return list(intervals)
     kept = []
     for start, end in intervals:
         kept += [(start, min(end, taken[0])), (max(start, taken[1]), end)]

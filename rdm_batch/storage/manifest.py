@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -32,6 +33,14 @@ WARM_UP = "warm-up"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 Interval = tuple[float, float]
+"""Start and end, seconds since the epoch: comparable between processes of one machine."""
+
+_EPOCH_S = time.time() - time.monotonic()
+
+
+def epoch_s() -> float:
+    """Give the seconds since the epoch, as a clock that is set meanwhile cannot change them."""
+    return _EPOCH_S + time.monotonic()
 
 
 class Manifest(BaseModel):

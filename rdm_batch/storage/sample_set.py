@@ -17,7 +17,6 @@ and what a finished one holds, is asked for by name and compared with ``_SUCCESS
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -36,6 +35,7 @@ from rdm_batch.storage.manifest import (
     SampleSetHeader,
     ShardEntry,
     Success,
+    epoch_s,
     parse_manifest,
     shard_name,
 )
@@ -218,7 +218,7 @@ class SampleSet:
         """
         self._check_rows(shard, table)
         self._finished = None
-        begin = time.time()
+        begin = epoch_s()
         data = table_bytes(table)
         file, key = f"{DATA_FOLDER}/{shard_name(shard)}.parquet", self._entry_key(shard)
         present = self.store.stat(file)
@@ -228,7 +228,7 @@ class SampleSet:
                 return stored
         self.store.write_bytes(file, data)
         if measured is not None:
-            intervals = {**measured.intervals, "write": (begin, time.time())}
+            intervals = {**measured.intervals, "write": (begin, epoch_s())}
             measured = measured.model_copy(update={"intervals": intervals})
         entry = ShardEntry(
             shard=shard,

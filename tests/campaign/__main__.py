@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--victim", default="", help="driver, gcs, raylet or classes, by comma")
     parser.add_argument("--address", choices=["none", "local", "both"], default="both")
     parser.add_argument(
-        "--ray", type=float, default=0.3, help="share of rounds on Ray, where both (%(default)s)"
+        "--ray", type=float, default=0.15, help="share of rounds on Ray, where both (%(default)s)"
     )
     parser.add_argument(
         "--commands",

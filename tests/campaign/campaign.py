@@ -32,7 +32,7 @@ from tests.campaign.runs import Kill, Plan, Run, plan_run, run_command
 ORPHAN_S = 30.0
 """How long processes may outlive their run: agents of Ray look for their servers meanwhile."""
 _MOST_TRIES = 4
-_MOST_WORKER_KILLS = 4
+_MOST_WORKER_KILLS = 8
 _OVERWRITTEN = {"losses.png"}
 _RAY_WORDS = re.compile(r"\.cc:\d+:|\(raylet\)|StackTrace|Stack trace")
 _MOST_LINES = 60
@@ -103,7 +103,7 @@ class Workshop:
         out = place / "out"
         out.mkdir(parents=True)
         flow.before(out)
-        disturbed = self._rng.randint(1, 4 if address == "none" else 2)
+        disturbed = self._rng.randint(1, 8 if address == "none" else 2)
         tries = 0
 
         def killed(each: Kill) -> None:
@@ -114,10 +114,16 @@ class Workshop:
         while True:
             plan, left = Plan(), most - made.killed
             if made.runs < disturbed and left > 0:
-                victim = self._rng.choice(self._victims_of(flow, address))
-                worker = victim in flow.workers
-                kills = min(left, _MOST_WORKER_KILLS)
-                plan = plan_run(self._rng, victim, reference.run, kills, worker)
+                victims = self._victims_of(flow, address)
+                workers = tuple(victim for victim in victims if victim in flow.workers)
+                chosen = self._rng.choice(victims)
+                if chosen in workers and self._rng.random() < 0.9:
+                    # Workers are brought back: several deaths, of all kinds, in one run.
+                    plan = plan_run(
+                        self._rng, workers, reference.run, min(left, _MOST_WORKER_KILLS)
+                    )
+                else:
+                    plan = plan_run(self._rng, (chosen,), reference.run, 1)
             else:
                 tries += 1
             run = self._run(flow, address, out, place, made.runs, plan, killed)

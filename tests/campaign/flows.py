@@ -60,7 +60,12 @@ def write_worlds(root: Path) -> None:
     torch.manual_seed(0)
     save_clip(build_clip(HEAVY_CLIP), HEAVY_CLIP, root / "heavy.safetensors")
     write_reference(root / "heavy.npz", root / "heavy.safetensors")
-    optimization = {**AUTOENCODER["optimization"], "num_steps": 80, "checkpoint_every": 4}
+    optimization = {
+        **AUTOENCODER["optimization"],
+        "num_steps": 20,
+        "checkpoint_every": 5,
+        "log_every": 5,
+    }
     settings = {**AUTOENCODER, "optimization": optimization}
     (root / "autoencoder.yaml").write_text(yaml.safe_dump(settings))
 
@@ -83,7 +88,7 @@ def make_flows(root: Path) -> dict[str, Flow]:
 
     def build(out: Path, address: str, begun: bool) -> list[str]:
         few = ["--workers", "1"] if address == "none" else ["--workers", "2", "--address", address]
-        images = ["--images", "shapes:database:1100", "--proposal-from", "shapes:train:300"]
+        images = ["--images", "shapes:database:600", "--proposal-from", "shapes:train:200"]
         return ["database", "build", *images, "--out", str(out), "--shards", "3", *few]
 
     def export(form: str) -> Callable[[Path, str, bool], list[str]]:

@@ -62,26 +62,26 @@ class Plan:
     """When to kill whom in a run.
 
     Attributes:
-        victim: Whom; None disturbs nothing.
+        victims: Of whom one is drawn for each kill; empty disturbs nothing.
         working: Whether waiting begins when the output changes, or when the run begins.
         waits_s: Seconds to wait before each kill.
     """
 
-    victim: str | None = None
+    victims: tuple[str, ...] = ()
     working: bool = False
     waits_s: tuple[float, ...] = ()
 
 
 def plan_run(
-    rng: random.Random, victim: str, undisturbed: Run, most_kills: int, worker: bool
+    rng: random.Random, victims: tuple[str, ...], undisturbed: Run, most_kills: int
 ) -> Plan:
     """Draw when to kill, over the whole of a run; more often while it works."""
     first = undisturbed.first_change_s or 0.0
     working = rng.random() < 0.75
     length = undisturbed.seconds - first if working else undisturbed.seconds
-    count = rng.randint(1, most_kills) if worker else 1
+    count = rng.randint(1, most_kills)
     waits = tuple(rng.uniform(0, max(length, 0.05)) / count for _ in range(count))
-    return Plan(victim, working, waits)
+    return Plan(victims, working, waits)
 
 
 def run_command(
@@ -117,10 +117,11 @@ def run_command(
             next_look = now + _LOOK_S
         if waits and due is None and (not plan.working or run.first_change_s is not None):
             due = now + waits[0]
-        if due is not None and now >= due and plan.victim is not None:
-            victims = family.members(plan.victim)
+        if due is not None and now >= due:
+            name = rng.choice(plan.victims)
+            victims = family.members(name)
             if victims and kill(rng.choice(victims)):
-                done = Kill(plan.victim, now - began, run.first_change_s is not None)
+                done = Kill(name, now - began, run.first_change_s is not None)
                 run.kills.append(done)
                 on_kill(done)
                 waits.pop(0)
