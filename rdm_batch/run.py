@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rdm_batch.cli.options import add_address
 from rdm_batch.errors import RdmBatchError
+from rdm_batch.reports.progress import Progress
 
 if TYPE_CHECKING:
     from rdm_batch.reports.run_report import RunReport
@@ -69,9 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             text, ready = dry_run(args.job, args.overrides)
             print(text)
             return 0 if ready else _NOT_READY
-        from rdm_batch.generation.job import run_job
-
-        run_job(args.job, args.overrides, args.address)
+        with Progress() as progress:
+            # As a log is read, what everybody imports is no news.
+            with progress.step("load the program", quiet_s=15.0):
+                from rdm_batch.generation.job import run_job
+                from rdm_batch.reports.table import print_summary
+            report, page = run_job(args.job, args.overrides, args.address, progress)
+        print_summary(report)
+        print(f"page: {page}")
     except RdmBatchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
