@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from rdm_batch.cli import INTERRUPTED
 from rdm_batch.cli.options import add_address
 from rdm_batch.errors import RdmBatchError
 from rdm_batch.reports.progress import Progress
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 _NOT_READY = 3
 """Exit status of a dry run that found something missing; 2 is argparse's, for wrong usage."""
-
-_INTERRUPTED = 130
-"""Exit status of a program ended by Ctrl-C, as shells have it."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ["python", "-m", "rdm_batch.run", *(sys.argv[1:] if argv is None else argv)]
         )
         print(f"interrupted; what is stored is safe. Resume with:\n  {again}", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     return 0
 
 
@@ -108,7 +106,7 @@ sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     status = main()
-    if status == _INTERRUPTED:
+    if status == INTERRUPTED:
         # Without Ray, threads of this process would finish their shards first.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from rdm_batch import run
+from rdm_batch import cli, run
+from rdm_batch.databases import describe
 from rdm_batch.errors import ClusterError
 from rdm_batch.reports.progress import Progress
 from rdm_batch.run import main
@@ -132,6 +133,17 @@ def test_an_interrupted_run_prints_the_command_that_resumes_it(
     assert "what is stored is safe" in printed
     command = shlex.split(printed.splitlines()[-1])
     assert command == ["python", "-m", "rdm_batch.run", *arguments]
+
+
+def test_an_interrupted_command_has_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(describe, "check_database", interrupt)
+    assert cli.main(["database", "check", "package://shapes/database"]) == 130
+    assert capsys.readouterr().err.startswith("interrupted; ")
 
 
 def test_an_unexpected_failure_keeps_its_traceback(
