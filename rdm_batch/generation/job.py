@@ -43,7 +43,6 @@ from rdm_batch.specs.scores import Score
 from rdm_batch.storage.manifest import ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
 
-_JOINING = {NONE: "work in this process", "local": "start Ray", "auto": "join Ray"}
 _QUERY_METHOD = "seconds of a search call, as the head waited for it, divided by its queries"
 
 
@@ -103,10 +102,12 @@ def _complete(
             # What this machine lacks is known before anything is started on it.
             plan_resources(job.spec, local_resources(), len(job.shards))
         run.reached("checks")
-        joining = progress.begin(_JOINING.get(address, f"join Ray at {address}"))
+        joining = None
+        if address != NONE:
+            joining = progress.begin("start Ray" if address == "local" else "join Ray")
         with connected(address) as cluster:
-            joining.finish()
-            if address != NONE:
+            if joining is not None:
+                joining.finish()
                 run.reached("Ray")
             saved = run.complete(cluster, progress)
         with progress.step("write the report"):
