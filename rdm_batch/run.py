@@ -11,8 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from rdm_batch.cli import INTERRUPTED
 from rdm_batch.cli.options import add_address
 from rdm_batch.errors import expected
+from rdm_batch.reports.progress import Progress
 
 if TYPE_CHECKING:
     from rdm_batch.reports.run_report import RunReport
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
 
 _NOT_READY = 3
 """Exit status of a dry run that found something missing; 2 is argparse's, for wrong usage."""
-
-_INTERRUPTED = 130
-"""Exit status of a program ended by Ctrl-C, as shells have it."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,9 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             text, ready = dry_run(args.job, args.overrides)
             print(text)
             return 0 if ready else _NOT_READY
-        from rdm_batch.generation.job import run_job
-
-        run_job(args.job, args.overrides, args.address)
+        with Progress() as progress:
+            # As a log is read, what everybody imports is no news.
+            with progress.step("load the program", quiet_s=15.0):
+                from rdm_batch.generation.job import run_job
+                from rdm_batch.reports.table import print_summary
+            report, page = run_job(args.job, args.overrides, args.address, progress)
+        print_summary(report)
+        print(f"page: {page}")
     except Exception as error:
         failure = expected(error)
         if failure is None:
@@ -83,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ["python", "-m", "rdm_batch.run", *(sys.argv[1:] if argv is None else argv)]
         )
         print(f"interrupted; what is stored is safe. Resume with:\n  {again}", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     return 0
 
 
@@ -105,7 +109,7 @@ sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     status = main()
-    if status == _INTERRUPTED:
+    if status == INTERRUPTED:
         # Without Ray, threads of this process would finish their shards first.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from rdm_batch import run
+from rdm_batch import cli, run
+from rdm_batch.databases import describe
 from rdm_batch.errors import ClusterError
+from rdm_batch.reports.progress import Progress
 from rdm_batch.run import main
 from tests.job_kit import job_document, write_job
 
@@ -133,6 +135,17 @@ def test_an_interrupted_run_prints_the_command_that_resumes_it(
     assert command == ["python", "-m", "rdm_batch.run", *arguments]
 
 
+def test_an_interrupted_command_has_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(describe, "check_database", interrupt)
+    assert cli.main(["database", "check", "package://shapes/database"]) == 130
+    assert capsys.readouterr().err.startswith("interrupted; ")
+
+
 def test_an_unexpected_failure_keeps_its_traceback(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,9 +163,16 @@ def test_the_address_and_overrides_reach_the_run(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rdm_batch.generation import job as pipeline
+    from rdm_batch.reports import table
 
     calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr(pipeline, "run_job", lambda *arguments: calls.append(arguments))
+
+    def run_job(path: Path, overrides: list[str], address: str, _: Progress) -> tuple[None, str]:
+        calls.append((path, overrides, address))
+        return None, "page"
+
+    monkeypatch.setattr(pipeline, "run_job", run_job)
+    monkeypatch.setattr(table, "print_summary", lambda report: None)
     assert main([str(job), "--address", "auto", "--set", "name=a", "--set", "name=b"]) == 0
     assert calls == [(job, ["name=a", "name=b"], "auto")]
 

@@ -17,6 +17,9 @@ from rdm_batch.cli import checkpoint, database, evaluate, report, samples, train
 from rdm_batch.cli.options import Command
 from rdm_batch.errors import expected
 
+INTERRUPTED = 130
+"""Exit status of a program ended by Ctrl-C, as shells have it."""
+
 COMMANDS: tuple[Command, ...] = (
     report.REPORT,
     database.DATABASE,
@@ -58,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program name. None means ``sys.argv[1:]``.
 
     Returns:
-        The exit status: 0 done, 1 an expected failure (printed without a traceback).
+        The exit status: 0 done, 1 an expected failure (printed without a traceback), 130
+        interrupted.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     chosen = next((text for text in arguments if not text.startswith("-")), "")
@@ -71,4 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {failure}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on or begins again", file=sys.stderr)
+        return INTERRUPTED
     return status

@@ -147,6 +147,20 @@ class Pool(Protocol[PoolWorker]):
         """
         ...
 
+    def glance(self, method: Callable[[PoolWorker], Result]) -> list[Result]:
+        """Ask every worker something small beside its items, for progress; never wait.
+
+        Called now and then, such as ``on_wait`` is. A worker that is still loading, or lost, gives
+        no answer.
+
+        Args:
+            method: A method of the workers' class, unbound, safe beside its other methods.
+
+        Returns:
+            The answers that have arrived since the last call, in no order.
+        """
+        ...
+
 
 @runtime_checkable
 class Cluster(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -52,6 +53,7 @@ the bound keeps a call that kills every actor it meets from going on forever.
 _RETRIEVER_CALLS_AT_ONCE = 4
 _INLINE_BYTES = 64 << 10
 """Ray keeps arguments beside a call up to 100 KiB."""
+_GLANCES = "glances"
 _LEAST_SHARED_BYTES = 32 << 20
 """Sending smaller arrays to tasks takes longer than computing with them here."""
 
@@ -159,6 +161,7 @@ def _actors(makes: Sequence[partial[Any]], needs: WorkerNeeds) -> Iterator[list[
         "num_cpus": needs.num_cpus,
         "num_gpus": needs.num_gpus,
         "scheduling_strategy": "SPREAD",
+        "concurrency_groups": {_GLANCES: 1},
     }
     remote: Any = ray.remote(**options)(type(_worker_name(makes[0]), (_Shell,), {}))
     # Ray cannot restart an actor whose own arguments have left the object store: as long as this
@@ -186,6 +189,8 @@ class _RayPool(Generic[Worker]):
     def __init__(self, actors: Sequence[Any], items_each: int) -> None:
         self._actors = actors
         self._items_each = items_each
+        self._glances: dict[Any, Any] = {}
+        self._glanced_s = -POLL_S
 
     def map(
         self,
@@ -208,6 +213,26 @@ class _RayPool(Generic[Worker]):
             lambda call, item: _result(call, where(item)),
             on_wait,
         )
+
+    def glance(self, method: Callable[[Worker], Result]) -> list[Result]:
+        """Ask workers that have answered the last question; see ``Pool.glance``."""
+        answers: list[Result] = []
+        asked = list(self._glances)
+        for call in ray.wait(asked, num_returns=len(asked), timeout=0)[0] if asked else []:
+            del self._glances[call]
+            # Whatever is wrong with a worker, its items tell of it.
+            with contextlib.suppress(Exception):
+                answers.append(ray.get(call))
+        now = time.monotonic()
+        if now - self._glanced_s >= POLL_S:
+            self._glanced_s = now
+            waiting = set(self._glances.values())
+            for actor in self._actors:
+                if actor not in waiting:
+                    # In a thread that nothing else takes.
+                    beside = {"concurrency_group": _GLANCES, "max_task_retries": 0}
+                    self._glances[actor.call.options(**beside).remote(method)] = actor
+        return answers
 
 
 class _RayTasks:

@@ -90,8 +90,8 @@ def _target(address: str) -> _Target:
         raise ClusterError(
             "RAY_ADDRESS" if address == AUTO else "--address",
             # The text itself may hold a password.
-            f"is {'a web page, perhaps of the dashboard' if page else 'no address'}",
-            f"{_NEEDED}",
+            "is a web page, perhaps of the dashboard" if page else "is no address of a cluster",
+            _NEEDED,
         )
     host, client = parts["host"].strip("[]"), parts["scheme"] is not None
     if not client:

@@ -108,6 +108,7 @@ class HeadWorker:
         self._spec = spec
         self._source: ContextSource | None = None
         self._class, self._software = device_class(device), device_software(device)
+        self._drawn: dict[int, int] = {}
         self._set = SampleSet.create_or_resume(spec.output.uri, header)
         if device != "cpu" and not spec.cluster.mixed_devices:
             claim_device(self._set, self._class)
@@ -131,7 +132,12 @@ class HeadWorker:
         clock = ShardClock()
         if self._source is None:
             self._source = source
-        rendered = self._renderer.render(shard, self._source, clock)
+        self._drawn[shard.index] = 0
+
+        def drawn(count: int) -> None:
+            self._drawn[shard.index] += count
+
+        rendered = self._renderer.render(shard, self._source, clock, drawn)
         with clock.measure("encode"):
             table = shard_table(rendered, self._spec.sampling)
         measured = Measured(
@@ -143,7 +149,13 @@ class HeadWorker:
             intervals=clock.intervals,
             searches=tuple(clock.searches),
         )
-        return self._set.commit_shard(shard.index, table, measured)
+        entry = self._set.commit_shard(shard.index, table, measured)
+        self._drawn.pop(shard.index, None)
+        return entry
+
+    def drawn(self) -> dict[int, int]:
+        """Count the samples drawn of each shard that is not committed yet."""
+        return self._drawn.copy()
 
 
 def make_shards(
@@ -156,7 +168,7 @@ def make_shards(
     source: ContextSource,
     run_id: str,
     on_commit: Callable[[ShardEntry], None],
-    on_wait: Callable[[], None],
+    on_drawn: Callable[[dict[int, int]], None],
 ) -> None:
     """Make shards, each on whichever head is free first.
 
@@ -170,7 +182,8 @@ def make_shards(
         source: What samples are conditioned on.
         run_id: Recorded in the entries.
         on_commit: Called with each entry as soon as it is stored.
-        on_wait: Called at least once a second, for progress lines.
+        on_drawn: Called about once a second for each head that has loaded, with the samples it
+            has drawn of each shard that it has not committed; for progress lines.
 
     Raises:
         RdmBatchError: A shard failed for a reason that repeating cannot cure.
@@ -181,12 +194,17 @@ def make_shards(
         check_begun_on(SampleSet.create_or_resume(spec.output.uri, header), needs.device)
     head = partial(HeadWorker, spec, model, header, source.retriever.dim, needs.device)
     with cluster.workers(head, resources.num_heads, needs) as heads:
+
+        def look() -> None:
+            for drawn in heads.glance(HeadWorker.drawn):
+                on_drawn(drawn)
+
         committed = heads.map(
             HeadWorker.make,
             shards,
             where=lambda shard: f"shard {shard.index}",
             shared=(source, run_id),
-            on_wait=on_wait,
+            on_wait=look,
         )
         for _, entry in committed:
             on_commit(entry)

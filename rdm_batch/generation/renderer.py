@@ -8,7 +8,7 @@ is entered by one thread only, always the same, so its arithmetic never changes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -131,7 +131,13 @@ class ShardRenderer:
             initargs=(cpu_threads,),
         )
 
-    def render(self, shard: ShardRange, source: ContextSource, clock: ShardClock) -> RenderedShard:
+    def render(
+        self,
+        shard: ShardRange,
+        source: ContextSource,
+        clock: ShardClock,
+        on_drawn: Callable[[int], None] = lambda count: None,
+    ) -> RenderedShard:
         """Look up the neighbors of a shard's samples and draw its images.
 
         Safe to call from several threads; only the model part runs one at a time.
@@ -141,13 +147,14 @@ class ShardRenderer:
             source: What they are conditioned on.
             clock: Receives the time each activity took; before the first shard of a head that
                 compiles itself also ``warm-up``.
+            on_drawn: Called after each batch with the number of its samples.
         """
         self._warm_up(shard, source, clock)
         with clock.measure("neighbors"):
             noise = SampleNoise(self._seed, shard.indices)
             inputs = source.conditioner(noise, ObservedRetriever(source.retriever, clock.searched))
         images = self._model_thread.submit(
-            self._run_model, shard, inputs.conditioning.context, clock
+            self._run_model, shard, inputs.conditioning.context, clock, on_drawn
         ).result()
         return RenderedShard(shard, images, inputs)
 
@@ -156,12 +163,13 @@ class ShardRenderer:
         shard: ShardRange,
         context: Float32[np.ndarray, "samples tokens dim"],
         clock: ShardClock,
+        on_drawn: Callable[[int], None],
     ) -> UInt8[np.ndarray, "samples height width 3"]:
+        parts = []
         with clock.measure("model"):
-            parts = [
-                self._generate(context[indices - shard.start], indices)
-                for indices in shard.batches(self._batch_size)
-            ]
+            for indices in shard.batches(self._batch_size):
+                parts.append(self._generate(context[indices - shard.start], indices))
+                on_drawn(len(indices))
         return np.concatenate(parts)
 
     def _warm_up(self, shard: ShardRange, source: ContextSource, clock: ShardClock) -> None:

@@ -31,7 +31,7 @@ _MARK_EVERY_S = 1.0
 # Plain lines come quickly at first, when people watch, and rarely in long logs.
 _FIRST_INTERVAL_S = 5.0
 _LAST_INTERVAL_S = 60.0
-_MOMENT_S = 2.0
+_MOMENT_S = 5.0
 _TICK_S = 0.5
 
 _BAR_CELLS = 20
@@ -49,7 +49,7 @@ class Stage:
         clock: Callable[[], float],
         lock: threading.RLock,
         changed: Callable[[Stage], None],
-        step: bool = False,
+        quiet_s: float | None = None,
     ) -> None:
         self.name = printable(name)
         self.total = total
@@ -58,15 +58,15 @@ class Stage:
         self._clock = clock
         self._lock = lock
         self._changed = changed
-        self._step = step
-        self._named = not step
+        self._step = quiet_s is not None
+        self._named = quiet_s is None
         self._started_s = clock()
         self._ended_s: float | None = None
         self._stopped = False
         self._resumed = done
         self._marks: deque[tuple[float, int]] = deque([(self._started_s, done)])
         self._interval_s = _FIRST_INTERVAL_S
-        self._next_line_s = self._started_s + (_MOMENT_S if step else 0.0)
+        self._next_line_s = self._started_s + (quiet_s or 0.0)
 
     def advance(self, count: int = 1) -> None:
         """Count ``count`` more units as done; 0 only gives the line a chance to be printed."""
@@ -231,16 +231,22 @@ class Progress:
             self._stage_changed(stage)
         return stage
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Name what a block does, with the time it takes.
+    def begin(self, name: str, quiet_s: float = _MOMENT_S) -> Stage:
+        """Begin a step: a stage with nothing to count, only its time.
 
         Args:
             name: What is being done, such as "start Ray".
+            quiet_s: Time after which a log hears of it, if it lasts that long, seconds.
         """
-        stage = Stage(name, None, "", 0, self._clock, self._lock, self._stage_changed, step=True)
+        stage = Stage(name, None, "", 0, self._clock, self._lock, self._stage_changed, quiet_s)
         with self._lock:
             self._stages.append(stage)
+        return stage
+
+    @contextmanager
+    def step(self, name: str, quiet_s: float = _MOMENT_S) -> Iterator[None]:
+        """Name what a block does, with the time it takes; arguments as ``begin``."""
+        stage = self.begin(name, quiet_s)
         try:
             yield
         except BaseException:

@@ -176,3 +176,26 @@ def test_workers_search_a_spread_database(cluster: Cluster, database: Database) 
             )
     np.testing.assert_array_equal(found.ids, expected.ids)
     assert isinstance(error, DatabaseError)
+
+
+def test_workers_answer_beside_their_items(cluster: Cluster, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.extend(pool.glance(PlainWorker.counted))
+        if seen and seen[-1] > 1:
+            (tmp_path / "seen").touch()
+
+    # As many items as there are threads: the answer needs none of them.
+    needs = WorkerNeeds(in_flight=2)
+    with cluster.workers(PlainWorker, 1, needs) as pool:
+        items = [tmp_path / "seen"] * 2
+        done = list(pool.map(PlainWorker.count_until, items, where=where, on_wait=look))
+    assert all(count < 1000 for _, count in done)
+
+
+def test_no_answer_comes_from_a_worker_that_failed_or_is_gone(cluster: Cluster) -> None:
+    with cluster.workers(RefusedWorker, 1, WorkerNeeds()) as pool:
+        for _ in range(20):
+            assert pool.glance(PlainWorker.counted) == []
+            time.sleep(0.1)

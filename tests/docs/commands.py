@@ -158,7 +158,7 @@ def _scores(args: argparse.Namespace) -> list[str]:
 
 
 def _weights(args: argparse.Namespace) -> list[str]:
-    """Hold what a command says of weights against what it needs: a .ckpt carries no architecture."""
+    """Hold what a command says of weights against what they lack: a .ckpt names no architecture."""
     named = (getattr(args, f"WeightedModel.{name}", None) for name in ("preset", "architecture"))
     if getattr(args, "uri", "").endswith(".ckpt") and not any(named):
         return ["a .ckpt needs --preset or --architecture"]

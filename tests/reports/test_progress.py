@@ -164,23 +164,23 @@ class TestSteps:
         clock, (console, stream) = Clock(), log_console()
         with Progress(console, clock) as progress:
             with progress.step("start Ray"):
-                clock.now_s += 3
-                wait_for(stream, "start Ray  0:03 so far\n")
+                clock.now_s += 6
+                wait_for(stream, "start Ray  0:06 so far\n")
                 clock.now_s += 4
-            assert stream.getvalue().splitlines()[-1] == "start Ray  done in 0:07"
+            assert stream.getvalue().splitlines()[-1] == "start Ray  done in 0:10"
 
     def test_a_step_that_fails_is_not_done(self) -> None:
         clock, (console, stream) = Clock(), log_console()
 
         def fail() -> None:
             with Progress(console, clock) as progress, progress.step("start Ray"):
-                clock.now_s += 3
+                clock.now_s += 6
                 wait_for(stream, "so far\n")
                 raise RuntimeError("lost")
 
         with pytest.raises(RuntimeError, match="lost"):
             fail()
-        assert stream.getvalue().splitlines()[-1] == "start Ray  stopped after 0:03"
+        assert stream.getvalue().splitlines()[-1] == "start Ray  stopped after 0:06"
 
     def test_a_terminal_shows_it_at_once(self) -> None:
         stream = io.StringIO()
