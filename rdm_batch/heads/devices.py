@@ -52,5 +52,5 @@ def device_software(device: str) -> dict[str, str]:
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda),
         "cudnn": str(torch.backends.cudnn.version()),
-        "driver": str(torch._C._cuda_getDriverVersion()),
+        "driver": str(torch._C._cuda_getDriverVersion()),  # type: ignore[attr-defined],
     }

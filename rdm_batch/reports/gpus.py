@@ -33,8 +33,7 @@ def _chosen(gpus: list[tuple[str, str]], visible: str | None) -> tuple[str, ...]
         if name.isdecimal():
             found = gpus[int(name) : int(name) + 1]
         elif name.startswith("MIG-"):
-            # A part of a GPU: NVML knows which one by a call of its own, and one GPU in turn is
-            # what is left of it for a worker.
+            # A slice of some GPU; machines cut into slices have GPUs of one model.
             found = gpus[:1]
         else:
             found = [gpu for gpu in gpus if name and gpu[1].startswith(name)][:1]

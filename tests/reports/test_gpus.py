@@ -20,29 +20,29 @@ class _Library:
         self.opened = 0
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *args: 9 if name == self._refuses else getattr(self, f"_{name}")(*args)
+        return lambda *args: 9 if name == self._refuses else getattr(self, name.lower())(*args)
 
-    def _nvmlInit_v2(self) -> int:
+    def nvmlinit_v2(self) -> int:
         self.opened += 1
         return 0
 
-    def _nvmlShutdown(self) -> int:
+    def nvmlshutdown(self) -> int:
         self.opened -= 1
         return 0
 
-    def _nvmlDeviceGetCount_v2(self, count: Any) -> int:
+    def nvmldevicegetcount_v2(self, count: Any) -> int:
         count._obj.value = len(GPUS)
         return 0
 
-    def _nvmlDeviceGetHandleByIndex_v2(self, number: ctypes.c_uint, device: Any) -> int:
+    def nvmldevicegethandlebyindex_v2(self, number: ctypes.c_uint, device: Any) -> int:
         device._obj.value = number.value + 1
         return 0
 
-    def _nvmlDeviceGetName(self, device: Any, text: Any, size: ctypes.c_uint) -> int:
+    def nvmldevicegetname(self, device: Any, text: Any, size: ctypes.c_uint) -> int:
         text.value = GPUS[device.value - 1][0].encode()
         return 0
 
-    def _nvmlDeviceGetUUID(self, device: Any, text: Any, size: ctypes.c_uint) -> int:
+    def nvmldevicegetuuid(self, device: Any, text: Any, size: ctypes.c_uint) -> int:
         text.value = GPUS[device.value - 1][1].encode()
         return 0
 
