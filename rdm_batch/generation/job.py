@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rdm_batch.cluster.connect import NONE, connected
 from rdm_batch.cluster.local import local_resources
-from rdm_batch.cluster.pool import Cluster, RetrieverNeeds
+from rdm_batch.cluster.pool import Cluster, RetrieverNeeds, device_for
 from rdm_batch.cluster.texts import embed_texts
 from rdm_batch.evaluation.evaluate import EvaluationRequest
 from rdm_batch.evaluation.extraction import run_evaluation
@@ -100,7 +100,8 @@ def _complete(
         address = address or default_address()
         if address in (NONE, "local"):
             # What this machine lacks is known before anything is started on it.
-            plan_resources(job.spec, local_resources(), len(job.shards))
+            planned = plan_resources(job.spec, local_resources(), len(job.shards))
+            job.model.check_machine(device_for(planned.num_gpus))
         run.reached("checks")
         joining = None
         if address != NONE:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-import torch._dynamo.utils
-import torch._inductor.config
 from torch import Tensor
 
 from rdm_batch.errors import SpecError
@@ -50,6 +48,8 @@ def compiled(function: Callable[..., Tensor], device: torch.device) -> Callable[
     """
     if device.type != "cuda":
         return torch.compile(function, dynamic=False, fullgraph=True)
+    import torch._inductor.config  # takes a second, which only compiled heads spend
+
     if not hasattr(torch._inductor.config, "deterministic"):
         raise SpecError(
             "model.compile",
@@ -78,7 +78,9 @@ def recording_graphs(device: torch.device) -> Iterator[None]:
     Raises:
         SpecError: It runs without them, which would be slow without a word.
     """
-    counters = torch._dynamo.utils.counters["inductor"]
+    from torch._dynamo.utils import counters as all_counters  # as above
+
+    counters = all_counters["inductor"]
     before = counters["cudagraph_skips"]
     yield
     skipped = counters["cudagraph_skips"] - before

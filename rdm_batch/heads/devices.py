@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from rdm_batch.errors import ClusterError
@@ -48,9 +50,10 @@ def device_software(device: str) -> dict[str, str]:
     """Name the versions that may move last digits on a GPU; nothing for a CPU."""
     if device == "cpu":
         return {}
+    driver: Any = torch._C  # builds for CPUs alone lack its functions
     return {
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda),
         "cudnn": str(torch.backends.cudnn.version()),
-        "driver": str(torch._C._cuda_getDriverVersion()),
+        "driver": str(driver._cuda_getDriverVersion()),
     }

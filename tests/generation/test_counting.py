@@ -52,7 +52,7 @@ class TestCount:
     ) -> None:
         begun: list[None] = []
         with Progress(Console(file=io.StringIO())) as progress:
-            count = SampleCount(progress, 12, SHARDS, lambda: begun.append(None))
+            count = SampleCount(progress, 12, 4, lambda: begun.append(None))
             assert stages == []
             count.drawn({})
             assert len(begun) == 1
@@ -80,7 +80,7 @@ class TestCount:
     def test_begins_with_a_stored_shard_too(self, stages: list[Stage]) -> None:
         begun: list[None] = []
         with Progress(Console(file=io.StringIO())) as progress:
-            count = SampleCount(progress, 12, SHARDS, lambda: begun.append(None))
+            count = SampleCount(progress, 12, 4, lambda: begun.append(None))
             count.committed(entry(SHARDS[1]))
             assert stages[0].done == 8
             # The shard is of this run, and belongs to its rate.

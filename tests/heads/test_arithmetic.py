@@ -16,7 +16,11 @@ from rdm_batch.heads.arithmetic import compiled, recording_graphs
 _SCRIPT = """
 import numpy as np
 import torch
+from types import SimpleNamespace
+from rdm_batch.generation.plan import ShardRange
+from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer
 from rdm_batch.heads.build import build_head
+from rdm_batch.retrieval.retriever import ObservedRetriever
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling
 from tests.tiny_heads import TINY_RARM, TINY_RDM, random_weights
@@ -51,6 +55,15 @@ for architecture, sampling in (
         expected = plain.generate(context, noise).astype(int)
         difference = np.abs(compiled.generate(context, noise) - expected).max()
         assert difference <= 1, difference
+    # A job whose shards and batches end short: filled up, and compiled no second time.
+    def conditioner(noise, retriever):
+        rows = np.repeat(context[:1], len(noise), axis=0)
+        return SimpleNamespace(conditioning=SimpleNamespace(context=rows))
+    renderer = ShardRenderer(compiled, 0, 2, rows=2)
+    source = ContextSource(conditioner, ObservedRetriever(None, None))
+    for start, stop in ((0, 3), (3, 4)):
+        shard = ShardRange(0, start, stop)
+        assert len(renderer.render(shard, source, ShardClock()).images) == stop - start
     print(architecture.kind, len(graphs))
 """
 
