@@ -45,7 +45,7 @@ def test_what_does_not_define_the_samples_keeps_the_digest(
         {"sampling__num_steps": 4},
         {"sampling__eta": 0.5},
         {"sampling__guidance_scale": 2.0},
-        {"sampling__timesteps": "published"},
+        {"sampling__timesteps": "published", "sampling__num_steps": 4},
         {"output__shard_size": 5},
         {"conditioning__top_m": 0.25},
         {"conditioning__k_nn": 2},
