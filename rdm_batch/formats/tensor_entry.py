@@ -66,3 +66,8 @@ def damaged(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
         str(path), f"the file is damaged or truncated ({what})", action="copy it again"
     )
+
+
+def unusable(path: Path, what: str) -> CheckpointError:
+    """Describe a file that is damaged, or was never one of tensors."""
+    return CheckpointError(str(path), f"cannot be read as weights ({what})")

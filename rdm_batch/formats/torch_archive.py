@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from rdm_batch.errors import CheckpointError
 from rdm_batch.formats.format_error import FormatError
 from rdm_batch.formats.pickle_reader import read_pickle
-from rdm_batch.formats.tensor_entry import StoredBytes, TensorEntry, damaged, end_of
+from rdm_batch.formats.pickle_values import as_mapping, describe
+from rdm_batch.formats.tensor_entry import StoredBytes, TensorEntry, end_of, unusable
 from rdm_batch.formats.torch_pickle import (
     LIMITS,
     MAX_PICKLE_BYTES,
@@ -21,6 +23,7 @@ from rdm_batch.formats.torch_pickle import (
 from rdm_batch.formats.zip_files import find_member, open_zip, read_member, stored_position
 
 _MAX_BYTE_ORDER_BYTES: Final = 16
+_MAX_DEPTH: Final = 32
 
 
 def read_archive(path: Path, file: BinaryIO) -> dict[str, TensorEntry]:
@@ -36,12 +39,61 @@ def read_archive(path: Path, file: BinaryIO) -> dict[str, TensorEntry]:
     """
     try:
         with open_zip(file) as archive:
-            return _read(archive, file, path)
+            content, root = _read_content(archive, path)
+            return _find(archive, root, state_dict_of(content), file)
     except FormatError as problem:
-        raise damaged(path, str(problem)) from None
+        raise unusable(path, str(problem)) from None
 
 
-def _read(archive: zipfile.ZipFile, file: BinaryIO, path: Path) -> dict[str, TensorEntry]:
+def read_structure(path: Path, file: BinaryIO) -> tuple[object, dict[str, TensorEntry]]:
+    """Read what was saved, of plain values and tensors, mappings as dicts.
+
+    Args:
+        path: What to name in errors.
+        file: The open archive.
+
+    Returns:
+        What was saved, with a :class:`TensorName` in the place of every tensor; the tensors.
+
+    Raises:
+        CheckpointError: The archive is damaged, or holds objects of other kinds.
+    """
+    tensors: dict[str, PickledTensor] = {}
+    try:
+        with open_zip(file) as archive:
+            content, root = _read_content(archive, path)
+            plain = _plain(content, tensors, 0)
+            return plain, _find(archive, root, tensors, file)
+    except FormatError as problem:
+        raise unusable(path, str(problem)) from None
+
+
+@dataclass(frozen=True)
+class TensorName:
+    """Stand for a tensor in what was saved."""
+
+    name: str
+
+
+def _plain(value: object, tensors: dict[str, PickledTensor], depth: int) -> object:
+    if depth > _MAX_DEPTH:
+        raise FormatError(f"what was saved nests deeper than {_MAX_DEPTH}")
+    if isinstance(value, PickledTensor):
+        name = f"tensor {len(tensors)}"
+        tensors[name] = value
+        return TensorName(name)
+    mapping = as_mapping(value)
+    if mapping is not None:
+        return {key: _plain(item, tensors, depth + 1) for key, item in mapping.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item, tensors, depth + 1) for item in value)
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value
+    raise FormatError(f"it holds {describe(value)}")
+
+
+def _read_content(archive: zipfile.ZipFile, path: Path) -> tuple[object, str]:
+    """Read the pickle of an archive; give its content, and the folder it lies in."""
     pickles = [name for name in archive.namelist() if name.split("/", 1)[-1] == "data.pkl"]
     if len(pickles) != 1:
         raise CheckpointError(
@@ -54,12 +106,14 @@ def _read(archive: zipfile.ZipFile, file: BinaryIO, path: Path) -> dict[str, Ten
         and read_member(archive, byte_order, _MAX_BYTE_ORDER_BYTES) != b"little"
     ):
         raise CheckpointError(str(path), "was written on a big-endian machine")
-    data = read_member(archive, pickles[0], MAX_PICKLE_BYTES)
-    try:
-        content, _ = read_pickle(data, LIMITS, interpret)
-        tensors = state_dict_of(content)
-    except FormatError as problem:
-        raise CheckpointError(str(path), f"its data.pkl cannot be used: {problem}") from None
+    return read_pickle(read_member(archive, pickles[0], MAX_PICKLE_BYTES), LIMITS, interpret)[
+        0
+    ], root
+
+
+def _find(
+    archive: zipfile.ZipFile, root: str, tensors: Mapping[str, PickledTensor], file: BinaryIO
+) -> dict[str, TensorEntry]:
     size = file.seek(0, 2)
     stored: dict[str, StoredBytes] = {}
     for tensor in tensors.values():

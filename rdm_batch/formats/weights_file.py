@@ -6,6 +6,7 @@ memory it will stay in.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from rdm_batch.errors import CheckpointError
 from rdm_batch.files import open_regular
 from rdm_batch.formats.safetensors_file import read_header
 from rdm_batch.formats.tensor_entry import StoredBytes, TensorEntry, damaged, extent
-from rdm_batch.formats.torch_archive import read_archive
+from rdm_batch.formats.torch_archive import TensorName, read_archive, read_structure
+from rdm_batch.formats.torch_legacy import MAGIC, read_legacy
 
 _READ_BYTES: Final = 4 << 20
 
@@ -65,6 +67,19 @@ class WeightsFile:
                 self._accept(crc32, stored, name)
         return buffer.as_strided(entry.shape, entry.stride)
 
+    def read_all(self) -> dict[str, Tensor]:
+        """Read all tensors.
+
+        Raises:
+            CheckpointError: The file ends before a tensor does, its bytes were altered, or a
+                tensor claims more numbers than it has.
+        """
+        for name, entry in self.entries.items():
+            # Of a stride of 0 every step gives the same number: no saved weights are so.
+            if math.prod(entry.shape) > extent(entry):
+                raise damaged(self.path, f"{name} is {list(entry.shape)} of repeated numbers")
+        return {name: self.read(name) for name in self.entries}
+
     def altered(self, names: Iterable[str]) -> list[str]:
         """List the tensors whose bytes are not those that were written, by their checksums.
 
@@ -107,19 +122,43 @@ def open_weights(path: Path) -> WeightsFile:
     """
     try:
         with open_regular(path) as file:
-            head = file.read(9)
+            head = file.read(len(MAGIC))
             if head[:4] == b"PK\x03\x04":
                 return WeightsFile(path, read_archive(path, file), {})
-            if len(head) == 9 and head[8:9] == b"{":
+            if head == MAGIC:
+                return WeightsFile(path, read_legacy(path, file), {})
+            if head[8:9] == b"{":
                 return WeightsFile(path, *read_header(path, file))
     except OSError as error:
         raise _unreadable(path, error) from None
     raise CheckpointError(
         str(path),
-        "is neither a safetensors file nor a zip archive of torch.save",
-        action="pickles and files of torch before 1.6 are not read; save the state dict again "
-        "with a recent torch or as safetensors",
+        "is neither a safetensors file nor one of torch.save",
+        action="other pickles are not read; save the state dict by torch.save or as safetensors",
     )
+
+
+def read_saved(path: Path) -> object:
+    """Read what torch saved of plain values, mappings and tensors, with its tensors.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds objects of other kinds.
+    """
+    try:
+        with open_regular(path) as file:
+            content, entries = read_structure(path, file)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    weights = WeightsFile(path, entries, {})
+
+    def filled(value: object) -> object:
+        if isinstance(value, TensorName):
+            return weights.read(value.name)
+        if isinstance(value, dict):
+            return {key: filled(item) for key, item in value.items()}
+        return type(value)(map(filled, value)) if isinstance(value, list | tuple) else value
+
+    return filled(content)
 
 
 def _unreadable(path: Path, error: OSError) -> CheckpointError:

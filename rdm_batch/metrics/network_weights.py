@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import io
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from rdm_batch.errors import MetricError
+from rdm_batch.errors import CheckpointError, MetricError
+from rdm_batch.formats.weights_file import open_weights
 
 
 @dataclass(frozen=True)
@@ -95,16 +92,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         MetricError: The file is damaged, or holds something other than tensors.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise _unreadable(path, error) from error
-    except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise MetricError(str(path), "holds something other than tensors", "a state dict")
-    return state
+        return open_weights(path).read_all()
+    except CheckpointError as error:
+        raise MetricError(
+            str(path),
+            f"not readable as weights: {error.found}",
+            "a state dict, as safetensors or by torch.save",
+        ) from None
 
 
 def as_trusted_file(state: Mapping[str, Tensor]) -> io.BytesIO:
@@ -113,12 +107,3 @@ def as_trusted_file(state: Mapping[str, Tensor]) -> io.BytesIO:
     torch.save(dict(state), buffer)
     buffer.seek(0)
     return buffer
-
-
-def _unreadable(path: Path, error: Exception) -> MetricError:
-    reason = (str(error).splitlines() or [""])[0]
-    return MetricError(
-        str(path),
-        f"not readable as weights ({type(error).__name__}: {reason})",
-        "a state dict, as safetensors or by torch.save",
-    )

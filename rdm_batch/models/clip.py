@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import pickle
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,12 +20,13 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from PIL import Image
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rdm_batch.backends import multiplying
 from rdm_batch.errors import CheckpointError, SpecError
+from rdm_batch.files import open_regular
 from rdm_batch.formats.safetensors_file import stored_metadata, write_tensors
+from rdm_batch.formats.weights_file import WeightsFile, open_weights
 from rdm_batch.models.checkpoint import FORMAT
 from rdm_batch.specs.messages import first_problem
 from rdm_batch.specs.networks import ClipArchitecture
@@ -147,6 +148,7 @@ class OpenClipEncoder:
         self._device = device
 
     @torch.inference_mode()
+    @multiplying()
     def encode_images(
         self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
     ) -> Float32[np.ndarray, "image dim"]:
@@ -164,6 +166,7 @@ class OpenClipEncoder:
         return np.concatenate(rows)
 
     @torch.inference_mode()
+    @multiplying()
     def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
         """Embed texts; the rows are not normalized.
 
@@ -247,12 +250,24 @@ def load_clip(path: Path) -> tuple[CLIP, ClipArchitecture]:
     Raises:
         CheckpointError: If the file is missing, damaged or something else.
     """
-    if not path.is_file():
-        raise CheckpointError(str(path), "no such file", "the encoder's weights")
-    architecture = _read_architecture(path)
+    file = open_weights(path)
+    architecture = _architecture_of(file)
+    # Shapes first, and without memory: the architecture is what the file says it is.
+    with torch.device("meta"):
+        needed = {
+            name: tuple(value.shape)
+            for name, value in build_clip(architecture).state_dict().items()
+        }
+    found = {name: entry.shape for name, entry in file.entries.items()}
+    if found != needed:
+        wrong = sorted(
+            name for name in found.keys() | needed.keys() if found.get(name) != needed.get(name)
+        )
+        raise CheckpointError(
+            str(path), "weights of another architecture", f"other {', '.join(wrong[:3])}"
+        )
     model = build_clip(architecture)
-    state = {name: _widened(tensor) for name, tensor in load_file(path).items()}
-    _load_strictly(model, state, str(path))
+    model.load_state_dict({name: _widened(tensor) for name, tensor in file.read_all().items()})
     return model, architecture
 
 
@@ -323,16 +338,17 @@ def read_word_tokenizer(path: Path) -> WordTokenizer:
     Raises:
         CheckpointError: If the file is damaged or something else.
     """
-    return _word_tokenizer(_read_architecture(path))
+    return _word_tokenizer(_architecture_of(open_weights(path)))
 
 
 def _digest(path: Path, *settings: str) -> str:
-    if not path.is_file():
-        raise CheckpointError(str(path), "no such file", "the encoder's weights")
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with open_regular(path) as file:
+            digest = hashlib.file_digest(file, "sha256")
+    except FileNotFoundError:
+        raise CheckpointError(str(path), "no such file", "the encoder's weights") from None
+    except OSError as error:
+        raise CheckpointError(str(path), f"cannot be read ({error.strerror})") from None
     for setting in settings:
         digest.update(setting.encode())
     return digest.hexdigest()
@@ -352,16 +368,11 @@ def _load_small(path: Path, device: str) -> OpenClipEncoder:
     )
 
 
-def _read_architecture(path: Path) -> ClipArchitecture:
-    where = str(path)
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise CheckpointError(where, f"not a safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
+def _architecture_of(file: WeightsFile) -> ClipArchitecture:
+    where = str(file.path)
+    if file.metadata.get("format") != FORMAT:
         raise CheckpointError(where, "no architecture in its metadata", "a file of `train clip`")
-    return _parse_architecture(metadata, where)
+    return _parse_architecture(file.metadata, where)
 
 
 def _parse_architecture(metadata: Mapping[str, str], where: str) -> ClipArchitecture:
@@ -380,13 +391,6 @@ def _widened(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _load_strictly(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(where, "weights of another architecture", str(error)) from error
-
-
 def _load_published(name: str, weights_path: str | Path | None, device: str) -> OpenClipEncoder:
     import open_clip
 
@@ -401,14 +405,29 @@ def _load_published(name: str, weights_path: str | Path | None, device: str) -> 
         )
     path = Path(weights_path)
     digest = _digest(path, name)
+    needed = f"a state dict of open_clip's {name}"
+    try:
+        state = open_weights(path).read_all()
+    except CheckpointError as error:
+        raise CheckpointError(str(path), f"not weights of {name}: {error.found}", needed) from None
     # Weights come from the file alone; open_clip would fetch a text tower's own otherwise.
     model = open_clip.create_model(name, load_weights=False, pretrained_text=False)
     try:
-        open_clip.load_checkpoint(model, str(path), weights_only=True)
-    except (RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+        with TemporaryDirectory() as folder:
+            # open_clip reads files alone: it gets one that this package wrote.
+            trusted = Path(folder) / "weights.safetensors"
+            write_tensors(trusted, {}, state)
+            del state
+            open_clip.load_checkpoint(model, str(trusted))
+    except (RuntimeError, ValueError, KeyError, StopIteration) as error:
+        raise CheckpointError(str(path), f"not weights of {name} ({error})", needed) from None
+    except OSError as error:
         raise CheckpointError(
-            str(path), f"not weights of {name} ({error})", f"a state dict of open_clip's {name}"
-        ) from error
+            str(path),
+            f"its {path.stat().st_size:,} bytes cannot be copied to a temporary folder "
+            f"({error.strerror})",
+            action="make room there, or set TMPDIR to another",
+        ) from None
     settings = open_clip.get_model_preprocess_cfg(model)
     return OpenClipEncoder(
         model,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor, nn
 
 from rdm_batch.formats.weights_file import WeightsFile
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
 from rdm_batch.models.code_transformer import CodeTransformer
+from rdm_batch.models.query_unet import QueryUNet
 from rdm_batch.models.transformer import CausalTransformer
 from rdm_batch.models.unet import UNet
 from rdm_batch.specs.families import (
@@ -22,6 +25,9 @@ from rdm_batch.specs.families import (
     RarmArchitecture,
     RdmArchitecture,
 )
+
+SCHEDULE_TOLERANCE: Final = 1e-5
+"""Relative; published files hold the betas in float32, which rounds by 6e-8."""
 
 
 class HeadNetworks(nn.Module):
@@ -48,11 +54,12 @@ class RdmNetworks(HeadNetworks):
     """
 
     architecture: RdmArchitecture
+    _unet_class: ClassVar[type[UNet]] = UNet
 
     def __init__(self, architecture: RdmArchitecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.model = nn.ModuleDict({"diffusion_model": UNet(architecture.unet)})
+        self.model = nn.ModuleDict({"diffusion_model": self._unet_class(architecture.unet)})
         self.first_stage_model = build_autoencoder(architecture.autoencoder)
 
     @property
@@ -68,19 +75,42 @@ class RdmNetworks(HeadNetworks):
     @staticmethod
     def content_problems(file: WeightsFile, architecture: RdmArchitecture) -> list[str]:
         """Compare the noise schedule, where the file has it."""
-        if "betas" not in file.entries:
-            return []
-        config = architecture.noise_schedule
-        betas = file.read("betas").double().numpy()
-        stored = (len(betas), betas[0], betas[-1])
-        wanted = (config.num_train_steps, config.linear_start, config.linear_end)
-        if np.allclose(stored, wanted, rtol=1e-5):
-            return []
-        return [
-            f"the noise schedule in the file has {stored[0]} steps with betas "
-            f"{stored[1]:.6g} to {stored[2]:.6g}; the architecture has {wanted[0]} steps "
-            f"with {wanted[1]:.6g} to {wanted[2]:.6g}"
+        betas = architecture.noise_schedule.betas()
+        wanted = {"betas": betas, "alphas_cumprod": np.cumprod(1 - betas)}
+        problems = [
+            _schedule_problem(file, name, values)
+            for name, values in wanted.items()
+            if name in file.entries
         ]
+        return [problem for problem in problems if problem]
+
+
+def _schedule_problem(file: WeightsFile, name: str, wanted: Float64[np.ndarray, " steps"]) -> str:
+    """Say how a schedule in a file differs, number by number; nothing when it does not."""
+    shape, needed = file.entries[name].shape, f"the architecture has {len(wanted)} steps"
+    if shape != wanted.shape:
+        return f"the noise schedule in the file has {name} of shape {list(shape)}; {needed}"
+    found = file.read(name).double().numpy()
+    wrong = ~np.isclose(found, wanted, rtol=SCHEDULE_TOLERANCE, atol=0)  # NaN fits nothing
+    if not wrong.any():
+        return ""
+    step = int(np.flatnonzero(wrong)[0])
+    return (
+        f"the noise schedule in the file has {len(found)} steps with {name} {found[0]:.6g} to "
+        f"{found[-1]:.6g}; {needed} with {wanted[0]:.6g} to {wanted[-1]:.6g}; they differ in "
+        f"{int(wrong.sum()):,} steps, first in step {step} ({found[step]:.6g}, {wanted[step]:.6g})"
+    )
+
+
+class KnnContinuousNetworks(RdmNetworks):
+    """Hold UNet and autoencoder of a KNN-Diffusion head over latents."""
+
+    _unet_class: ClassVar[type[UNet]] = QueryUNet
+
+    @property
+    def unet(self) -> QueryUNet:
+        """The noise-predicting network."""
+        return cast(QueryUNet, self.model["diffusion_model"])
 
 
 class RarmNetworks(HeadNetworks):
@@ -108,6 +138,10 @@ class RarmNetworks(HeadNetworks):
         """Compare the token every sequence starts with, where the file has it."""
         if "sos_token" not in file.entries:
             return []
+        entry = file.entries["sos_token"]
+        if math.prod(entry.shape) != 1 or entry.dtype.is_floating_point:
+            shape = list(entry.shape)
+            return [f"start_token is {entry.dtype} of shape {shape} in the file, not one integer"]
         start_token = int(file.read("sos_token"))
         if start_token == architecture.start_token:
             return []
@@ -144,6 +178,7 @@ NETWORKS: Final[dict[str, type[HeadNetworks]]] = {
     "rdm": RdmNetworks,
     "rarm": RarmNetworks,
     "knn_discrete": KnnDiscreteNetworks,
+    "knn_continuous": KnnContinuousNetworks,
 }
 """The networks of every family that has some; see ``specs.families``."""
 

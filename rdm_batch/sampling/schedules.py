@@ -29,16 +29,8 @@ class NoiseSchedule:
 
     @classmethod
     def from_config(cls, config: NoiseScheduleConfig) -> NoiseSchedule:
-        """Space the square roots of the betas evenly (Rombach et al. 2022, arXiv:2112.10752)."""
-        betas = (
-            np.linspace(
-                config.linear_start**0.5,
-                config.linear_end**0.5,
-                config.num_train_steps,
-                dtype=np.float64,
-            )
-            ** 2
-        )
+        """Compute the process of an architecture."""
+        betas = config.betas()
         return cls(
             betas=betas.astype(np.float32),
             alphas_cumprod=np.cumprod(1.0 - betas).astype(np.float32),

@@ -2,30 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rdm_batch.errors import SpecError
 from rdm_batch.specs.families import Architecture, parse_architecture
 from rdm_batch.specs.yaml_text import read_yaml
 
-# What the networks here do not have a switch for, and the one value they implement.
-_UNET_FIXED = {
-    "use_scale_shift_norm": False,
-    "resblock_updown": False,
-    "use_spatial_transformer": True,
-    "dims": 2,
-    "conv_resample": True,
-    "num_classes": None,
-    "n_embed": None,
+
+class _Fixed(NamedTuple):
+    """State what is implemented of a published setting.
+
+    Attributes:
+        allowed: Its values that mean what is implemented.
+        absent: What the published code takes where the setting is left out.
+    """
+
+    allowed: tuple[Any, ...]
+    absent: Any
+
+
+def _only(value: Any) -> _Fixed:
+    """Fix a setting to the value that the published code takes by itself."""
+    return _Fixed((value,), value)
+
+
+# What there is no switch for here, and what is implemented: other values would load, and draw
+# other images than they were trained for. Settings of training, logging and files have no part.
+_UNET_FIXED: Final = {
+    "use_scale_shift_norm": _only(False),
+    "resblock_updown": _only(False),
+    "use_spatial_transformer": _Fixed((True,), False),
+    "dims": _only(2),
+    "conv_resample": _only(True),
+    "num_classes": _only(None),
+    "n_embed": _only(None),
+    "use_fp16": _only(False),
+    "attn_type": _only("vanilla"),
+    "run_without_timestep_conditioning": _only(False),
+    "use_linear_in_transformer": _only(False),
+    "disable_self_attentions": _only(None),
 }
-_TRANSFORMER_FIXED = {
-    "positional_encodings": True,
-    "cross_attend": True,
-    "causal": True,
-    "continuous": False,
+_DIFFUSION_FIXED: Final = {
+    "parameterization": _only("eps"),
+    "beta_schedule": _only("linear"),
+    "given_betas": _only(None),
+    "v_posterior": _only(0.0),
+    "num_timesteps_cond": _Fixed((None, 1), None),
+    "use_positional_encodings": _only(False),
+    "scale_by_std": _only(False),
+    "split_input_params": _only(None),
+    # The context reaches the network through cross-attention, and through nothing else.
+    "conditioning_key": _Fixed((None, "retro_only", "crossattn"), None),
+    "retro_conditioning_key": _only(None),
+    "retro_concat": _only(False),
+    "retro_noise": _only(False),
+    "query_encoder_cfg": _only(None),
+    "n_patches_per_side": _only(1),
 }
+_TRANSFORMER_FIXED: Final = {
+    "positional_encodings": _Fixed((True,), False),
+    "cross_attend": _only(True),
+    "causal": _Fixed((True,), False),
+    "continuous": _Fixed((False,), True),
+    "residual": _only(False),
+}
+_AUTOREGRESSION_FIXED: Final = {
+    "downsample_cond_size": _only(-1),
+}
+_SIZES_FIXED: Final = {
+    "resamp_with_conv": _only(True),
+    "attn_type": _only("vanilla"),
+    "use_linear_attn": _only(False),
+    "tanh_out": _only(False),
+    "give_pre_end": _only(False),
+}
+# Parts that published files name by a class: those that are implemented, or that do nothing.
+_IDENTITY: Final = ("Identity", "IdentityEncoder")
+_UNETS: Final = ("UNetModel",)
+_TRANSFORMERS: Final = ("RetrievalPatchTransformer",)
+_AUTOENCODERS: Final = {"kl": ("AutoencoderKL",), "vq": ("VQModelInterface", "VQModel")}
 
 
 class _Config:
@@ -55,16 +112,37 @@ class _Config:
     def get(self, key: str, default: Any) -> Any:
         return self.values.get(key, default)
 
-    def require(self, fixed: Mapping[str, Any]) -> None:
+    def require(self, fixed: Mapping[str, _Fixed]) -> None:
         """Refuse values this package has no implementation for."""
-        for key, needed in fixed.items():
-            found = self.values.get(key, needed)
-            if found != needed:
+        for key, (allowed, absent) in fixed.items():
+            found = self.values.get(key, absent)
+            if not any(_means(found, value) for value in allowed):
+                stated = f"is {found!r}" if key in self.values else f"is missing, so {found!r}"
                 raise SpecError(
                     self.where,
-                    f"{self._name(key)} is {found!r}",
-                    f"{needed!r}, the only variant that is implemented",
+                    f"{self._name(key)} {stated}",
+                    f"{' or '.join(map(repr, allowed))}, the only variant that is implemented",
                 )
+
+    def require_class(self, key: str, names: Sequence[str]) -> None:
+        """Refuse a part of another class than those; a part that is not there is fine."""
+        part = self.values.get(key)
+        if part is None:
+            return
+        target = part.get("target") if isinstance(part, Mapping) else part
+        if target is not None and str(target).rsplit(".", 1)[-1] not in names:
+            raise SpecError(
+                self.where,
+                f"{self._name(key)}.target is {target!r}",
+                f"a class named {' or '.join(names)}, which alone is implemented",
+            )
+
+
+def _means(found: object, value: object) -> bool:
+    """Say whether a value is another one: 1 is 1.0, but no True, and nothing else is a number."""
+    if isinstance(found, bool) or isinstance(value, bool):
+        return found is value
+    return isinstance(found, int | float | str | type(None)) and found == value
 
 
 def from_published_config(config: Mapping[str, Any], where: str) -> Architecture:
@@ -114,7 +192,11 @@ def read_architecture(values: Mapping[str, Any], where: str) -> Architecture:
 
 
 def _rdm_fields(params: _Config) -> dict[str, Any]:
+    params.require(_DIFFUSION_FIXED)
     unet = params.part("unet_config", "params")
+    params.require_class("unet_config", _UNETS)
+    for key in ("retrieval_encoder_cfg", "nn_encoder_cfg"):
+        params.require_class(key, _IDENTITY)
     unet.require(_UNET_FIXED)
     if unet["in_channels"] != unet["out_channels"]:
         raise SpecError(
@@ -146,7 +228,11 @@ def _rdm_fields(params: _Config) -> dict[str, Any]:
 
 
 def _rarm_fields(params: _Config) -> dict[str, Any]:
+    params.require(_AUTOREGRESSION_FIXED)
     transformer = params.part("transformer_config", "params")
+    params.require_class("transformer_config", _TRANSFORMERS)
+    for key in ("permuter_config", "nn_encoder_cfg"):
+        params.require_class(key, _IDENTITY)
     transformer.require(_TRANSFORMER_FIXED)
     return {
         "transformer": {
@@ -166,9 +252,18 @@ def _rarm_fields(params: _Config) -> dict[str, Any]:
 def _autoencoder_fields(params: _Config) -> dict[str, Any]:
     first_stage = params.part("first_stage_config", "params")
     sizes = first_stage.part("ddconfig")
-    sizes.require({"out_ch": sizes["in_channels"], "resamp_with_conv": True})
+    sizes.require(_SIZES_FIXED)
+    if sizes["out_ch"] != sizes["in_channels"]:
+        raise SpecError(
+            params.where,
+            f"{sizes.path}.out_ch is {sizes['out_ch']!r}",
+            f"{sizes['in_channels']!r}, as in_channels",
+        )
+    first_stage.require({"remap": _only(None)})
+    kind = "kl" if sizes.get("double_z", True) else "vq"
+    params.require_class("first_stage_config", _AUTOENCODERS[kind])
     fields = {
-        "kind": "kl" if sizes.get("double_z", True) else "vq",
+        "kind": kind,
         "channels": sizes["ch"],
         "channel_mult": sizes["ch_mult"],
         "num_res_blocks": sizes["num_res_blocks"],

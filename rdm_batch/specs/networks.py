@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+import numpy as np
+from jaxtyping import Float64
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+
+# An architecture may come out of a weights file: what nothing real needs is refused before a
+# network of a million layers is built to find out that the weights do not fit it.
+MAX_WIDTH = 1 << 16
+_Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
+_Count = Annotated[int, Field(gt=0, le=1 << 24)]
+_Steps = Annotated[int, Field(gt=0, le=1_000_000)]
+_Depth = Annotated[int, Field(gt=0, le=256)]
+_Levels = Annotated[tuple[Annotated[int, Field(gt=0, le=1 << 12)], ...], Field(max_length=12)]
+_Resolutions = Annotated[tuple[_Width, ...], Field(max_length=12)]
+MAX_BLOCKS = 512
+"""The largest published network has 70 blocks, of layers or attention."""
 
 
 class Sizes(BaseModel):
@@ -16,30 +30,29 @@ class Sizes(BaseModel):
 class UNetConfig(Sizes):
     """Size the noise-predicting UNet of a diffusion head."""
 
-    latent_channels: PositiveInt = Field(
-        default=3, description="Channels of the latents, in and out."
-    )
-    model_channels: PositiveInt = Field(description="Channels at the highest resolution.")
-    channel_mult: tuple[PositiveInt, ...] = Field(
+    latent_channels: _Width = Field(default=3, description="Channels of the latents, in and out.")
+    model_channels: _Width = Field(description="Channels at the highest resolution.")
+    channel_mult: _Levels = Field(
         min_length=1, description="Channel multiplier of every level, highest resolution first."
     )
-    num_res_blocks: PositiveInt = Field(
-        default=2, description="Residual blocks a level, going down."
-    )
-    attention_downsampling: tuple[PositiveInt, ...] = Field(
+    num_res_blocks: _Depth = Field(default=2, description="Residual blocks a level, going down.")
+    attention_downsampling: _Levels = Field(
         description="Downsampling factors at which transformers are placed."
     )
-    head_channels: PositiveInt = Field(default=32, description="Channels of one attention head.")
-    transformer_depth: PositiveInt = Field(default=1, description="Transformer blocks a place.")
-    context_dim: PositiveInt = Field(description="Width of the neighbor embeddings.")
-    norm_groups: PositiveInt = Field(default=32, description="Groups of every group normalization.")
+    head_channels: _Width = Field(default=32, description="Channels of one attention head.")
+    transformer_depth: _Depth = Field(default=1, description="Transformer blocks a place.")
+    context_dim: _Width = Field(description="Width of the neighbor embeddings.")
+    norm_groups: _Width = Field(default=32, description="Groups of every group normalization.")
 
     @model_validator(mode="after")
     def _sizes_divide(self) -> UNetConfig:
+        blocks = len(self.channel_mult) * (2 * self.num_res_blocks + 1)
+        _check_blocks(blocks * (1 + self.transformer_depth))
         if self.model_channels % 2:
             raise ValueError(f"model_channels {self.model_channels} is odd; needed an even number")
         for mult in self.channel_mult:
             width = mult * self.model_channels
+            _check_width(width)
             for name in ("norm_groups", "head_channels"):
                 if width % getattr(self, name):
                     raise ValueError(
@@ -52,27 +65,27 @@ class UNetConfig(Sizes):
 class _AutoencoderConfig(Sizes):
     """Size the convolutional encoder and decoder both kinds of autoencoder share."""
 
-    channels: PositiveInt = Field(description="Channels at image resolution.")
-    channel_mult: tuple[PositiveInt, ...] = Field(
+    channels: _Width = Field(description="Channels at image resolution.")
+    channel_mult: _Levels = Field(
         min_length=1, description="Channel multiplier of every level, image resolution first."
     )
-    num_res_blocks: PositiveInt = Field(
-        default=2, description="Residual blocks a level, going down."
-    )
-    resolution: PositiveInt = Field(
+    num_res_blocks: _Depth = Field(default=2, description="Residual blocks a level, going down.")
+    resolution: _Width = Field(
         description="Image side length by which attention is placed; other sizes are accepted."
     )
-    attention_resolutions: tuple[PositiveInt, ...] = Field(
+    attention_resolutions: _Resolutions = Field(
         default=(), description="Side lengths, at `resolution`, whose levels get attention."
     )
-    image_channels: PositiveInt = Field(default=3, description="Channels of the images.")
-    latent_channels: PositiveInt = Field(description="Channels between encoder and decoder.")
-    embed_dim: PositiveInt = Field(description="Channels of the latents the head works on.")
-    norm_groups: PositiveInt = Field(default=32, description="Groups of every group normalization.")
+    image_channels: _Width = Field(default=3, description="Channels of the images.")
+    latent_channels: _Width = Field(description="Channels between encoder and decoder.")
+    embed_dim: _Width = Field(description="Channels of the latents the head works on.")
+    norm_groups: _Width = Field(default=32, description="Groups of every group normalization.")
 
     @model_validator(mode="after")
     def _groups_divide(self) -> _AutoencoderConfig:
+        _check_blocks(2 * len(self.channel_mult) * (self.num_res_blocks + 1))
         for mult in self.channel_mult:
+            _check_width(mult * self.channels)
             if mult * self.channels % self.norm_groups:
                 raise ValueError(
                     f"{mult * self.channels} channels (channels {self.channels} x {mult}) are "
@@ -90,7 +103,7 @@ class VqAutoencoderConfig(_AutoencoderConfig):
     """Size an autoencoder whose latents are quantized to a codebook."""
 
     kind: Literal["vq"] = "vq"
-    codebook_size: PositiveInt = Field(description="Number of code words.")
+    codebook_size: _Count = Field(description="Number of code words.")
 
 
 class KlAutoencoderConfig(_AutoencoderConfig):
@@ -107,25 +120,37 @@ AutoencoderConfig = Annotated[
 class NoiseScheduleConfig(Sizes):
     """State the forward process: betas evenly spaced in their square root."""
 
-    num_train_steps: PositiveInt = Field(default=1000, description="Steps of the forward process.")
+    num_train_steps: _Steps = Field(default=1000, description="Steps of the forward process.")
     linear_start: PositiveFloat = Field(default=0.0015, description="First beta.")
     linear_end: PositiveFloat = Field(default=0.0195, lt=1, description="Last beta.")
+
+    def betas(self) -> Float64[np.ndarray, " steps"]:
+        """Space the square roots of the betas evenly (Rombach et al. 2022, arXiv:2112.10752)."""
+        roots = np.linspace(
+            self.linear_start**0.5, self.linear_end**0.5, self.num_train_steps, dtype=np.float64
+        )
+        return roots**2
 
 
 class TransformerConfig(Sizes):
     """Size the causal transformer of an autoregressive head."""
 
-    vocabulary_in: PositiveInt = Field(
+    vocabulary_in: _Count = Field(
         description="Rows of the token embedding: codes and special tokens."
     )
-    vocabulary_out: PositiveInt = Field(description="Codes the transformer chooses among.")
-    depth: PositiveInt = Field(description="Number of transformer blocks.")
-    num_heads: PositiveInt = Field(description="Heads of every attention.")
-    head_channels: PositiveInt = Field(default=64, description="Channels of one attention head.")
-    context_dim: PositiveInt = Field(description="Width of the neighbor embeddings.")
-    num_positions: PositiveInt = Field(
+    vocabulary_out: _Count = Field(description="Codes the transformer chooses among.")
+    depth: _Depth = Field(description="Number of transformer blocks.")
+    num_heads: _Width = Field(description="Heads of every attention.")
+    head_channels: _Width = Field(default=64, description="Channels of one attention head.")
+    context_dim: _Width = Field(description="Width of the neighbor embeddings.")
+    num_positions: _Width = Field(
         description="Longest sequence, and tokens of an image: a square, row by row."
     )
+
+    @model_validator(mode="after")
+    def _width_fits(self) -> TransformerConfig:
+        _check_width(self.width)
+        return self
 
     @property
     def width(self) -> int:
@@ -136,16 +161,16 @@ class TransformerConfig(Sizes):
 class CodeTransformerConfig(Sizes):
     """Size the transformer of a mask-and-replace diffusion head."""
 
-    codebook_size: PositiveInt = Field(description="Codes it chooses among; the mask is one more.")
-    depth: PositiveInt = Field(description="Number of transformer blocks.")
-    num_heads: PositiveInt = Field(description="Heads of every attention.")
-    head_channels: PositiveInt = Field(default=64, description="Channels of one attention head.")
-    context_dim: PositiveInt = Field(description="Width of the context's entries.")
-    grid_size: PositiveInt = Field(description="Side length of the grid of codes.")
-    num_times: Annotated[int, Field(ge=2)] = Field(
+    codebook_size: _Count = Field(description="Codes it chooses among; the mask is one more.")
+    depth: _Depth = Field(description="Number of transformer blocks.")
+    num_heads: _Width = Field(description="Heads of every attention.")
+    head_channels: _Width = Field(default=64, description="Channels of one attention head.")
+    context_dim: _Width = Field(description="Width of the context's entries.")
+    grid_size: _Depth = Field(description="Side length of the grid of codes.")
+    num_times: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
         default=100, description="Times of the forward process."
     )
-    expansion: PositiveInt = Field(
+    expansion: _Depth = Field(
         default=4, description="Width of the feed-forward layers, in widths of the sequence."
     )
     marks_query: bool = Field(
@@ -159,6 +184,11 @@ class CodeTransformerConfig(Sizes):
         "published VQ-Diffusion checkpoints.",
     )
 
+    @model_validator(mode="after")
+    def _width_fits(self) -> CodeTransformerConfig:
+        _check_width(self.width)
+        return self
+
     @property
     def width(self) -> int:
         """Channels of the sequence."""
@@ -170,6 +200,16 @@ class CodeTransformerConfig(Sizes):
         return self.grid_size**2
 
 
+def _check_width(width: int) -> None:
+    if width > MAX_WIDTH:
+        raise ValueError(f"it is {width:,} channels wide; needed at most {MAX_WIDTH:,}")
+
+
+def _check_blocks(count: int) -> None:
+    if count > MAX_BLOCKS:
+        raise ValueError(f"it has {count:,} blocks; needed at most {MAX_BLOCKS:,}")
+
+
 class ClipSizes(BaseModel):
     """Size a contrastive image and text encoder.
 
@@ -178,21 +218,19 @@ class ClipSizes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    embed_dim: int = Field(default=64, gt=0, description="Width of the shared embedding space.")
-    image_size: int = Field(default=32, gt=0, description="Side of the square input, in pixels.")
-    vision_width: int = Field(
-        default=14, gt=0, description="Channels of the image network's first level."
+    embed_dim: _Width = Field(default=64, description="Width of the shared embedding space.")
+    image_size: _Width = Field(default=32, description="Side of the square input, in pixels.")
+    vision_width: _Width = Field(
+        default=14, description="Channels of the image network's first level."
     )
-    vision_layers: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = Field(
+    vision_layers: tuple[_Depth, _Depth, _Depth, _Depth] = Field(
         default=(1, 1, 1, 1), description="Blocks of the image network's four levels."
     )
-    text_width: int = Field(default=64, gt=0, description="Width of the text transformer.")
-    text_layers: int = Field(default=2, gt=0, description="Blocks of the text transformer.")
-    head_width: int = Field(
-        default=32, gt=0, description="Width of one attention head, both towers."
-    )
+    text_width: _Width = Field(default=64, description="Width of the text transformer.")
+    text_layers: _Depth = Field(default=2, description="Blocks of the text transformer.")
+    head_width: _Width = Field(default=32, description="Width of one attention head, both towers.")
     context_length: int = Field(
-        default=24, gt=2, description="Longest text in words, with both ends."
+        default=24, gt=2, le=1 << 16, description="Longest text in words, with both ends."
     )
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
+from rdm_batch.formats.format_error import FormatError
+from rdm_batch.formats.json_text import parse_json
 from rdm_batch.formats.safetensors_file import write_tensors
+from rdm_batch.formats.weights_file import open_weights
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
 from rdm_batch.models.checkpoint import FORMAT
 from rdm_batch.specs.messages import first_problem
@@ -44,25 +44,29 @@ def load_autoencoder(path: Path) -> VqAutoencoder | KlAutoencoder:
     Raises:
         CheckpointError: If the file is missing, damaged or something else.
     """
-    where = str(path)
-    if not path.is_file():
-        raise CheckpointError(where, "no such file", "weights of `train autoencoder` or a head")
+    where, needed = str(path), "weights of `train autoencoder` or a head"
+    file = open_weights(path)
     try:
-        with safe_open(path, "pt") as file:
-            architecture = json.loads((file.metadata() or {}).get("architecture", "{}"))
-        tensors = {
-            name.removeprefix(_PREFIX): tensor.float()
-            for name, tensor in load_file(path).items()
-            if name.startswith(_PREFIX)
-        }
+        architecture = parse_json(file.metadata.get("architecture", "{}"))
+        if not isinstance(architecture, dict):
+            raise FormatError("its architecture is no mapping")
         config = _CONFIG.validate_python(architecture.get("autoencoder", architecture))
-        autoencoder = build_autoencoder(config)
-        autoencoder.load_state_dict(tensors)
-    except (SafetensorError, ValueError, ValidationError, RuntimeError) as error:
+    except (FormatError, ValidationError) as error:
         reason = first_problem(error) if isinstance(error, ValidationError) else error
-        raise CheckpointError(
-            where, f"no autoencoder ({reason})", "weights of `train autoencoder` or a head"
-        ) from error
+        raise CheckpointError(where, f"no autoencoder ({reason})", needed) from None
+    # Shapes first, and without memory: the architecture is what the file says it is.
+    with torch.device("meta"):
+        shapes = {
+            _PREFIX + name: tuple(value.shape)
+            for name, value in build_autoencoder(config).state_dict().items()
+        }
+    found = {name: file.entries[name].shape for name in file.entries if name.startswith(_PREFIX)}
+    if found != shapes:
+        raise CheckpointError(where, "no autoencoder (tensors of another architecture)", needed)
+    autoencoder = build_autoencoder(config)
+    autoencoder.load_state_dict(
+        {name.removeprefix(_PREFIX): file.read(name).float() for name in shapes}
+    )
     return autoencoder.eval().requires_grad_(requires_grad=False)
 
 

@@ -203,5 +203,5 @@ def test_code_in_a_weights_file_never_runs(tmp_path: Path) -> None:
 def test_tensors_in_a_list_are_not_weights(tmp_path: Path) -> None:
     path = tmp_path / "list.pth"
     torch.save([torch.zeros(3)], path)
-    with pytest.raises(MetricError, match="holds something other than tensors"):
+    with pytest.raises(MetricError, match="holds a list; needed a state dict"):
         load_network_extractor("vgg16", path)

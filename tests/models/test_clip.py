@@ -76,7 +76,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_damaged_file_is_refused(weights: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:200])
-    with pytest.raises(CheckpointError, match="not a safetensors file"):
+    with pytest.raises(CheckpointError, match="damaged or truncated"):
         load_encoder(weights)
 
 

@@ -74,7 +74,9 @@ def _autoregression() -> dict[str, Any]:
                         "depth": 18,
                         "context_dim": 512,
                         "sequence_length": 256,
+                        "positional_encodings": True,
                         "causal": True,
+                        "continuous": False,
                     }
                 },
                 "first_stage_config": _autoencoder(
@@ -155,6 +157,75 @@ def test_configs_that_cannot_be_used_say_why(
         from_published_config(config, "config.yaml")
     assert message in str(caught.value)
     assert str(caught.value).startswith("config.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "needed"),
+    [
+        ("parameterization", "x0", "'eps'"),
+        ("parameterization", "v", "'eps'"),
+        ("beta_schedule", "cosine", "'linear'"),
+        ("beta_schedule", ["linear"], "'linear'"),
+        ("given_betas", [0.1, 0.2], "None"),
+        ("v_posterior", 1.0, "0.0"),
+        ("num_timesteps_cond", 2, "None or 1"),
+        ("conditioning_key", "concat", "'retro_only'"),
+        ("scale_by_std", True, "False"),
+        ("retro_concat", True, "False"),
+        ("n_patches_per_side", 2, "1"),
+        ("retrieval_encoder_cfg", {"target": "rdm.Encoder"}, "Identity"),
+        ("retrieval_encoder_cfg", "rdm.Encoder", "Identity"),
+        ("unet_config.target", "ldm.modules.Other", "UNetModel"),
+        ("unet_config.params.attn_type", "linear", "'vanilla'"),
+        ("unet_config.params.use_spatial_transformer", 1.5, "True"),
+        ("first_stage_config.target", "taming.models.vqgan.GumbelVQ", "VQModelInterface"),
+        ("first_stage_config.params.remap", "used.npy", "None"),
+        ("first_stage_config.params.ddconfig.attn_type", "linear", "'vanilla'"),
+        ("first_stage_config.params.ddconfig.out_ch", 6, "3"),
+    ],
+)
+def test_settings_of_diffusion_that_are_not_implemented_are_refused_by_name(
+    path: str, value: Any, needed: str
+) -> None:
+    _refused(_diffusion(), path, value, needed)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "needed"),
+    [
+        ("permuter_config", {"target": "taming.modules.transformer.permuter.ZCurve"}, "Identity"),
+        ("nn_encoder_cfg", {"target": "rdm.modules.Clip"}, "Identity"),
+        ("downsample_cond_size", 2, "-1"),
+        ("transformer_config.target", "rdm.modules.attention.Other", "RetrievalPatchTransformer"),
+        ("transformer_config.params.residual", True, "False"),
+        ("transformer_config.params.causal", None, "True"),
+        ("transformer_config.params.continuous", True, "False"),
+    ],
+)
+def test_settings_of_autoregression_that_are_not_implemented_are_refused_by_name(
+    path: str, value: Any, needed: str
+) -> None:
+    _refused(_autoregression(), path, value, needed)
+
+
+@pytest.mark.parametrize("key", ["causal", "continuous", "positional_encodings"])
+def test_settings_that_are_left_out_are_what_the_published_code_takes(key: str) -> None:
+    config = _autoregression()
+    del config["model"]["params"]["transformer_config"]["params"][key]
+    with pytest.raises(SpecError, match=rf"transformer_config.params.{key} is missing, so"):
+        from_published_config(config, "config.yaml")
+
+
+def _refused(config: dict[str, Any], path: str, value: Any, needed: str) -> None:
+    part = config["model"]["params"]
+    *folders, last = path.split(".")
+    for key in folders:
+        part = part[key]
+    part[last] = value
+    with pytest.raises(SpecError) as caught:
+        from_published_config(config, "config.yaml")
+    assert path in str(caught.value)
+    assert needed in caught.value.needed
 
 
 @pytest.mark.parametrize("content", [b"[1, 2]", b"a: [", b"\xff\xfe\x00"])
