@@ -8,7 +8,6 @@ import hashlib
 import io
 import random
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -37,8 +36,9 @@ from rdm_batch.storage.manifest import (
     Success,
     parse_manifest,
 )
+from rdm_batch.storage.object_store import open_store
 from rdm_batch.storage.png import decode_png, encode_png
-from rdm_batch.storage.sample_set import SampleSet
+from rdm_batch.storage.reading import iter_shard
 from rdm_batch.storage.table import make_table, table_bytes
 from tests.fuzz.target import Target
 
@@ -278,14 +278,14 @@ def _read_image_table(path: Path) -> None:
 
 def _read_shard(path: Path) -> None:
     """Read a file as the first shard of a set that names its digest."""
-    data = path.read_bytes()
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        sample_set = SampleSet.create_or_resume(folder, _HEADER)
-        sample_set.store.write_bytes("data/00000.parquet", data)
-        sample_set.store.write_bytes("_shards/00000.json", _entry(data).to_bytes())
-        for batch in SampleSet.open(folder, allow_partial=True).iter_batches():
-            for row in batch.to_pylist():
-                decode_png(row["image"]["bytes"])
+    stored = path.parent / "data" / "00000.parquet"
+    stored.parent.mkdir(exist_ok=True)
+    stored.unlink(missing_ok=True)
+    stored.hardlink_to(path)
+    store, entry = open_store(str(path.parent)), _entry(path.read_bytes())
+    for batch in iter_shard(store, _HEADER, entry):
+        for row in batch.to_pylist():
+            decode_png(row["image"]["bytes"])
 
 
 def _database_tables() -> list[bytes]:
