@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from typing_extensions import override
 
@@ -199,7 +198,7 @@ class LocalStore(Store):
     @override
     def open_recorded(self, file: RecordedFile) -> io.BufferedIOBase:
         with self._explained(file.path):
-            opened = cast(io.BufferedReader, open_regular(self._path(file.path)))
+            opened = open_regular(self._path(file.path))
             try:
                 damage = find_damage(
                     [file],
