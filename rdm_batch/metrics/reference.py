@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jaxtyping import Float32
 
 from rdm_batch.errors import MetricError
 from rdm_batch.formats.format_error import FormatError
+from rdm_batch.formats.npz_file import open_npz
 from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
 from rdm_batch.metrics.moments import GaussianStatistics, gaussian_statistics
 from rdm_batch.metrics.npz import HEADER, check_array, read_npz, stored_fields, write_npz
@@ -163,10 +163,11 @@ class ReferenceStatistics:
 
 def is_reference(path: Path) -> bool:
     """Say whether a file was written by ``ReferenceStatistics.save``, judging by its members."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with open_npz(path) as file:
+            return HEADER in file.names
+    except FormatError:
         return False
-    with zipfile.ZipFile(path) as archive:
-        return f"{HEADER}.npy" in archive.namelist()
 
 
 def _digest(layers: dict[str, Float32[np.ndarray, "n _"]]) -> str:
