@@ -7,6 +7,7 @@ memory is asked for.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import struct
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, BinaryIO, Final
 
 import numpy as np
 
@@ -116,8 +117,10 @@ class NpzFile:
                 buffer[position : position + len(block)] = np.frombuffer(block, np.uint8)
                 position += len(block)
             stream.read(1)  # the CRC is compared at the end, also of what has no bytes
-        order = "F" if header.fortran_order else "C"
-        return buffer.view(header.dtype).reshape(header.shape, order=order)
+        array = buffer.view(header.dtype)
+        if header.fortran_order:
+            return array.reshape(header.shape[::-1]).T
+        return array.reshape(header.shape)
 
     def stored_position(self, name: str) -> int | None:
         """Find the byte of the file at which an array's numbers begin; None when compressed.
@@ -152,7 +155,7 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
             yield NpzFile(archive, file)
 
 
-def _read_header(stream: zipfile.ZipExtFile, name: str) -> ArrayHeader:
+def _read_header(stream: IO[bytes] | io.BufferedIOBase, name: str) -> ArrayHeader:
     start = stream.read(8)
     if start[:6] != _MAGIC or start[6:] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
         raise FormatError(f"{name} is no array of numpy")

@@ -217,8 +217,8 @@ class Machine:
             text = found.decode(encoding)
             if encoding == "raw-unicode-escape":
                 text.encode()  # halves of characters could never be printed
-        except UnicodeError as problem:
-            raise FormatError(f"a text that is none ({problem.reason})") from None
+        except UnicodeError:
+            raise FormatError("a text that is none") from None
         self._push(text)
 
     def _old_string(self) -> None:

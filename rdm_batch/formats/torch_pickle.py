@@ -105,6 +105,7 @@ def state_dict_of(content: object) -> dict[str, PickledTensor]:
             f"holds {describe(content)}; needed a state dict, or a Lightning checkpoint with "
             "one; pickled objects are never loaded; save the state dict alone"
         )
+    tensors: dict[str, PickledTensor] = {}
     for name, value in found.items():
         if type(name) is not str or not isinstance(value, PickledTensor):
             key = repr(name) if isinstance(name, str | int) else describe(name)
@@ -112,7 +113,8 @@ def state_dict_of(content: object) -> dict[str, PickledTensor]:
                 f"its state dict holds {describe(value)} under {key}; needed tensors only; "
                 "pickled objects are never loaded; save the tensors alone"
             )
-    return found
+        tensors[name] = value
+    return tensors
 
 
 def _tensor(

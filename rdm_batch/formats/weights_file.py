@@ -6,6 +6,7 @@ memory it will stay in.
 
 from __future__ import annotations
 
+import io
 import math
 import zlib
 from collections.abc import Iterable, Mapping
@@ -106,7 +107,7 @@ class WeightsFile:
             raise damaged(self.path, f"the bytes of {name} are not those that were written")
         self._compared.add(stored)
 
-    def _open(self) -> BinaryIO:
+    def _open(self) -> io.BufferedReader:
         try:
             return open_regular(self.path)
         except OSError as error:

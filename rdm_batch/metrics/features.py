@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.moments import require_finite
-from rdm_batch.metrics.npz import read_npz, write_npz
+from rdm_batch.metrics.npz import check_array, read_npz, stored_fields, write_npz
 
 _FORMAT = "rdm_batch features 1"
 _LAYER = "layer."
@@ -209,5 +209,10 @@ class FeatureSet:
             for name, array in arrays.items()
             if name.startswith(_LAYER)
         }
-        extractor = ExtractorDescription.model_validate(header["extractor"])
-        return cls(extractor, arrays["ids"], found, header["source"])
+        with stored_fields(path, action):
+            extractor = ExtractorDescription.model_validate(header["extractor"])
+            ids = arrays["ids"]
+            check_array("ids", ids, (len(ids),))
+            for name, rows in found.items():
+                check_array(name, rows, (len(ids), extractor.layers[name]))
+            return cls(extractor, ids, found, str(header["source"]))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from rdm_batch.errors import MetricError
 from rdm_batch.formats.format_error import FormatError
 from rdm_batch.formats.json_text import parse_json
 from rdm_batch.formats.npz_file import NpzFile, open_npz
+from rdm_batch.specs.messages import first_problem
 
 HEADER = "header"
 """The array with the header, as text."""
@@ -77,3 +80,34 @@ def _read_text(file: NpzFile, name: str) -> str:
         )
     except UnicodeDecodeError:
         raise FormatError(f"{name} is no text") from None
+
+
+@contextmanager
+def stored_fields(path: Path, action: str) -> Iterator[None]:
+    """Turn whatever a header with other fields than ours leads to into one error.
+
+    Args:
+        path: The file.
+        action: What the user can do.
+
+    Raises:
+        MetricError: A field or array is missing, or is something else.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        raise MetricError(str(path), f"not readable ({first_problem(error)})", "", action) from None
+    except KeyError as error:
+        raise MetricError(str(path), f"not readable (it lacks {error})", "", action) from None
+    except (FormatError, TypeError, AttributeError, ValueError) as error:
+        raise MetricError(str(path), f"not readable ({error})", "", action) from None
+
+
+def check_array(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Refuse an array of another shape, or of texts.
+
+    Raises:
+        FormatError: It is one.
+    """
+    if array.shape != shape or array.dtype.kind not in "fiu":
+        raise FormatError(f"{name} is {array.dtype} of shape {array.shape}; needed {shape}")

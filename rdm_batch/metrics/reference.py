@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from rdm_batch.errors import MetricError
+from rdm_batch.formats.format_error import FormatError
+from rdm_batch.formats.npz_file import open_npz
 from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
 from rdm_batch.metrics.moments import GaussianStatistics, gaussian_statistics
-from rdm_batch.metrics.npz import HEADER, read_npz, write_npz
+from rdm_batch.metrics.npz import HEADER, check_array, read_npz, stored_fields, write_npz
 
 _FORMAT = "rdm_batch reference 1"
 
@@ -137,28 +138,36 @@ class ReferenceStatistics:
         Raises:
             MetricError: The file is missing, damaged or something else.
         """
-        header, arrays = read_npz(path, _FORMAT, "build it with `rdm-batch reference build`")
-        moments = {
-            name: GaussianStatistics(arrays[f"mean.{name}"], arrays[f"covariance.{name}"], count)
-            for name, count in header["counts"].items()
-        }
+        action = "build it with `rdm-batch reference build`"
+        header, arrays = read_npz(path, _FORMAT, action)
         features = {
             name.removeprefix("features."): array
             for name, array in arrays.items()
             if name.startswith("features.")
         }
-        extractor = ExtractorDescription.model_validate(header["extractor"])
-        return cls(
-            extractor, header["source"], moments, features, header["digest"], header.get("images")
-        )
+        with stored_fields(path, action):
+            extractor = ExtractorDescription.model_validate(header["extractor"])
+            moments = {}
+            for name, count in header["counts"].items():
+                width = extractor.layers[name]
+                if count is not None and (type(count) is not int or count < 1):
+                    raise FormatError(f"{name} is of {count!r} images")
+                mean, covariance = arrays[f"mean.{name}"], arrays[f"covariance.{name}"]
+                check_array(f"mean.{name}", mean, (width,))
+                check_array(f"covariance.{name}", covariance, (width, width))
+                moments[name] = GaussianStatistics(mean, covariance, count)
+            for name, rows in features.items():
+                check_array(name, rows, (len(rows), extractor.layers[name]))
+            return cls(extractor, str(header["source"]), moments, features, str(header["digest"]))
 
 
 def is_reference(path: Path) -> bool:
     """Say whether a file was written by ``ReferenceStatistics.save``, judging by its members."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with open_npz(path) as file:
+            return HEADER in file.names
+    except FormatError:
         return False
-    with zipfile.ZipFile(path) as archive:
-        return f"{HEADER}.npy" in archive.namelist()
 
 
 def _digest(layers: dict[str, Float32[np.ndarray, "n _"]]) -> str:

@@ -49,6 +49,7 @@ class _Run:
         self._target, self._index, self._state, self._results = target, index, state, results
         self._path = folder / target.file_name
         self._mutator = Mutator(target, seed)
+        target.wrap(self._mutator.make(0))  # what it imports is not on the clock
         self._answers: set[str] = set()
         self._outcomes = {"read": 0, "refused": 0, "findings": 0}
         self._slowest, self._slowest_number, self._peak = 0.0, -1, 0

@@ -6,7 +6,9 @@ import collections
 import io
 import pickle
 import random
+import shutil
 import struct
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import numpy as np
 
 from rdm_batch.errors import RdmBatchError
 from rdm_batch.metrics.adm import AdmFile
-from rdm_batch.metrics.features import FeatureSet
+from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
+from rdm_batch.metrics.moments import GaussianStatistics
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.retrieval.neighbor_memory import read_neighbor_memory
 from rdm_batch.retrieval.npz_parts import read_part
@@ -115,6 +118,37 @@ def _read_adm(path: Path) -> None:
         file.read(0, 2)
 
 
+_EXTRACTOR = ExtractorDescription(
+    name="shapes", digest="0" * 64, image_size=8, resize="none", layers={"2048": 4}
+)
+
+
+def _statistics() -> list[bytes]:
+    """Make headers of saved features and of saved statistics."""
+    folder = Path(tempfile.mkdtemp())
+    rows = np.eye(4, dtype=np.float32)
+    features = FeatureSet(_EXTRACTOR, np.arange(4), {"2048": rows}, "a set")
+    features.save(folder / "a.npz")
+    moments = {"2048": GaussianStatistics(np.zeros(4), np.eye(4), 4)}
+    ReferenceStatistics(_EXTRACTOR, "a set", moments, {"2048": rows}, "0" * 64).save(
+        folder / "b.npz"
+    )
+    found = []
+    for name in ("a.npz", "b.npz"):
+        with np.load(folder / name) as file:
+            found.append(str(file["header"]).encode())
+    shutil.rmtree(folder)
+    return found
+
+
+def _with_header(text: bytes) -> bytes:
+    """Put a header to the arrays of both formats."""
+    rows = np.eye(4, dtype=np.float32)
+    header = np.array(text.decode("utf-8", "replace").rstrip("\0"))
+    arrays = {"layer.2048": rows, "features.2048": rows, "mean.2048": np.zeros(4)}
+    return npz(header=header, ids=np.arange(4), **arrays, **{"covariance.2048": np.eye(4)})
+
+
 def _read_statistics(path: Path) -> None:
     for kind in (ReferenceStatistics, FeatureSet):
         try:
@@ -134,4 +168,8 @@ TARGETS = (
         tokens=(b"'descr': '|O'", b"<f2", b">i8", b"<U3", b"(3, 8)", b"True", b"(3L,)", b"()"),
     ),
     Target("adm-npz", _adm, _read_adm, "images.npz"),
+    Target(
+        "statistics", _statistics, _read_statistics, "a.npz", wrap=_with_header,
+        tokens=(b'"counts":[]', b'"extractor":{}', b'"source":1', b'"2048"', b"[]", b"{}", b"null"),
+    ),
 )  # fmt: skip

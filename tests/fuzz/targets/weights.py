@@ -11,11 +11,15 @@ from collections import OrderedDict
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save
 
+from rdm_batch.metrics.network_weights import read_state_dict
 from rdm_batch.models.checkpoint import check_checkpoint, load_checkpoint
+from rdm_batch.models.clip import build_clip, carries_encoder, load_clip, read_word_tokenizer
 from rdm_batch.models.networks import build_networks
+from rdm_batch.specs.networks import ClipArchitecture
 from tests.fuzz.target import Target
 from tests.tiny_heads import TINY_RDM
 
@@ -104,6 +108,62 @@ def _schedules() -> list[bytes]:
     return [torch.linspace(0.0015**0.5, 0.0195**0.5, 1000).square().numpy().tobytes()]
 
 
+def _legacy() -> list[bytes]:
+    found = []
+    for content in ({"a": torch.zeros(2, 3), "b": torch.ones(2).half()}, {"state_dict": {}}):
+        file = io.BytesIO()
+        torch.save(content, file, _use_new_zipfile_serialization=False)
+        found.append(file.getvalue())
+    return found
+
+
+@cache
+def _contents() -> tuple[bytes, ...]:
+    """Small tensors beside the weights, which are read before those: a schedule, a token."""
+    betas = TINY_RDM.noise_schedule.betas().astype(np.float32)
+    return (betas.tobytes(), (16).to_bytes(8, "little"), struct.pack("<f", float("nan")) * 1000)
+
+
+def _with_content(data: bytes) -> bytes:
+    """Put bytes beside the weights, as both, of the type and shape that they have room for."""
+    count = len(data) // 4
+    betas = torch.frombuffer(bytearray(data[: 4 * count] or bytes(4)), dtype=torch.float32)
+    token = torch.frombuffer(bytearray(data[:8].ljust(8, b"\0")), dtype=torch.int64)
+    token = token if len(data) % 2 else token.reshape(1, 1, 1).expand(1, 3, 1)
+    return _archive({**_networks(), "betas": betas, "alphas_cumprod": betas, "sos_token": token})
+
+
+def _clips() -> list[bytes]:
+    return [json.dumps(CLIP.model_dump(mode="json")).encode()]
+
+
+CLIP = ClipArchitecture(
+    name="tiny", embed_dim=8, vision_width=4, text_width=8, head_width=4, text_layers=1,
+    vocabulary=("a", "red"),
+)  # fmt: skip
+
+
+@cache
+def _clip_weights() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return {name: value.half() for name, value in build_clip(CLIP).state_dict().items()}
+
+
+def _with_clip(text: bytes) -> bytes:
+    metadata = {"format": "rdm_batch", "architecture": text.decode("utf-8", "replace")}
+    return save(_clip_weights(), metadata)
+
+
+def _read_any(path: Path) -> None:
+    read_state_dict(path)
+
+
+def _read_clip(path: Path) -> None:
+    carries_encoder(path)
+    read_word_tokenizer(path)
+    load_clip(path)
+
+
 def _read(path: Path) -> None:
     check_checkpoint(path, None)
     check_checkpoint(path, TINY_RDM)
@@ -128,5 +188,11 @@ TARGETS = (
     Target(
         "architecture", _architectures, _read_carried, "a", wrap=_with_architecture,
         tokens=(b'"kl"', b'"rarm"', b"[[]]", b"1e3", b"65536", b"1000000", b"[1,1,1,1,1,1]"),
+    ),
+    Target("weights-content", _contents, _read, "weights.ckpt", wrap=_with_content),
+    Target("torch-legacy", _legacy, _read_any, "weights.pth"),
+    Target(
+        "clip-architecture", _clips, _read_clip, "a.safetensors", wrap=_with_clip,
+        tokens=(b"65536", b"256", b"[256,256,256,256]", b"[]", b'"a"', b"null"),
     ),
 )  # fmt: skip
