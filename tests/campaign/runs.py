@@ -13,8 +13,8 @@ from tests.campaign.flows import Flow
 from tests.campaign.processes import Family, Started, alive, kill
 
 LIMIT_S = 400.0
-_POLL_S = 0.02
-_LOOK_S = 0.15
+_POLL_S = 0.01
+_LOOK_S, _LOOK_ON_RAY_S = 0.03, 0.15
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def run_command(
             if seen[0] != before and run.first_change_s is None:
                 run.first_change_s = now - began
             on_look()
-            next_look = now + _LOOK_S
+            next_look = time.monotonic() + (_LOOK_S if copy else _LOOK_ON_RAY_S)
         if waits and due is None and (not plan.working or run.first_change_s is not None):
             due = now + waits[0]
         if due is not None and now >= due:

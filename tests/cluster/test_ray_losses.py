@@ -87,3 +87,11 @@ def test_a_retriever_lost_for_good_is_an_error_in_the_worker_that_asks(
         assert isinstance(found, ClusterError)
         assert found.where == "rows 0 and following of the database"
         assert "its worker died and could not be brought back" in found.found
+
+
+def test_memory_that_runs_out_in_a_worker_is_told_by_what_it_did(cluster: Cluster) -> None:
+    with cluster.workers(PlainWorker, 1, WorkerNeeds()) as pool:
+        error = failure(lambda: list(pool.map(PlainWorker.exhaust, [7], where="item {}".format)))
+    assert error is not None
+    assert error.where == "item 7"
+    assert error.found == "there is none left (no room for item 7)"
