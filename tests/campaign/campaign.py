@@ -99,10 +99,8 @@ class Workshop:
         self._count += 1
         made = Round(flow.name, address, self._count)
         changed(made)
-        began, place = time.monotonic(), self._root / f"round-{self._count}"
-        out = place / "out"
-        out.mkdir(parents=True)
-        flow.before(out)
+        began, place = time.monotonic(), self._root / "work"
+        out = self._fresh(flow)
         disturbed = self._rng.randint(1, 8 if address == "none" else 2)
         tries = 0
 
@@ -141,7 +139,6 @@ class Workshop:
                 break
         self._judge_result(made, flow, out, place, reference)
         made.seconds = round(time.monotonic() - began, 1)
-        shutil.rmtree(place, ignore_errors=True)
         return made
 
     def settle(self) -> None:
@@ -157,14 +154,20 @@ class Workshop:
     def _reference(self, flow: Flow, address: str) -> Reference:
         key = (flow.name, address)
         if key not in self._references:
-            out = self._root / f"undisturbed-{len(self._references)}"
+            out = self._fresh(flow)
             run = self._run_undisturbed(flow, address, out)
             self._references[key] = Reference(run, content(out))
         return self._references[key]
 
-    def _run_undisturbed(self, flow: Flow, address: str, out: Path) -> Run:
-        out.mkdir(parents=True, exist_ok=True)
+    def _fresh(self, flow: Flow) -> Path:
+        """Begin again: what is made names where it was made, so that is always the same folder."""
+        shutil.rmtree(self._root / "work", ignore_errors=True)
+        out = self._root / "work" / "out"
+        out.mkdir(parents=True)
         flow.before(out)
+        return out
+
+    def _run_undisturbed(self, flow: Flow, address: str, out: Path) -> Run:
         run = self._run(flow, address, out, self._root, 0, Plan(), lambda _: None)
         if run.status != 0:
             raise RuntimeError(f"{flow.name} fails undisturbed:\n{run.printed[-4000:]}")
