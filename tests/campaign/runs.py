@@ -14,6 +14,8 @@ from tests.campaign.processes import Family, Started, alive, kill
 
 LIMIT_S = 400.0
 _POLL_S = 0.01
+_LEAST_WORK_S = 0.3
+"""What changes its output for less than this is mostly complete before it can be killed."""
 _LOOK_S, _LOOK_ON_RAY_S = 0.03, 0.15
 
 
@@ -77,8 +79,9 @@ def plan_run(
 ) -> Plan:
     """Draw when to kill, over the whole of a run; more often while it works."""
     first = undisturbed.first_change_s or 0.0
-    working = rng.random() < 0.75
-    length = undisturbed.seconds - first if working else undisturbed.seconds
+    worked_s = undisturbed.seconds - first
+    working = rng.random() < (0.75 if worked_s > _LEAST_WORK_S else 0.25)
+    length = worked_s if working else 0.95 * undisturbed.seconds
     count = rng.randint(1, most_kills)
     waits = tuple(rng.uniform(0, max(length, 0.05)) / count for _ in range(count))
     return Plan(victims, working, waits)

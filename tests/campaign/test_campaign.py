@@ -1,4 +1,4 @@
-"""A small campaign of kills; the large one is run by hand, its results are in benchmarks/results."""
+"""A small campaign of kills; a large one is run by hand and kept in benchmarks/results."""
 
 from __future__ import annotations
 
