@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -126,6 +127,10 @@ class Workshop:
                 tries += 1
             run = self._run(flow, address, out, place, made.runs, plan, killed)
             made.runs += 1
+            if made.runs == 1 and run.status == 0 and run.seconds < reference.run.seconds:
+                # The first of its kind was slower, and moments drawn over it came too late.
+                reference.run.seconds = run.seconds
+                reference.run.first_change_s = run.first_change_s
             made.silence_s = max(made.silence_s, run.silence_s)
             self._judge_run(made, run)
             if run.family is not None:
@@ -308,6 +313,7 @@ def run_campaign(
             )
         made.settle()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("interrupted; what was found so far is kept", file=sys.stderr)
     finally:
         save()

@@ -104,6 +104,32 @@ def run_command(
     before = _signs(out)
     started = Started(flow.module, arguments, log, folder, copy)
     run.family = family = Family(started.pid)
+    try:
+        _follow(run, started, out, plan, rng, before, began, on_kill, on_look, copy)
+    except BaseException:
+        for process in family.living():
+            kill(process)
+        raise
+    run.printed = log.read_text(errors="replace")
+    assert not alive(family.driver)
+    return run
+
+
+def _follow(
+    run: Run,
+    started: Started,
+    out: Path,
+    plan: Plan,
+    rng: random.Random,
+    before: tuple[int, int, int],
+    began: float,
+    on_kill: Callable[[Kill], None],
+    on_look: Callable[[], None],
+    copy: bool,
+) -> None:
+    """Watch a run to its end, and kill as planned."""
+    family, log = run.family, started.log
+    assert family is not None
     waits, due = list(plan.waits_s), None
     sign, last_sign, next_look = (before, 0), began, began
     while (status := started.status()) is None:
@@ -136,9 +162,6 @@ def run_command(
     run.ended = time.monotonic()
     run.silence_s = max(run.silence_s, run.ended - last_sign)
     run.status, run.seconds = status, run.ended - began
-    run.printed = log.read_text(errors="replace")
-    assert not alive(family.driver)
-    return run
 
 
 def _signs(out: Path) -> tuple[int, int, int]:
