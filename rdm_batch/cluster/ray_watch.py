@@ -90,6 +90,7 @@ class RayWatch:
             raise
         finally:
             self._left.set()
+            thread.join(interval_s)
             if self.lost:
                 # Before Ray is told to end, which would wait for what cannot answer any more.
                 self.end_processes()
@@ -103,11 +104,12 @@ class RayWatch:
         if not self._local:
             return
         self._remember()
-        for process in self._known:
+        known = list(self._known)
+        for process in known:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         deadline = time.monotonic() + _END_WITHIN_S
-        while any(map(_alive, self._known)) and time.monotonic() < deadline:
+        while any(map(_alive, known)) and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def _watch(self, look: Callable[[], str | None], interval_s: float) -> None:
@@ -199,6 +201,8 @@ _current: RayWatch | None = None
 
 def _look_from_afar() -> Callable[[], str | None]:
     """Look at a cluster as this process reaches it: by its control process and its own node."""
+    if ray.util.client.ray.is_connected():
+        return lambda: None  # by a server that stands between; Ray's own client notices its loss
     context = ray.get_runtime_context()
     host, _, port = context.gcs_address.rpartition(":")
     own, answered = context.get_node_id(), time.monotonic()
@@ -234,7 +238,7 @@ def _variable(name: str, value: str | None) -> Iterator[None]:
 
 def _alive(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -40,7 +41,7 @@ from rdm_batch.reports.views import Views
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.device_class import classes_of
-from rdm_batch.storage.manifest import ShardEntry, epoch_s
+from rdm_batch.storage.manifest import SampleSetHeader, ShardEntry, epoch_s
 from rdm_batch.storage.sample_set import SampleSet
 
 _QUERY_METHOD = "seconds of a search call, as the head waited for it, divided by its queries"
@@ -161,6 +162,8 @@ class _Run:
         before = self._saved()
         sample_set = SampleSet.create_or_resume(spec.output.uri, self._job.header)
         missing = sample_set.missing_shards()
+        if missing:
+            _tell_of_other_versions(sample_set.header, self._job.header)
         searched = RetrieverNeeds(
             num_actors=spec.database.retriever_shards,
             leaves_to_search=spec.database.leaves_to_search,
@@ -276,3 +279,18 @@ class _Run:
             count.drawn,
         )
         count.finish()
+
+
+def _tell_of_other_versions(begun: SampleSetHeader, now: SampleSetHeader) -> None:
+    """Say so where a set is completed with other software than it was begun with.
+
+    No refusal: nobody could finish what was begun before an upgrade. Where arithmetic has changed
+    with a version, samples made from here on may differ in rounding from what the old one makes.
+    """
+    others = [
+        f"{name} {version} (now {now.software[name]})"
+        for name, version in begun.software.items()
+        if now.software.get(name, version) != version
+    ]
+    if others:
+        print(f"note: the set was begun with {', '.join(others)}", file=sys.stderr, flush=True)

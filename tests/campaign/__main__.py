@@ -13,6 +13,10 @@ from __future__ import annotations
 
 import argparse
 import os
+
+# One thread each: what is killed shares few cores with others. Read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import random
 import signal
 import sys

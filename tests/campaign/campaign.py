@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -99,10 +100,8 @@ class Workshop:
         self._count += 1
         made = Round(flow.name, address, self._count)
         changed(made)
-        began, place = time.monotonic(), self._root / f"round-{self._count}"
-        out = place / "out"
-        out.mkdir(parents=True)
-        flow.before(out)
+        began, place = time.monotonic(), self._root / "work"
+        out = self._fresh(flow)
         disturbed = self._rng.randint(1, 8 if address == "none" else 2)
         tries = 0
 
@@ -128,6 +127,10 @@ class Workshop:
                 tries += 1
             run = self._run(flow, address, out, place, made.runs, plan, killed)
             made.runs += 1
+            if made.runs == 1 and run.status == 0 and run.seconds < reference.run.seconds:
+                # The first of its kind was slower, and moments drawn over it came too late.
+                reference.run.seconds = run.seconds
+                reference.run.first_change_s = run.first_change_s
             made.silence_s = max(made.silence_s, run.silence_s)
             self._judge_run(made, run)
             if run.family is not None:
@@ -141,7 +144,6 @@ class Workshop:
                 break
         self._judge_result(made, flow, out, place, reference)
         made.seconds = round(time.monotonic() - began, 1)
-        shutil.rmtree(place, ignore_errors=True)
         return made
 
     def settle(self) -> None:
@@ -157,14 +159,20 @@ class Workshop:
     def _reference(self, flow: Flow, address: str) -> Reference:
         key = (flow.name, address)
         if key not in self._references:
-            out = self._root / f"undisturbed-{len(self._references)}"
+            out = self._fresh(flow)
             run = self._run_undisturbed(flow, address, out)
             self._references[key] = Reference(run, content(out))
         return self._references[key]
 
-    def _run_undisturbed(self, flow: Flow, address: str, out: Path) -> Run:
-        out.mkdir(parents=True, exist_ok=True)
+    def _fresh(self, flow: Flow) -> Path:
+        """Begin again: what is made names where it was made, so that is always the same folder."""
+        shutil.rmtree(self._root / "work", ignore_errors=True)
+        out = self._root / "work" / "out"
+        out.mkdir(parents=True)
         flow.before(out)
+        return out
+
+    def _run_undisturbed(self, flow: Flow, address: str, out: Path) -> Run:
         run = self._run(flow, address, out, self._root, 0, Plan(), lambda _: None)
         if run.status != 0:
             raise RuntimeError(f"{flow.name} fails undisturbed:\n{run.printed[-4000:]}")
@@ -305,6 +313,7 @@ def run_campaign(
             )
         made.settle()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("interrupted; what was found so far is kept", file=sys.stderr)
     finally:
         save()

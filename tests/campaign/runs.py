@@ -13,8 +13,10 @@ from tests.campaign.flows import Flow
 from tests.campaign.processes import Family, Started, alive, kill
 
 LIMIT_S = 400.0
-_POLL_S = 0.02
-_LOOK_S = 0.15
+_POLL_S = 0.01
+_LEAST_WORK_S = 0.3
+"""What changes its output for less than this is mostly complete before it can be killed."""
+_LOOK_S, _LOOK_ON_RAY_S = 0.03, 0.15
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ def plan_run(
 ) -> Plan:
     """Draw when to kill, over the whole of a run; more often while it works."""
     first = undisturbed.first_change_s or 0.0
-    working = rng.random() < 0.75
-    length = undisturbed.seconds - first if working else undisturbed.seconds
+    worked_s = undisturbed.seconds - first
+    working = rng.random() < (0.75 if worked_s > _LEAST_WORK_S else 0.25)
+    length = worked_s if working else 0.95 * undisturbed.seconds
     count = rng.randint(1, most_kills)
     waits = tuple(rng.uniform(0, max(length, 0.05)) / count for _ in range(count))
     return Plan(victims, working, waits)
@@ -101,6 +104,32 @@ def run_command(
     before = _signs(out)
     started = Started(flow.module, arguments, log, folder, copy)
     run.family = family = Family(started.pid)
+    try:
+        _follow(run, started, out, plan, rng, before, began, on_kill, on_look, copy)
+    except BaseException:
+        for process in family.living():
+            kill(process)
+        raise
+    run.printed = log.read_text(errors="replace")
+    assert not alive(family.driver)
+    return run
+
+
+def _follow(
+    run: Run,
+    started: Started,
+    out: Path,
+    plan: Plan,
+    rng: random.Random,
+    before: tuple[int, int, int],
+    began: float,
+    on_kill: Callable[[Kill], None],
+    on_look: Callable[[], None],
+    copy: bool,
+) -> None:
+    """Watch a run to its end, and kill as planned."""
+    family, log = run.family, started.log
+    assert family is not None
     waits, due = list(plan.waits_s), None
     sign, last_sign, next_look = (before, 0), began, began
     while (status := started.status()) is None:
@@ -114,7 +143,7 @@ def run_command(
             if seen[0] != before and run.first_change_s is None:
                 run.first_change_s = now - began
             on_look()
-            next_look = now + _LOOK_S
+            next_look = time.monotonic() + (_LOOK_S if copy else _LOOK_ON_RAY_S)
         if waits and due is None and (not plan.working or run.first_change_s is not None):
             due = now + waits[0]
         if due is not None and now >= due:
@@ -133,9 +162,6 @@ def run_command(
     run.ended = time.monotonic()
     run.silence_s = max(run.silence_s, run.ended - last_sign)
     run.status, run.seconds = status, run.ended - began
-    run.printed = log.read_text(errors="replace")
-    assert not alive(family.driver)
-    return run
 
 
 def _signs(out: Path) -> tuple[int, int, int]:

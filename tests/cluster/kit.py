@@ -46,6 +46,9 @@ class PlainWorker:
     def refuse(self, item: int) -> None:
         raise DatabaseError(f"row {item}", "is odd", "an even row", "leave it out")
 
+    def exhaust(self, item: int) -> None:
+        raise MemoryError(f"no room for item {item}")
+
     def search(self, queries: np.ndarray, retriever: CompositeRetriever) -> Neighbors:
         return retriever.search(queries, 3)
 
