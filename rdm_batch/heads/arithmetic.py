@@ -48,9 +48,9 @@ def compiled(function: Callable[..., Tensor], device: torch.device) -> Callable[
     """
     if device.type != "cuda":
         return torch.compile(function, dynamic=False, fullgraph=True)
-    import torch._inductor.config  # takes a second, which only compiled heads spend
+    from torch._inductor import config  # takes a second, which only compiled heads spend
 
-    if not hasattr(torch._inductor.config, "deterministic"):
+    if not hasattr(config, "deterministic"):
         raise SpecError(
             "model.compile",
             f"PyTorch {torch.__version__} chooses kernels by timing, so bytes would differ",
