@@ -60,7 +60,13 @@ def joined(address: str) -> Iterator[RayCluster]:
     """Start or join Ray for the duration of a block; see ``connect.connected``."""
     local = address == "local"
     with watched(address, local) as watch, _initialized(address), watch.running():
-        yield RayCluster()
+        try:
+            yield RayCluster()
+        except ray.exceptions.RayTaskError:
+            raise
+        except ray.exceptions.RayError as error:
+            # Whatever else can be lost, such as what was stored: no mistake of this program.
+            raise _lost(f"Ray at {address}", error) from None
 
 
 @contextlib.contextmanager
