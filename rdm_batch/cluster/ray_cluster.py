@@ -66,7 +66,13 @@ def joined(address: str) -> Iterator[RayCluster]:
         started_or_joined(address),
         watch.running(),
     ):
-        yield RayCluster()
+        try:
+            yield RayCluster()
+        except ray.exceptions.RayTaskError:
+            raise
+        except ray.exceptions.RayError as error:
+            # Whatever else can be lost, such as what was stored: no mistake of this program.
+            raise _lost(f"Ray at {address}", error) from None
 
 
 class RayCluster:
