@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install system-packages quickstart test check lint docs clean
+.PHONY: install system-packages quickstart test test-gpu check lint docs clean
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,11 @@ system-packages:
 
 test: install system-packages
 	$(BIN)/python -m pytest
+
+# On a machine with a GPU: needs PyTorch, pydantic, jaxtyping, numpy and pytest, neither Ray nor
+# anything else that this package installs. PYTHON names the interpreter.
+test-gpu:
+	$(PYTHON) -m pytest tests/heads/test_gpu.py --noconftest -m gpu -o addopts="--import-mode=importlib -ra"
 
 lint: install
 	$(BIN)/ruff check .

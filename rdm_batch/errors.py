@@ -11,12 +11,15 @@ The tree::
     ├── SampleSetError       stored samples, their manifest, the output location
     ├── MetricError          features, reference statistics, scores
     └── ClusterError         Ray, its resources, lost workers
+        └── DeviceLostError  a GPU that computes nothing more in a process
 
 Each message says where, what was found, what was needed and what to do next. The raw
 parts stay available as attributes and survive pickling between processes.
 """
 
 from __future__ import annotations
+
+import errno
 
 MAX_CHARACTERS = 2000
 """A message repeats what a file holds, and the file may be hostile or merely large."""
@@ -111,3 +114,51 @@ class MetricError(RdmBatchError):
 
 class ClusterError(RdmBatchError):
     """Report a Ray cluster that is missing, too small or lost a worker for good."""
+
+
+class DeviceLostError(ClusterError):
+    """Report a device that computes nothing more in this process; another process may go on."""
+
+
+_NO_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "can't start new thread",
+    "resource temporarily unavailable",
+    "could not create a primitive",
+)
+_NO_DISK = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "no space left within the quota",
+    errno.EFBIG: "the file would be larger than it may be",
+    errno.EROFS: "is on a read-only file system",
+    errno.EIO: "the disk reports an error",
+}
+_RESUME = "what is stored is safe"
+
+
+def expected(error: BaseException, where: str = "") -> RdmBatchError | None:
+    """Give the failure that an exception stands for; None where it is a surprise.
+
+    Memory and disks can run out in any line; where nothing closer has named them, this does.
+
+    Args:
+        error: Whatever was raised.
+        where: What was being done, where that is known.
+    """
+    if isinstance(error, RdmBatchError):
+        return error
+    if isinstance(error, OSError) and error.errno in _NO_DISK:
+        place = str(error.filename or where or "the disk")
+        again = f"{_RESUME}: make room or let it be written, and run the same command again"
+        return RdmBatchError(place, _NO_DISK[error.errno], "", again)
+    # PyTorch and others raise a RuntimeError of their own, and tell by its text alone.
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in text.lower() for words in _NO_MEMORY)
+    ):
+        found = f"there is none left{f' ({shortened(text, 200)})' if text else ''}"
+        again = f"{_RESUME}: free some or lower the batch size, and run the same command again"
+        return RdmBatchError(where or "memory", found, "", again)
+    return None

@@ -1,6 +1,6 @@
 """Hand a sample set on: check that it is whole, give it to other tools in the forms they read.
 
-Everything runs in bounded memory. The forms:
+One shard of samples is held in memory at a time. The forms:
 
 - ``adm-npz``: one ``.npz`` with ``arr_0``, uint8 NHWC, as the ADM evaluation suite reads it.
 - ``png-folder``: one file per sample, named by its index.
@@ -93,13 +93,8 @@ def export_samples(
             return _export_npz(sample_set, entries, target, stage)
         _claim(target, ExportHeader(format=form, digest=_digest(entries), num_samples=total))
         write = _export_pngs if form == "png-folder" else _export_tars
-        write(sample_set, entries, target, stage)
-    stored = [item for item in target.list_objects() if item.key not in (HEADER_KEY, SUCCESS_KEY)]
-    success = ExportSuccess(
-        num_samples=total,
-        num_files=len(stored),
-        num_bytes=sum(item.num_bytes for item in stored),
-    )
+        sizes = write(sample_set, entries, target, stage)
+    success = ExportSuccess(num_samples=total, num_files=len(sizes), num_bytes=sum(sizes.values()))
     target.write_bytes(SUCCESS_KEY, success.to_bytes())
     return success
 
@@ -146,57 +141,78 @@ def _export_npz(
     count, size = sum(entry.num_rows for entry in entries), sample_set.header.image_size
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
     member = zipfile.ZipInfo("arr_0.npy", _EPOCH)
-    with (
-        target.open_write("") as file,
-        zipfile.ZipFile(file, "w") as archive,
-        archive.open(member, "w", force_zip64=True) as array,
-        ThreadPoolExecutor() as pool,
-    ):
-        np.lib.format.write_array_header_1_0(array, header)
-        for entry in entries:
-            for rows in _rows(sample_set, entry, ["image", "sample_index"]):
-                for image in pool.map(_decode, rows):
-                    array.write(image.tobytes())
-                stage.advance(len(rows))
-    return ExportSuccess(num_samples=count, num_files=1, num_bytes=target.size(""))
+    with target.open_write("") as file:
+        with (
+            zipfile.ZipFile(file, "w") as archive,
+            archive.open(member, "w", force_zip64=True) as array,
+            ThreadPoolExecutor() as pool,
+        ):
+            np.lib.format.write_array_header_1_0(array, header)
+            for entry in entries:
+                for rows in _rows(sample_set, entry, ["image", "sample_index"]):
+                    for image in pool.map(_decode, rows):
+                        array.write(image.tobytes())
+                    stage.advance(len(rows))
+        num_bytes = file.tell()
+    return ExportSuccess(num_samples=count, num_files=1, num_bytes=num_bytes)
 
 
 def _export_pngs(
     sample_set: SampleSet, entries: list[ShardEntry], target: Store, stage: Stage
-) -> None:
-    present = {item.key for item in target.list_objects()}
+) -> dict[str, int]:
+    """Write what is missing; give the size of every file, of an earlier part of the export too."""
+    listed = {item.key for item in target.list_objects()}
+    sizes: dict[str, int] = {}
 
     def write(row: dict[str, Any]) -> None:
-        target.write_bytes(_png_name(row["sample_index"]), row["image"]["bytes"])
+        key, data = _png_name(row["sample_index"]), row["image"]["bytes"]
+        target.write_bytes(key, data)
+        sizes[key] = len(data)
 
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         for entry in entries:
             indices = range(entry.first_index, entry.first_index + entry.num_rows)
-            if all(_png_name(index) in present for index in indices):
-                stage.advance(entry.num_rows)
-                continue
+            names = [_png_name(index) for index in indices]
+            if listed.issuperset(names):
+                # A listing may show what is gone.
+                found = [item for item in pool.map(target.stat, names) if item is not None]
+                if len(found) == len(names):
+                    sizes |= {item.key: item.num_bytes for item in found}
+                    stage.advance(entry.num_rows)
+                    continue
             for rows in _rows(sample_set, entry, ["image", "sample_index"]):
                 list(pool.map(write, rows))
                 stage.advance(len(rows))
+    return sizes
 
 
 def _export_tars(
     sample_set: SampleSet, entries: list[ShardEntry], target: Store, stage: Stage
-) -> None:
-    present = {item.key for item in target.list_objects()}
+) -> dict[str, int]:
+    """Write what is missing; give the size of every file, of an earlier part of the export too."""
+    sizes = {}
     for entry in entries:
         key = f"{shard_name(entry.shard)}.tar"
-        if key in present:
+        found = target.stat(key)
+        if found is not None:
+            sizes[key] = found.num_bytes
             stage.advance(entry.num_rows)
             continue
-        with target.open_write(key) as file, tarfile.open(fileobj=file, mode="w|") as archive:
-            for rows in _rows(sample_set, entry, None):
-                for row in rows:
-                    for suffix, data in _members(row):
-                        member = tarfile.TarInfo(f"{row['sample_index']:08d}.{suffix}")
-                        member.size = len(data)
-                        archive.addfile(member, io.BytesIO(data))
-                stage.advance(len(rows))
+        with target.open_write(key) as file:
+            with tarfile.open(fileobj=file, mode="w|") as archive:
+                for rows in _rows(sample_set, entry, None):
+                    for row in rows:
+                        _add(archive, row)
+                    stage.advance(len(rows))
+            sizes[key] = file.tell()
+    return sizes
+
+
+def _add(archive: tarfile.TarFile, row: dict[str, Any]) -> None:
+    for suffix, data in _members(row):
+        member = tarfile.TarInfo(f"{row['sample_index']:08d}.{suffix}")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
 
 
 def _rows(
@@ -228,9 +244,10 @@ def _digest(entries: list[ShardEntry]) -> str:
 
 def _claim(target: Store, header: ExportHeader) -> None:
     """Make a folder this export's, or make sure that it is."""
-    if target.exists(HEADER_KEY):
+    data = target.read_if_there(HEADER_KEY)
+    if data is not None:
         where = target.child_uri(HEADER_KEY)
-        found = parse_manifest(ExportHeader, target.read_bytes(HEADER_KEY), where, SampleSetError)
+        found = parse_manifest(ExportHeader, data, where, SampleSetError)
         if found != header:
             raise SampleSetError(
                 target.uri,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -197,6 +198,26 @@ def check_target(path: Path, error: type[RdmBatchError]) -> None:
 
 
 @contextmanager
+def locked(file: Path, error: RdmBatchError) -> Iterator[None]:
+    """Keep other processes of this machine out of a block that names the same file.
+
+    Args:
+        file: A file or a folder that exists, or a file that may be made.
+        error: Raised where another process is in such a block.
+    """
+    flags = os.O_RDONLY if file.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(file, flags | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise error from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def path_aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
     """Give an unused path to write to; what still lies there at the end is removed.
 
@@ -227,5 +248,11 @@ def written_aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
             hold another file. None means beside it.
     """
     with path_aside(path, folder) as aside:
-        yield aside
-        aside.replace(path)
+        try:
+            yield aside
+            aside.replace(path)
+        except OSError as problem:
+            # A write that fails names no file.
+            if problem.filename is None:
+                problem.filename = str(path)
+            raise

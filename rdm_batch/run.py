@@ -11,15 +11,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from rdm_batch.cli import INTERRUPTED
 from rdm_batch.cli.options import add_address
-from rdm_batch.errors import RdmBatchError
+from rdm_batch.errors import expected
+from rdm_batch.reports.progress import Progress
 
 if TYPE_CHECKING:
     from rdm_batch.reports.run_report import RunReport
     from rdm_batch.specs.job import JobSpec
 
-_INTERRUPTED = 130
-"""Exit status of a program ended by Ctrl-C, as shells have it."""
+_NOT_READY = 3
+"""Exit status of a dry run that found something missing; 2 is argparse's, for wrong usage."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything and print the plan; start nothing and write nothing",
+        help="check everything, say what is missing, and print the plan; start nothing and write "
+        "nothing; exit with 0 if the job is ready to run, 3 if not",
     )
     add_address(parser, "auto inside a submitted job or with RAY_ADDRESS set, else local")
     return parser
@@ -54,28 +57,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program name. None means ``sys.argv[1:]``.
 
     Returns:
-        The exit status: 0 done, 1 an expected failure (printed without a traceback), 130
-        interrupted.
+        The exit status: 0 done (of a dry run: ready), 1 an expected failure (printed without a
+        traceback), 3 a valid job that is not ready to run (a dry run's), 130 interrupted.
     """
     args = build_parser().parse_args(argv)
     try:
         if args.dry_run:
             from rdm_batch.generation.preflight import dry_run
 
-            print(dry_run(args.job, args.overrides))
-        else:
-            from rdm_batch.generation.job import run_job
-
-            run_job(args.job, args.overrides, args.address)
-    except RdmBatchError as error:
-        print(f"error: {error}", file=sys.stderr)
+            text, ready = dry_run(args.job, args.overrides)
+            print(text)
+            return 0 if ready else _NOT_READY
+        with Progress() as progress:
+            # As a log is read, what everybody imports is no news.
+            with progress.step("load the program", quiet_s=15.0):
+                from rdm_batch.generation.job import run_job
+                from rdm_batch.reports.table import print_summary
+            report, page = run_job(args.job, args.overrides, args.address, progress)
+        print_summary(report)
+        print(f"page: {page}")
+    except Exception as error:
+        failure = expected(error)
+        if failure is None:
+            raise
+        print(f"error: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         again = shlex.join(
             ["python", "-m", "rdm_batch.run", *(sys.argv[1:] if argv is None else argv)]
         )
         print(f"interrupted; what is stored is safe. Resume with:\n  {again}", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     return 0
 
 
@@ -97,7 +109,7 @@ sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     status = main()
-    if status == _INTERRUPTED:
+    if status == INTERRUPTED:
         # Without Ray, threads of this process would finish their shards first.
         sys.stdout.flush()
         sys.stderr.flush()

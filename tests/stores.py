@@ -67,10 +67,15 @@ def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSer
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[ObjectServer]:
-    """A simulated S3 whose conditional writes are atomic; it accepts any key."""
+    """A simulated S3 whose conditional writes are atomic; it accepts any key, and small parts."""
     (port,) = _free_ports(1)
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"S3_UPLOAD_PART_MIN_SIZE": "1"},
+    ) as process:
         try:
             assert _answers(port, process), "moto did not start"
             server = _server(port, "any", "any")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import pickle
 
 import pytest
 
 from rdm_batch import errors
+from rdm_batch.errors import RdmBatchError, expected
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,30 @@ def test_many_problems_are_counted_not_listed() -> None:
     assert "field_49" in text
     assert "field_50:" not in text
     assert "950 more" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "where", "found"),
+    [
+        (MemoryError(), "shard 3", "there is none left"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "shard 3", "8 bytes"),
+        (RuntimeError("CUDA out of memory. Tried"), "shard 3", "CUDA out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "/out/a"), "/out/a", "no space left"),
+        (OSError(errno.EROFS, "Read-only file system", "/out/a"), "/out/a", "read-only"),
+    ],
+)
+def test_memory_and_disks_that_run_out_are_expected(
+    error: Exception, where: str, found: str
+) -> None:
+    failure = expected(error, "shard 3")
+    assert failure is not None
+    assert failure.where == where
+    assert found in failure.found
+    assert "what is stored is safe" in failure.action
+
+
+def test_other_exceptions_are_surprises_and_ours_stay_as_they_are() -> None:
+    assert expected(RuntimeError("shapes do not match")) is None
+    assert expected(OSError(errno.ENOENT, "No such file", "/a")) is None
+    ours = RdmBatchError("here", "it is odd")
+    assert expected(ours) is ours

@@ -9,6 +9,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from rdm_batch.cli import main
@@ -130,14 +131,16 @@ def test_an_incomplete_set_is_exported_only_when_asked(form: ExportFormat, tmp_p
 
 
 def test_a_damaged_picture_is_named_and_no_file_appears(tmp_path: Path) -> None:
-    header = make_header()
-    write_set(str(tmp_path / "set"))
-    path = tmp_path / "set" / "data" / "00001.parquet"
-    picture = make_rows(header, 1).column("image")[3].as_py()["bytes"]
-    content = path.read_bytes()
-    where = content.index(picture) + 40
-    path.write_bytes(content[:where] + b"\0" * 60 + content[where + 60 :])
-    with pytest.raises(SampleSetError, match="sample 13: not a PNG"):
+    header = make_header(num_samples=10)
+    sample_set = SampleSet.create_or_resume(str(tmp_path / "set"), header)
+    rows = make_rows(header, 0)
+    images = rows.column("image").to_pylist()
+    picture = images[3]["bytes"]
+    images[3]["bytes"] = picture[:40] + b"\0" * 60 + picture[100:]
+    field = rows.schema.field("image")
+    sample_set.commit_shard(0, rows.set_column(0, field, pa.array(images, field.type)))
+    sample_set.finish()
+    with pytest.raises(SampleSetError, match="sample 3: not a PNG"):
         export_samples(str(tmp_path / "set"), "adm-npz", str(tmp_path / "a.npz"))
     assert {p.name for p in tmp_path.iterdir()} == {"set"}
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from rdm_batch import run
+from rdm_batch import cli, run
+from rdm_batch.databases import describe
 from rdm_batch.errors import ClusterError
+from rdm_batch.reports.progress import Progress
 from rdm_batch.run import main
 from tests.job_kit import job_document, write_job
 
@@ -30,22 +32,24 @@ def test_a_dry_run_of_a_sound_job_prints_its_plan(
     printed = capsys.readouterr()
     assert printed.err == ""
     lines = printed.out.splitlines()
-    assert lines[0] == f"{job}: a valid job"
+    assert lines[0] == f"{job}: ready to run, 6 of 6 shards are missing"
     assert lines[1] == "samples    24 in 6 shards of up to 4"
     assert lines[2].startswith("work       12 batches of up to 3, 6 network evaluations a batch")
-    assert lines[-1] == "ready to run: 6 of 6 shards are missing"
+    assert lines[-1].startswith("digest     ")
     assert not (job.parent / "out").exists()
 
 
-def test_a_dry_run_lists_what_is_missing_and_does_not_fail(
+def test_a_dry_run_says_first_what_is_missing_and_has_a_status_for_it(
     job: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--set", "database.uri=/nowhere", "--set", "model.checkpoint=/no/head.safetensors"]
-    assert main([str(job), "--dry-run", *arguments]) == 0
-    printed = capsys.readouterr().out
-    assert "not ready to run, 2 problems:" in printed
-    assert "  - /no/head.safetensors: does not exist" in printed
-    assert "  - /nowhere: holds no database.json" in printed
+    assert main([str(job), "--dry-run", *arguments]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{job}: not ready to run, 2 problems"
+    assert lines[1].startswith("  - /no/head.safetensors: does not exist")
+    assert lines[2].startswith("  - /nowhere: holds no database.json")
+    assert lines[3] == "the plan, once they are solved:"
+    assert lines[4] == "samples    24 in 6 shards of up to 4"
 
 
 def test_set_changes_the_job(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +135,17 @@ def test_an_interrupted_run_prints_the_command_that_resumes_it(
     assert command == ["python", "-m", "rdm_batch.run", *arguments]
 
 
+def test_an_interrupted_command_has_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(describe, "check_database", interrupt)
+    assert cli.main(["database", "check", "package://shapes/database"]) == 130
+    assert capsys.readouterr().err.startswith("interrupted; ")
+
+
 def test_an_unexpected_failure_keeps_its_traceback(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,9 +163,16 @@ def test_the_address_and_overrides_reach_the_run(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rdm_batch.generation import job as pipeline
+    from rdm_batch.reports import table
 
     calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr(pipeline, "run_job", lambda *arguments: calls.append(arguments))
+
+    def run_job(path: Path, overrides: list[str], address: str, _: Progress) -> tuple[None, str]:
+        calls.append((path, overrides, address))
+        return None, "page"
+
+    monkeypatch.setattr(pipeline, "run_job", run_job)
+    monkeypatch.setattr(table, "print_summary", lambda report: None)
     assert main([str(job), "--address", "auto", "--set", "name=a", "--set", "name=b"]) == 0
     assert calls == [(job, ["name=a", "name=b"], "auto")]
 

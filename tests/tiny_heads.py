@@ -10,6 +10,7 @@ import torch
 from rdm_batch.models.networks import build_networks
 from rdm_batch.specs.families import (
     Architecture,
+    KnnContinuousArchitecture,
     KnnDiscreteArchitecture,
     RarmArchitecture,
     RdmArchitecture,
@@ -76,6 +77,8 @@ TINY_KNN_DISCRETE = KnnDiscreteArchitecture(
     ),
     autoencoder=TINY_VQ,
 )
+
+TINY_KNN_CONTINUOUS = KnnContinuousArchitecture(**TINY_RDM.model_dump(exclude={"kind"}))
 
 TINY_KL = KlAutoencoderConfig(**TINY_VQ.model_dump(exclude={"kind", "codebook_size"}))
 

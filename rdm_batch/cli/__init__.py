@@ -15,7 +15,10 @@ from collections.abc import Sequence
 from rdm_batch import __version__
 from rdm_batch.cli import checkpoint, database, evaluate, report, samples, train
 from rdm_batch.cli.options import Command
-from rdm_batch.errors import RdmBatchError
+from rdm_batch.errors import expected
+
+INTERRUPTED = 130
+"""Exit status of a program ended by Ctrl-C, as shells have it."""
 
 COMMANDS: tuple[Command, ...] = (
     report.REPORT,
@@ -58,14 +61,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program name. None means ``sys.argv[1:]``.
 
     Returns:
-        The exit status: 0 done, 1 an expected failure (printed without a traceback).
+        The exit status: 0 done, 1 an expected failure (printed without a traceback), 130
+        interrupted.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     chosen = next((text for text in arguments if not text.startswith("-")), "")
     args = build_parser(chosen).parse_args(arguments)
     try:
         status: int = args.run(args)
-    except RdmBatchError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        failure = expected(error)
+        if failure is None:
+            raise
+        print(f"error: {failure}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on or begins again", file=sys.stderr)
+        return INTERRUPTED
     return status

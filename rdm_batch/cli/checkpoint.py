@@ -55,8 +55,10 @@ def _request(args: argparse.Namespace) -> CheckpointRequest:
 
 def _run_inspect(args: argparse.Namespace) -> int:
     from rdm_batch.inputs.weights import inspect_checkpoint
+    from rdm_batch.reports.progress import Progress
 
-    info = inspect_checkpoint(_request(args))
+    with Progress() as progress, progress.step("read the weights"):
+        info = inspect_checkpoint(_request(args))
     _print(args.uri, info)
     for problem in info.problems:
         print(f"  - {problem}")
@@ -66,8 +68,11 @@ def _run_inspect(args: argparse.Namespace) -> int:
 
 def _run_convert(args: argparse.Namespace) -> int:
     from rdm_batch.inputs.weights import convert_checkpoint
+    from rdm_batch.reports.progress import Progress
 
-    _print(str(args.out), convert_checkpoint(_request(args), args.out))
+    with Progress() as progress, progress.step("convert the weights"):
+        info = convert_checkpoint(_request(args), args.out)
+    _print(str(args.out), info)
     return 0
 
 

@@ -93,7 +93,7 @@ def _run_import(args: argparse.Namespace) -> int:
     if args.encoder_weights is not None:
         digest = named_encoder_digest(request.encoder, args.encoder_weights)
         request = request.model_copy(update={"encoder_digest": digest})
-    with Progress() as progress:
+    with Progress() as progress, progress.step("import the parts"):
         manifest = import_database(request, progress)
     _print(request.out, manifest)
     return 0

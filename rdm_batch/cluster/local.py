@@ -105,6 +105,10 @@ class _LocalPool(Generic[Worker]):
         finally:
             threads.shutdown(wait=finish)
 
+    def glance(self, method: Callable[[Worker], Result]) -> list[Result]:
+        """Ask the worker; see ``Pool.glance``."""
+        return [method(self._worker)]
+
 
 def _wait(calls: Collection[Future[Result]], seconds: float) -> Collection[Future[Result]]:
     return wait(calls, seconds, FIRST_COMPLETED).done

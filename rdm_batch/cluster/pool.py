@@ -45,6 +45,14 @@ class ClusterResources:
     num_gpus: float
 
 
+def device_for(num_gpus: float) -> str:
+    """Name what a worker that reserves so many GPUs computes on, as PyTorch does.
+
+    Not what it can see: Ray leaves every GPU of a machine visible to workers that reserve none.
+    """
+    return "cuda" if num_gpus else "cpu"
+
+
 @dataclass(frozen=True)
 class WorkerNeeds:
     """Say what each worker of a pool takes.
@@ -60,6 +68,11 @@ class WorkerNeeds:
     num_gpus: float = 0.0
     in_flight: int = 1
     ahead: int = 0
+
+    @property
+    def device(self) -> str:
+        """Name what such a worker computes on: ``cuda`` where it reserves GPUs, else ``cpu``."""
+        return device_for(self.num_gpus)
 
 
 @dataclass(frozen=True)
@@ -131,6 +144,20 @@ class Pool(Protocol[PoolWorker]):
         Raises:
             RdmBatchError: The one a call raised, as it was raised there.
             ClusterError: A worker was lost more often than it may be brought back.
+        """
+        ...
+
+    def glance(self, method: Callable[[PoolWorker], Result]) -> list[Result]:
+        """Ask every worker something small beside its items, for progress; never wait.
+
+        Called now and then, such as ``on_wait`` is. A worker that is still loading, or lost, gives
+        no answer.
+
+        Args:
+            method: A method of the workers' class, unbound, safe beside its other methods.
+
+        Returns:
+            The answers that have arrived since the last call, in no order.
         """
         ...
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
+import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
 # A Ray started here serves this process alone: it binds to loopback (the node address by
-# itself would be rewritten), needs no tokens and sends no usage data. Read when ray is
-# imported, therefore set before; whoever sets them otherwise is obeyed.
+# itself would be rewritten) and sends no usage data. Read when ray is imported, therefore
+# set before; whoever sets them otherwise is obeyed.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
@@ -22,14 +23,17 @@ import ray
 from ray import cloudpickle
 
 from rdm_batch.cluster.pool import (
+    POLL_S,
     ClusterResources,
     Pool,
     RetrieverNeeds,
     WorkerNeeds,
     as_finished,
 )
+from rdm_batch.cluster.ray_start import LOCAL, started_or_joined
+from rdm_batch.cluster.ray_watch import check_ray, ray_is_lost, watched
 from rdm_batch.cluster.retrievers import RemotePart, RetrieverWorker, row_ranges
-from rdm_batch.errors import ClusterError, RdmBatchError
+from rdm_batch.errors import ClusterError, DeviceLostError, expected
 from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.reports.run_report import RayNode
@@ -47,6 +51,9 @@ the bound keeps a call that kills every actor it meets from going on forever.
 """
 
 _RETRIEVER_CALLS_AT_ONCE = 4
+_INLINE_BYTES = 64 << 10
+"""Ray keeps arguments beside a call up to 100 KiB."""
+_GLANCES = "glances"
 _LEAST_SHARED_BYTES = 32 << 20
 """Sending smaller arrays to tasks takes longer than computing with them here."""
 
@@ -54,27 +61,12 @@ _LEAST_SHARED_BYTES = 32 << 20
 @contextlib.contextmanager
 def joined(address: str) -> Iterator[RayCluster]:
     """Start or join Ray for the duration of a block; see ``connect.connected``."""
-    start_here: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    try:
-        ray.init(
-            address=address,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            **(start_here if address == "local" else {}),
-        )
-    except Exception as error:
-        # Ray raises bare Exception when a node does not come up in time.
-        reason = " ".join(str(error).split())[:300]
-        raise ClusterError(
-            f"Ray at {address}",
-            f"could not be {'started' if address == 'local' else 'joined'} ({reason})",
-            "",
-            "start a cluster there, or use --address local",
-        ) from None
-    try:
+    with (
+        watched(address, address == LOCAL) as watch,
+        started_or_joined(address),
+        watch.running(),
+    ):
         yield RayCluster()
-    finally:
-        ray.shutdown()
 
 
 class RayCluster:
@@ -138,6 +130,8 @@ class _Shell:
         self._failure: Exception | None = None
         try:
             self._worker: Any = cloudpickle.loads(pickled)()
+        except DeviceLostError as error:
+            _give_up(error)
         except Exception as error:
             self._failure = error
 
@@ -145,7 +139,16 @@ class _Shell:
         """Call a method of the worker."""
         if self._failure is not None:
             raise self._failure
-        return method(self._worker, *arguments)
+        try:
+            return method(self._worker, *arguments)
+        except DeviceLostError as error:
+            _give_up(error)
+
+
+def _give_up(error: DeviceLostError) -> NoReturn:
+    """End the process of an actor whose GPU computes nothing more; Ray makes another one."""
+    print(error, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 @contextmanager
@@ -158,16 +161,19 @@ def _actors(makes: Sequence[partial[Any]], needs: WorkerNeeds) -> Iterator[list[
         "num_cpus": needs.num_cpus,
         "num_gpus": needs.num_gpus,
         "scheduling_strategy": "SPREAD",
+        "concurrency_groups": {_GLANCES: 1},
     }
     remote: Any = ray.remote(**options)(type(_worker_name(makes[0]), (_Shell,), {}))
     # Ray cannot restart an actor whose own arguments have left the object store: as long as this
-    # block lasts, they do not.
-    kept = [ray.put(cloudpickle.dumps(make)) for make in makes]
+    # block lasts, they do not. Small ones travel with the call and are never there.
+    pickled = [cloudpickle.dumps(make) for make in makes]
+    kept = [made if len(made) <= _INLINE_BYTES else ray.put(made) for made in pickled]
     actors = [remote.remote(made) for made in kept]
     try:
         yield actors
     finally:
-        for actor in actors:
+        # Where Ray is gone they are gone too, and nobody is there to be told.
+        for actor in [] if ray_is_lost() else actors:
             ray.kill(actor)
 
 
@@ -183,6 +189,8 @@ class _RayPool(Generic[Worker]):
     def __init__(self, actors: Sequence[Any], items_each: int) -> None:
         self._actors = actors
         self._items_each = items_each
+        self._glances: dict[Any, Any] = {}
+        self._glanced_s = -POLL_S
 
     def map(
         self,
@@ -205,6 +213,26 @@ class _RayPool(Generic[Worker]):
             lambda call, item: _result(call, where(item)),
             on_wait,
         )
+
+    def glance(self, method: Callable[[Worker], Result]) -> list[Result]:
+        """Ask workers that have answered the last question; see ``Pool.glance``."""
+        answers: list[Result] = []
+        asked = list(self._glances)
+        for call in ray.wait(asked, num_returns=len(asked), timeout=0)[0] if asked else []:
+            del self._glances[call]
+            # Whatever is wrong with a worker, its items tell of it.
+            with contextlib.suppress(Exception):
+                answers.append(ray.get(call))
+        now = time.monotonic()
+        if now - self._glanced_s >= POLL_S:
+            self._glanced_s = now
+            waiting = set(self._glances.values())
+            for actor in self._actors:
+                if actor not in waiting:
+                    # In a thread that nothing else takes.
+                    beside = {"concurrency_group": _GLANCES, "max_task_retries": 0}
+                    self._glances[actor.call.options(**beside).remote(method)] = actor
+        return answers
 
 
 class _RayTasks:
@@ -254,6 +282,7 @@ def _ask_at_once(method: str, calls: Sequence[tuple[Any, tuple[Any, ...]]]) -> l
 
 def _wait(calls: Collection[Any], seconds: float) -> Collection[Any]:
     finished: list[Any] = ray.wait(list(calls), num_returns=1, timeout=seconds)[0]
+    check_ray()
     return finished
 
 
@@ -266,22 +295,33 @@ def _result(call: Any, where: str) -> Any:
 
     Raises:
         RdmBatchError: The call raised one.
-        ClusterError: The worker is gone for good.
+        ClusterError: The worker is gone for good, or all of Ray is.
     """
     try:
+        while not _wait([call], POLL_S):
+            pass
         return ray.get(call)
     except ray.exceptions.RayTaskError as error:
         cause: Any = error
         while isinstance(cause, ray.exceptions.RayTaskError):
             cause = cause.cause
-        if isinstance(cause, RdmBatchError):
-            raise cause from None
+        failure = expected(cause, where)
+        if failure is not None:
+            raise failure from None
+        if isinstance(cause, ray.exceptions.RayError):
+            # The call itself waited for a worker, and that one was lost.
+            raise _lost(where, cause) from None
         raise
-    except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ClusterError(
-            where,
-            f"its worker died and could not be brought back ({reason})",
-            "",
-            "what is stored is safe: find the cause (memory?) and run the same command again",
-        ) from None
+    except ray.exceptions.RayError as error:
+        raise _lost(where, error) from None
+
+
+def _lost(where: str, error: Exception) -> ClusterError:
+    check_ray()
+    reason = " ".join(str(error).split())[:300]
+    return ClusterError(
+        where,
+        f"its worker died and could not be brought back ({reason})",
+        "",
+        "what is stored is safe: find the cause (memory?) and run the same command again",
+    )

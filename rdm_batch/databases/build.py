@@ -52,17 +52,21 @@ def build_database(
         SpecError: There are fewer rows than shards or than ``proposal_k``.
         ClusterError: Ray cannot be joined, or has too few CPUs for the workers.
     """
-    source, fingerprint = open_images(build.images)
     training, training_fingerprint = None, None
-    if build.proposal_from is not None:
-        training, training_fingerprint = open_images(build.proposal_from)
-    encoder = make_encoder()
+    with progress.step("look at the images"):
+        source, fingerprint = open_images(build.images)
+        if build.proposal_from is not None:
+            training, training_fingerprint = open_images(build.proposal_from)
+    with progress.step("load the encoder"):
+        encoder = make_encoder()
     target = DatabaseTarget(build.out, _describe(build, encoder, fingerprint, training_fingerprint))
     finished = target.finished()
     if finished is not None:
         _refuse_skipped(build, finished.source.skipped)
         return finished
+    joining = progress.begin("get ready to work")
     with target.exclusive(), _connected(build) as cluster:
+        joining.finish()
 
         def encode(
             images: ImageSource, location: str, name: str, settings: EncodeSettings
@@ -93,7 +97,8 @@ def build_database(
             counts = _count(build, target.root, manifest, queries, progress)
             stored = write_proposal(target.root, counts)
             manifest = manifest.model_copy(update={"proposal": stored})
-        return target.publish(manifest)
+        with progress.step("publish"):
+            return target.publish(manifest)
 
 
 def _describe(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pydantic import JsonValue
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.files import canonical_digest, find_damage_in, written_aside
+from rdm_batch.files import canonical_digest, find_damage_in, locked, written_aside
 from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.database import MANIFEST_NAME, DatabaseManifest, render_manifest
 from rdm_batch.storage.download import user_cache
@@ -86,13 +85,10 @@ class DatabaseTarget:
     def exclusive(self) -> Iterator[None]:
         """Keep a second process on this machine from building the same database."""
         self.work.mkdir(parents=True, exist_ok=True)
-        with (self.work / "lock").open("wb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as problem:
-                raise DatabaseError(
-                    redact(self.uri), "another process is building here", "", "wait for it"
-                ) from problem
+        busy = DatabaseError(
+            redact(self.uri), "another process is building here", "", "wait for it"
+        )
+        with locked(self.work / "lock", busy):
             with written_aside(self.work / _REQUEST_NAME) as aside:
                 aside.write_text(json.dumps(self.request))
             yield

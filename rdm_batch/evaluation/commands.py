@@ -46,11 +46,14 @@ def evaluate_images(request: EvaluationRequest, address: str | None = None) -> E
     Raises:
         RdmBatchError: The images cannot be used, or a score cannot be computed.
     """
-    sides = open_sides(request)
-    both = (sides.samples.images, sides.references.reference.images)
-    sets = [images for images in both if images is not None]
-    with _workers(sets, request.evaluation.extractor, address) as (extract, runner):
-        return evaluate(request, extract, runner, sides)
+    with Progress() as progress:
+        with progress.step("open images and reference"):
+            sides = open_sides(request)
+        both = (sides.samples.images, sides.references.reference.images)
+        sets = [images for images in both if images is not None]
+        workers = _workers(sets, request.evaluation.extractor, address, progress)
+        with workers as (extract, runner), progress.step("compute scores"):
+            return evaluate(request, extract, runner, sides)
 
 
 def evaluate_samples(
@@ -131,7 +134,8 @@ def save_page(request: EvaluationRequest, evaluated: Evaluated, path: Path) -> N
     from rdm_batch.reports.evaluation_page import EvaluationReport, render_evaluation
 
     searched = any(part.novelty is not None for part in evaluated.judged)
-    views, pictures = look_at(evaluated, request.open_database() if searched else None)
+    with Progress() as progress, progress.step("collect what there is to see"):
+        views, pictures = look_at(evaluated, request.open_database() if searched else None)
     report = EvaluationReport(
         samples=request.samples,
         reference=request.evaluation.reference,
@@ -174,43 +178,48 @@ def build_reference(
     if store.exists(name):
         raise MetricError(out, "exists already", "a new name", "remove it to build it again")
     store.check_writable()
-    opened = open_image_set(images, resize=resize)
-    opened.check_sizes()
-    with _workers([opened], extractor, address) as (extract, _):
-        extract(opened, extractor)
-    reference = ReferenceStatistics.from_features(
-        load_features(opened, extractor_digest(extractor))
-    )
-    with stored_file(store, name) as path:
-        reference.save(path)
+    with Progress() as progress:
+        with progress.step("open the images"):
+            opened = open_image_set(images, resize=resize)
+            opened.check_sizes()
+        with _workers([opened], extractor, address, progress) as (extract, _):
+            extract(opened, extractor)
+        with progress.step("compute moments"):
+            features = load_features(opened, extractor_digest(extractor))
+            reference = ReferenceStatistics.from_features(features)
+            with stored_file(store, name) as path:
+                reference.save(path)
     return reference
 
 
 @contextmanager
 def _workers(
-    sets: Sequence[ImageSet], extractor: ExtractorSpec, address: str | None
+    sets: Sequence[ImageSet], extractor: ExtractorSpec, address: str | None, progress: Progress
 ) -> Iterator[tuple[Extract, TaskRunner]]:
     """Give what extracts features and runs tasks: this process, or a Ray."""
-    with Progress() as progress:
-        stages: dict[str, Stage] = {}
+    stages: dict[str, Stage] = {}
 
-        def on_extracted(images: ImageSet, used: ExtractorSpec, count: int) -> None:
-            key = f"{images.uri} {used.name}"
-            if key not in stages:
-                name = f"features of {images.uri.rstrip('/').rpartition('/')[2]}"
-                stages[key] = progress.stage(name, images.num_images, "images", count)
-            else:
-                stages[key].advance(count)
+    def on_extracted(images: ImageSet, used: ExtractorSpec, count: int) -> None:
+        key = f"{images.uri} {used.name}"
+        if key not in stages:
+            name = f"features of {images.uri.rstrip('/').rpartition('/')[2]}"
+            stages[key] = progress.stage(name, images.num_images, "images", count)
+        else:
+            stages[key].advance(count)
+        if stages[key].done >= images.num_images:
+            stages[key].finish()
 
-        if address is None:
-            # Ray takes seconds to import and to start: only where there is work for it.
-            digest = extractor_digest(extractor)
-            parts = [part for images in sets for part in parts_without_features(images, digest)]
-            lacking = sum(part.num_images for part in parts)
-            address = NONE if workers_worth_starting(lacking, extractor) == 1 else "local"
-        with connected(address) as cluster:
+    joining = progress.begin("get ready to work")
+    if address is None:
+        # Ray takes seconds to import and to start: only where there is work for it.
+        digest = extractor_digest(extractor)
+        parts = [part for images in sets for part in parts_without_features(images, digest)]
+        lacking = sum(part.num_images for part in parts)
+        address = NONE if workers_worth_starting(lacking, extractor) == 1 else "local"
+    with connected(address) as cluster:
+        joining.finish()
 
-            def extract(images: ImageSet, used: ExtractorSpec) -> None:
-                extract_features(cluster, images, used, on_extracted)
+        def extract(images: ImageSet, used: ExtractorSpec) -> None:
+            extract_features(cluster, images, used, on_extracted)
 
-            yield extract, cluster.tasks()
+        yield extract, cluster.tasks()

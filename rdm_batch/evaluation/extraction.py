@@ -10,7 +10,7 @@ from rdm_batch.cluster.pool import Cluster, ClusterResources, Opened, WorkerNeed
 from rdm_batch.errors import MetricError
 from rdm_batch.evaluation.evaluate import Evaluated, EvaluationRequest, evaluate, open_sides
 from rdm_batch.evaluation.features import extract_part, parts_without_features, store_features
-from rdm_batch.heads.arithmetic import head_device
+from rdm_batch.heads.devices import require_device
 from rdm_batch.inputs.encoders import SHIPPED_ENCODERS
 from rdm_batch.inputs.extractors import extractor_digest, load_extractor
 from rdm_batch.inputs.image_sets import ImagePart, ImageSet, SampleImages, open_image_set
@@ -104,12 +104,14 @@ def extract_features(
     if not waiting:
         return
     wanted = workers_worth_starting(lacking, extractor)
-    if wanted == 1:
-        cluster = LocalCluster()
-    needs = WorkerNeeds(num_gpus=1.0 if cluster.resources.num_gpus else 0.0, ahead=1)
+    num_gpus = 1.0 if cluster.resources.num_gpus else 0.0
+    if wanted == 1 and not isinstance(cluster, LocalCluster):
+        # The GPUs of a cluster belong to whoever reserves them, and this process has not.
+        cluster, num_gpus = LocalCluster(), 0.0
+    needs = WorkerNeeds(num_gpus=num_gpus, ahead=1)
     room = max_workers or _room(cluster.resources)
     again = partial(open_image_set, images.uri, allow_partial=True, resize=images.resize)
-    worker = partial(ExtractorWorker, Opened(images, again), extractor)
+    worker = partial(ExtractorWorker, Opened(images, again), extractor, needs.device)
     with cluster.workers(worker, max(1, min(room, len(waiting), wanted)), needs) as pool:
         extracted = pool.map(ExtractorWorker.extract, waiting, where=lambda _: "feature extraction")
         for part, features in extracted:
@@ -128,12 +130,15 @@ class ExtractorWorker:
     Args:
         images: The set.
         extractor: What computes the features.
+        device: What it reserved, ``cpu`` or ``cuda``.
         number: Number of this worker.
     """
 
-    def __init__(self, images: Opened[ImageSet], extractor: ExtractorSpec, number: int) -> None:
+    def __init__(
+        self, images: Opened[ImageSet], extractor: ExtractorSpec, device: str, number: int
+    ) -> None:
         self._images = images.thing
-        self._extractor = load_extractor(extractor, head_device())
+        self._extractor = load_extractor(extractor, require_device(device))
 
     def extract(self, part: ImagePart) -> FeatureSet | None:
         """Extract a part; store it where every node can, else give it back."""

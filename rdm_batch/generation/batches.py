@@ -9,14 +9,15 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from rdm_batch.cluster.local import LocalCluster
-from rdm_batch.cluster.pool import RetrieverNeeds
+from rdm_batch.cluster.local import LocalCluster, local_resources
+from rdm_batch.cluster.pool import RetrieverNeeds, device_for
 from rdm_batch.cluster.texts import embed_texts
+from rdm_batch.generation.head_worker import gpus_per_head
 from rdm_batch.generation.modes import mode_of
-from rdm_batch.generation.plan import plan_shards
+from rdm_batch.generation.plan import largest_batch, plan_shards
 from rdm_batch.generation.preflight import open_job
 from rdm_batch.generation.renderer import ContextSource, RenderedShard, ShardClock, ShardRenderer
-from rdm_batch.heads.arithmetic import head_device
+from rdm_batch.heads.devices import require_device
 from rdm_batch.inputs.resolve import Resolved
 from rdm_batch.specs.job import JobSpec
 
@@ -64,6 +65,7 @@ def generate(job: JobSpec) -> Iterator[Batch]:
 
 def _batches(job: JobSpec, opened: Resolved) -> Iterator[Batch]:
     cluster = LocalCluster()
+    device = require_device(device_for(gpus_per_head(job, local_resources())))
     searched = RetrieverNeeds(
         leaves_to_search=job.database.leaves_to_search, reorder=job.database.reorder
     )
@@ -73,10 +75,11 @@ def _batches(job: JobSpec, opened: Resolved) -> Iterator[Batch]:
             mode_of(job.conditioning).build_conditioner(opened, embed), retriever
         )
         renderer = ShardRenderer(
-            opened.model.load_head(job.sampling, retriever.dim, head_device()),
+            opened.model.load_head(job.sampling, retriever.dim, device),
             job.sampling.seed,
             job.sampling.batch_size,
             job.model.cpu_threads,
+            largest_batch(job),
         )
         for shard in plan_shards(job):
             yield _batch(renderer.render(shard, source, ShardClock()))

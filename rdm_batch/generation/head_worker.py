@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from rdm_batch.cluster.pool import Cluster, ClusterResources, WorkerNeeds
+from rdm_batch.cluster.pool import Cluster, ClusterResources, WorkerNeeds, device_for
 from rdm_batch.errors import ClusterError
-from rdm_batch.generation.plan import ShardRange
+from rdm_batch.generation.plan import ShardRange, largest_batch
 from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, shard_table
-from rdm_batch.heads.arithmetic import head_device
+from rdm_batch.heads.arithmetic import check_precision
+from rdm_batch.heads.devices import device_class, device_software, require_device
 from rdm_batch.inputs.weights import OpenedCheckpoint
+from rdm_batch.specs.families import WeightedModel
 from rdm_batch.specs.job import JobSpec
+from rdm_batch.storage.device_class import check_begun_on, claim_device
 from rdm_batch.storage.manifest import Measured, SampleSetHeader, ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
 
@@ -31,6 +34,13 @@ class HeadResources:
     num_gpus: float
 
 
+def gpus_per_head(spec: JobSpec, cluster: ClusterResources) -> float:
+    """Say how many GPUs, or what fraction of one, each head of a job reserves."""
+    if spec.cluster.gpus_per_head is not None:
+        return spec.cluster.gpus_per_head
+    return 1.0 if cluster.num_gpus else 0.0
+
+
 def plan_resources(spec: JobSpec, cluster: ClusterResources, num_shards: int) -> HeadResources:
     """Divide a cluster between heads.
 
@@ -41,11 +51,12 @@ def plan_resources(spec: JobSpec, cluster: ClusterResources, num_shards: int) ->
 
     Raises:
         ClusterError: The cluster has too few GPUs or CPUs for the heads asked for.
+        SpecError: The heads compute on CPUs, which lack the arithmetic asked for.
     """
     wanted = spec.cluster
-    num_gpus = wanted.gpus_per_head
-    if num_gpus is None:
-        num_gpus = 1.0 if cluster.num_gpus else 0.0
+    num_gpus = gpus_per_head(spec, cluster)
+    if isinstance(spec.model, WeightedModel):
+        check_precision(spec.model.precision, device_for(num_gpus))
     num_cpus = wanted.cpus_per_head
     if num_cpus is None:
         num_cpus = 1.0 if num_gpus else float(spec.model.cpu_threads)
@@ -75,7 +86,11 @@ class HeadWorker:
         model: Its head.
         header: Of the sample set it writes to.
         context_dim: Width of the database's embeddings.
+        device: What it reserved, ``cpu`` or ``cuda``.
         number: Number of this head.
+
+    Raises:
+        RdmBatchError: The head cannot be loaded, or what it reserved cannot be used.
     """
 
     def __init__(
@@ -84,19 +99,25 @@ class HeadWorker:
         model: OpenedCheckpoint,
         header: SampleSetHeader,
         context_dim: int,
+        device: str,
         number: int,
     ) -> None:
-        device = head_device()
+        require_device(device)
         self._name = f"head-{number}"
         self._device = f"{device} on {socket.gethostname()}"
         self._spec = spec
         self._source: ContextSource | None = None
+        self._class, self._software = device_class(device), device_software(device)
+        self._drawn: dict[int, int] = {}
         self._set = SampleSet.create_or_resume(spec.output.uri, header)
+        if device != "cpu" and not spec.cluster.mixed_devices:
+            claim_device(self._set, self._class)
         self._renderer = ShardRenderer(
             model.load_head(spec.sampling, context_dim, device),
             spec.sampling.seed,
             spec.sampling.batch_size,
             spec.model.cpu_threads,
+            largest_batch(spec),
         )
 
     def make(self, shard: ShardRange, source: ContextSource, run_id: str) -> ShardEntry:
@@ -111,17 +132,30 @@ class HeadWorker:
         clock = ShardClock()
         if self._source is None:
             self._source = source
-        rendered = self._renderer.render(shard, self._source, clock)
+        self._drawn[shard.index] = 0
+
+        def drawn(count: int) -> None:
+            self._drawn[shard.index] += count
+
+        rendered = self._renderer.render(shard, self._source, clock, drawn)
         with clock.measure("encode"):
             table = shard_table(rendered, self._spec.sampling)
         measured = Measured(
             run=run_id,
             head=self._name,
             device=self._device,
+            device_class=self._class,
+            device_software=self._software,
             intervals=clock.intervals,
             searches=tuple(clock.searches),
         )
-        return self._set.commit_shard(shard.index, table, measured)
+        entry = self._set.commit_shard(shard.index, table, measured)
+        self._drawn.pop(shard.index, None)
+        return entry
+
+    def drawn(self) -> dict[int, int]:
+        """Count the samples drawn of each shard that is not committed yet."""
+        return self._drawn.copy()
 
 
 def make_shards(
@@ -134,7 +168,7 @@ def make_shards(
     source: ContextSource,
     run_id: str,
     on_commit: Callable[[ShardEntry], None],
-    on_wait: Callable[[], None],
+    on_drawn: Callable[[dict[int, int]], None],
 ) -> None:
     """Make shards, each on whichever head is free first.
 
@@ -148,21 +182,29 @@ def make_shards(
         source: What samples are conditioned on.
         run_id: Recorded in the entries.
         on_commit: Called with each entry as soon as it is stored.
-        on_wait: Called at least once a second, for progress lines.
+        on_drawn: Called about once a second for each head that has loaded, with the samples it
+            has drawn of each shard that it has not committed; for progress lines.
 
     Raises:
         RdmBatchError: A shard failed for a reason that repeating cannot cure.
         ClusterError: A head was lost more often than it may be brought back.
     """
     needs = WorkerNeeds(resources.num_cpus, resources.num_gpus, SHARDS_IN_FLIGHT)
-    head = partial(HeadWorker, spec, model, header, source.retriever.dim)
+    if not spec.cluster.mixed_devices:
+        check_begun_on(SampleSet.create_or_resume(spec.output.uri, header), needs.device)
+    head = partial(HeadWorker, spec, model, header, source.retriever.dim, needs.device)
     with cluster.workers(head, resources.num_heads, needs) as heads:
+
+        def look() -> None:
+            for drawn in heads.glance(HeadWorker.drawn):
+                on_drawn(drawn)
+
         committed = heads.map(
             HeadWorker.make,
             shards,
             where=lambda shard: f"shard {shard.index}",
             shared=(source, run_id),
-            on_wait=on_wait,
+            on_wait=look,
         )
         for _, entry in committed:
             on_commit(entry)

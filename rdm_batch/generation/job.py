@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import copy
-import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from rdm_batch.cluster.connect import NONE, connected
 from rdm_batch.cluster.local import local_resources
-from rdm_batch.cluster.pool import Cluster, RetrieverNeeds
+from rdm_batch.cluster.pool import Cluster, RetrieverNeeds, device_for
 from rdm_batch.cluster.texts import embed_texts
 from rdm_batch.evaluation.evaluate import EvaluationRequest
 from rdm_batch.evaluation.extraction import run_evaluation
 from rdm_batch.evaluation.views import look_at
+from rdm_batch.generation.counting import SampleCount
 from rdm_batch.generation.head_worker import HeadResources, make_shards, plan_resources
 from rdm_batch.generation.modes import mode_of
+from rdm_batch.generation.plan import ShardRange
 from rdm_batch.generation.preflight import CheckedJob, preflight
 from rdm_batch.generation.renderer import ContextSource
 from rdm_batch.generation.retrieval_report import illustrate, measure_recall
@@ -35,28 +36,36 @@ from rdm_batch.reports.run_report import (
     stages_from_milestones,
 )
 from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
-from rdm_batch.reports.table import print_summary
 from rdm_batch.reports.views import Views
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.scores import Score
-from rdm_batch.storage.manifest import ShardEntry
-from rdm_batch.storage.missing import MissingShards
+from rdm_batch.storage.device_class import classes_of
+from rdm_batch.storage.manifest import ShardEntry, epoch_s
 from rdm_batch.storage.sample_set import SampleSet
 
 _QUERY_METHOD = "seconds of a search call, as the head waited for it, divided by its queries"
 
 
-def run_job(path: Path, overrides: Sequence[str], address: str | None) -> RunReport:
-    """Run a job from its file to its printed report; arguments as ``load_job`` and ``run``.
+def run_job(
+    path: Path, overrides: Sequence[str], address: str | None, progress: Progress
+) -> tuple[RunReport, str]:
+    """Run a job from its file to its report; arguments as ``load_job`` and ``run``.
+
+    Args:
+        path: The job file.
+        overrides: ``key.path=value`` strings.
+        address: Where to work.
+        progress: Shows the stages.
+
+    Returns:
+        The report, and where its page is.
 
     Raises:
         RdmBatchError: The job cannot run, or could not finish; what was stored stays.
     """
-    started = time.time() - process_age_s()
-    saved, page = _complete(load_job(path, overrides), str(path), address, started)
-    print_summary(saved.report)
-    print(f"page: {page}")
-    return saved.report
+    started = epoch_s() - process_age_s()
+    saved, page = _complete(load_job(path, overrides), str(path), address, started, progress)
+    return saved.report, page
 
 
 def run(job: JobSpec, address: str | None = None) -> RunReport:
@@ -75,27 +84,35 @@ def run(job: JobSpec, address: str | None = None) -> RunReport:
         InvalidJobError: Something is missing or does not fit; all of it is listed.
         RdmBatchError: The job could not finish; what was stored stays.
     """
-    return _complete(job, job.name, address, time.time())[0].report
+    with Progress() as progress:
+        return _complete(job, job.name, address, epoch_s(), progress)[0].report
 
 
 def _complete(
-    spec: JobSpec, where: str, address: str | None, started: float
+    spec: JobSpec, where: str, address: str | None, started: float, progress: Progress
 ) -> tuple[SavedRun, str]:
     """Run a job; give what came of it, and where its page is."""
-    job = preflight(spec, where, software_versions())
+    with progress.step("check the job"):
+        job = preflight(spec, where, software_versions())
     run = _Run(job, started)
     saved = run.nothing_to_do()
     if saved is None:
         address = address or default_address()
         if address in (NONE, "local"):
             # What this machine lacks is known before anything is started on it.
-            plan_resources(job.spec, local_resources(), len(job.shards))
+            planned = plan_resources(job.spec, local_resources(), len(job.shards))
+            job.model.check_machine(device_for(planned.num_gpus))
         run.reached("checks")
-        with Progress() as progress, connected(address) as cluster:
-            if address != NONE:
+        joining = None
+        if address != NONE:
+            joining = progress.begin("start Ray" if address == "local" else "join Ray")
+        with connected(address) as cluster:
+            if joining is not None:
+                joining.finish()
                 run.reached("Ray")
             saved = run.complete(cluster, progress)
-        return saved, save_run(spec.output.uri, saved)
+        with progress.step("write the report"):
+            return saved, save_run(spec.output.uri, saved)
     return saved, f"{spec.output.uri} (complete already; nothing was done)"
 
 
@@ -117,7 +134,7 @@ class _Run:
 
     def reached(self, milestone: str) -> None:
         """Note the first time a milestone is reached."""
-        self._milestones.setdefault(milestone, time.time() - self._started)
+        self._milestones.setdefault(milestone, max(0.0, epoch_s() - self._started))
 
     def nothing_to_do(self) -> SavedRun | None:
         """Give what is saved where the set, its scores and its report are complete."""
@@ -139,6 +156,7 @@ class _Run:
     def complete(self, cluster: Cluster, progress: Progress) -> SavedRun:
         """Make what is missing, measure and score the whole."""
         spec = self._job.spec
+        loading = progress.begin("load heads and index")
         resources = plan_resources(spec, cluster.resources, len(self._job.shards))
         before = self._saved()
         sample_set = SampleSet.create_or_resume(spec.output.uri, self._job.header)
@@ -157,10 +175,19 @@ class _Run:
             fresh = copy.copy(conditioner)
             if missing:
                 source = ContextSource(conditioner, retriever)
-                self._generate(cluster, missing, source, resources, progress)
-            sample_set.finish()
-            recall = measure_recall(retriever, fresh, spec.sampling.seed, spec.sampling.num_samples)
-            illustrated, pictures = illustrate(sample_set, retriever)
+                # One after the other: a job may have a billion shards.
+                shards = (self._job.shards[shard] for shard in missing)
+                total = spec.sampling.num_samples
+                stored = total - missing.num_samples
+                count = SampleCount(progress, total, stored, loading.finish)
+                self._generate(cluster, shards, source, resources, count)
+            loading.finish()
+            with progress.step("measure retrieval"):
+                sample_set.finish()
+                recall = measure_recall(
+                    retriever, fresh, spec.sampling.seed, spec.sampling.num_samples
+                )
+                illustrated, pictures = illustrate(sample_set, retriever)
         entries = sample_set.entries()
         mine = measured_in(self._id, entries)
         # Killed after the last shard and before the report: the entries still tell.
@@ -181,6 +208,7 @@ class _Run:
                 shards=len(entries),
                 bytes_written=sum(shard.num_bytes for shard in mine),
                 resumed_shards=len(entries) - len(mine),
+                device_classes=classes_of(entries),
             ),
             throughput=throughput(known, self._started if mine else None),
             start_up=stages_from_milestones(self._milestones),
@@ -208,42 +236,43 @@ class _Run:
         spec = self._job.spec
         if spec.evaluation is None:
             return (), None, Pictures()
-        stage = progress.stage("evaluate", spec.sampling.num_samples, "samples")
+        stage = progress.stage("features", spec.sampling.num_samples, "samples")
+
+        def extracted(count: int) -> None:
+            stage.advance(count)
+            if stage.done >= spec.sampling.num_samples:
+                stage.finish()
+
         request = EvaluationRequest(
             spec.output.uri, spec.evaluation, spec.database, opened=self._job.database
         )
-        evaluated = run_evaluation(cluster, request, stage.advance, self._job.references)
-        stage.finish()
-        return evaluated.scores, *look_at(evaluated, self._job.database)
+        with progress.step("compute scores"):
+            evaluated = run_evaluation(cluster, request, extracted, self._job.references)
+            stage.finish()
+            return evaluated.scores, *look_at(evaluated, self._job.database)
 
     def _generate(
         self,
         cluster: Cluster,
-        missing: MissingShards,
+        shards: Iterable[ShardRange],
         source: ContextSource,
         resources: HeadResources,
-        progress: Progress,
+        count: SampleCount,
     ) -> None:
-        spec = self._job.spec
-        # One after the other: a job may have a billion shards.
-        shards = (self._job.shards[shard] for shard in missing)
-        done = spec.sampling.num_samples - missing.num_samples
-        stage = progress.stage("generate", spec.sampling.num_samples, "samples", done)
-
         def committed(entry: ShardEntry) -> None:
             self.reached("first shard")
-            stage.advance(entry.num_rows)
+            count.committed(entry)
 
         make_shards(
             cluster,
             resources,
-            spec,
+            self._job.spec,
             self._job.model,
             self._job.header,
             shards,
             source,
             self._id,
             committed,
-            lambda: stage.advance(0),
+            count.drawn,
         )
-        stage.finish()
+        count.finish()

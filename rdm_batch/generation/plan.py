@@ -83,6 +83,11 @@ def plan_shards(spec: JobSpec) -> ShardPlan:
     return ShardPlan(spec.sampling.num_samples, spec.output.shard_size)
 
 
+def largest_batch(spec: JobSpec) -> int:
+    """Say how many samples the largest batch of a job has."""
+    return min(spec.sampling.batch_size, spec.output.shard_size, spec.sampling.num_samples)
+
+
 def describe_plan(spec: JobSpec) -> list[str]:
     """Say in lines what a job will do, from its spec alone."""
     shards = plan_shards(spec)

@@ -105,30 +105,32 @@ def open_job(spec: JobSpec, where: str) -> Resolved:
     return resolution.resolved()
 
 
-def dry_run(path: Path, overrides: Sequence[str]) -> str:
-    """Describe a job's plan and what, if anything, still keeps it from running.
+def dry_run(path: Path, overrides: Sequence[str]) -> tuple[str, bool]:
+    """Describe what, if anything, still keeps a job from running, and its plan.
 
     Args:
         path: The job file.
         overrides: ``key.path=value`` strings.
+
+    Returns:
+        The description, what is missing first, and whether the job is ready to run.
 
     Raises:
         RdmBatchError: The job file itself is wrong. Missing or unfit files are no failure
             of a dry run; they are listed.
     """
     spec = load_job(path, overrides)
-    lines = [f"{path}: a valid job", *describe_plan(spec)]
+    plan = describe_plan(spec)
     try:
         job = preflight(spec, str(path), software_versions())
     except InvalidJobError as error:
-        lines.append(f"not ready to run, {error.found}:")
+        lines = [f"{path}: not ready to run, {error.found}"]
         lines += [f"  - {problem}" for problem in error.problems]
-        return "\n".join(lines)
+        return "\n".join([*lines, "the plan, once they are solved:", *plan]), False
     sample_set = SampleSet.find(spec.output.uri)
     missing = len(job.shards) if sample_set is None else len(sample_set.missing_shards())
-    lines.append(f"digest     {job.header.digest}")
-    lines.append(f"ready to run: {missing:,} of {len(job.shards):,} shards are missing")
-    return "\n".join(lines)
+    ready = f"{path}: ready to run, {missing:,} of {len(job.shards):,} shards are missing"
+    return "\n".join([ready, *plan, f"digest     {job.header.digest}"]), True
 
 
 def _problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[RdmBatchError]:

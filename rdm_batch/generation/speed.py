@@ -10,7 +10,7 @@ import numpy as np
 
 from rdm_batch.reports.latency import Latencies
 from rdm_batch.reports.run_report import HeadReport, HeadTimes, Throughput
-from rdm_batch.storage.manifest import Interval, Measured, ShardEntry
+from rdm_batch.storage.manifest import WARM_UP, Interval, Measured, ShardEntry
 
 _OVERLAPPED = ("neighbors", "encode", "write")
 """What can hold a head up between two model runs, in the order it is blamed."""
@@ -51,12 +51,14 @@ def throughput(entries: Sequence[MeasuredShard], started: float | None) -> Throu
     if not entries:
         return Throughput(images=0, start_up_s=0, generation_s=0)
     first = min(entry.measured.start for entry in entries)
-    last = max(entry.measured.end for entry in entries)
+    # Machines, and processes started before their clock was set, may disagree about the time.
+    last = max(first, *(entry.measured.end for entry in entries))
     names = sorted({entry.measured.head for entry in entries})
     by_head = {name: [e for e in entries if e.measured.head == name] for name in names}
     return Throughput(
         images=sum(entry.num_rows for entry in entries),
         start_up_s=0.0 if started is None else max(0.0, first - started),
+        warm_up_s=max(map(_warm_up_s, entries)),
         generation_s=last - first,
         heads=tuple(_head_report(name, mine, last) for name, mine in by_head.items()),
     )
@@ -74,7 +76,7 @@ def latencies(entries: Sequence[MeasuredShard]) -> Latencies | None:
 
 
 def _head_report(name: str, entries: Sequence[MeasuredShard], run_end: float) -> HeadReport:
-    start = min(entry.measured.start for entry in entries)
+    start = min(run_end, *(entry.measured.start for entry in entries))
     return HeadReport(
         name=name,
         device=entries[0].measured.device,
@@ -112,11 +114,18 @@ def divide_time(entries: Sequence[MeasuredShard], start: float, end: float) -> H
     )
 
 
+def _warm_up_s(entry: MeasuredShard) -> float:
+    start, end = entry.measured.intervals.get(WARM_UP, (0.0, 0.0))
+    return end - start
+
+
 def _length(intervals: Sequence[Interval]) -> float:
     return math.fsum(end - start for start, end in intervals)
 
 
 def _subtract(intervals: Sequence[Interval], taken: Interval) -> list[Interval]:
+    if taken[1] <= taken[0]:  # the clock was set back meanwhile
+        return list(intervals)
     kept = []
     for start, end in intervals:
         kept += [(start, min(end, taken[0])), (max(start, taken[1]), end)]

@@ -2,42 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-Precision = Literal["float32", "bfloat16"]
-
-_DTYPES: Final[dict[Precision, torch.dtype]] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-}
+from rdm_batch.errors import SpecError
+from rdm_batch.specs.precisions import PRECISIONS, Precision
 
 
 def torch_dtype(precision: Precision) -> torch.dtype:
     """Give the type of the networks' weights and activations."""
-    return _DTYPES[precision]
+    dtype: torch.dtype = getattr(torch, PRECISIONS[precision].dtype)
+    return dtype
 
 
-def head_device() -> str:
-    """Choose the GPU this process may use, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def check_precision(precision: Precision, device: str) -> None:
+    """Refuse an arithmetic that a device does not have.
+
+    Args:
+        precision: The arithmetic.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        SpecError: TF32 is asked of a CPU.
+    """
+    if PRECISIONS[precision].tf32 and device == "cpu":
+        raise SpecError(
+            "model.precision",
+            f"is {precision}, an arithmetic of NVIDIA GPUs, but the head computes on a CPU",
+            "float32, float16 or bfloat16, or a GPU for each head",
+        )
 
 
 def compiled(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
-    """Compile a function for inputs of fixed shapes.
+    """Compile a function, as one graph, for inputs of fixed shapes.
 
     On a GPU its kernels are also recorded in a CUDA graph, so that launching them costs next
-    to nothing; what it returns is then overwritten by the next call.
+    to nothing; what it returns is then overwritten by the next call. Kernels are chosen by
+    rule, not by timing: two heads, and a head that was started again, make equal bytes.
+
+    Raises:
+        SpecError: This PyTorch cannot choose kernels by rule.
     """
     if device.type != "cuda":
-        return torch.compile(function, dynamic=False)
-    recorded = torch.compile(function, dynamic=False, mode="reduce-overhead")
+        return torch.compile(function, dynamic=False, fullgraph=True)
+    import torch._inductor.config  # takes a second, which only compiled heads spend
+
+    if not hasattr(torch._inductor.config, "deterministic"):
+        raise SpecError(
+            "model.compile",
+            f"PyTorch {torch.__version__} chooses kernels by timing, so bytes would differ",
+            "a PyTorch with torch._inductor.config.deterministic",
+            "use a newer one, or compile: false",
+        )
+    recorded = torch.compile(
+        function,
+        dynamic=False,
+        fullgraph=True,
+        options={"triton.cudagraphs": True, "deterministic": True},
+    )
 
     def run(*args: object) -> Tensor:
         torch.compiler.cudagraph_mark_step_begin()
         return recorded(*args)
 
     return run
+
+
+@contextmanager
+def recording_graphs(device: torch.device) -> Iterator[None]:
+    """Make sure that what a block compiles and runs was recorded in CUDA graphs.
+
+    Raises:
+        SpecError: It runs without them, which would be slow without a word.
+    """
+    from torch._dynamo.utils import counters as all_counters  # as above
+
+    counters = all_counters["inductor"]
+    before = counters["cudagraph_skips"]
+    yield
+    skipped = counters["cudagraph_skips"] - before
+    if device.type == "cuda" and skipped:
+        raise SpecError(
+            "model.compile",
+            f"{skipped} parts of the network could not be recorded in CUDA graphs",
+            "a network that can",
+            "set it to false; TORCH_LOGS=cudagraphs names the reasons",
+        )

@@ -8,8 +8,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.heads.head import Head
+from rdm_batch.heads.knn_continuous import KnnContinuousHead
 from rdm_batch.heads.knn_discrete import KnnDiscreteHead
 from rdm_batch.heads.network_head import NetworkHead
 from rdm_batch.heads.null import NullHead
@@ -17,12 +17,14 @@ from rdm_batch.heads.rarm import RarmHead
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.networks import HeadNetworks, load_networks
 from rdm_batch.specs.families import Architecture
+from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
 
 HEADS: Final[dict[str, type[NetworkHead]]] = {
     "rdm": RdmHead,
     "rarm": RarmHead,
     "knn_discrete": KnnDiscreteHead,
+    "knn_continuous": KnnContinuousHead,
 }
 """The head of every family with networks; see ``specs.families``."""
 PLAIN_HEADS: Final[dict[str, Callable[[int, int], Head]]] = {"noise": NullHead}

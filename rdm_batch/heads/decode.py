@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from rdm_batch.errors import CheckpointError
-from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.models.pixels import to_uint8
 from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.specs.precisions import Precision
 
 # Pixels decoded at once: 32 images of 256 x 256. The decoder's activations are the largest
 # of a batch: 32 MiB an image of that size, in float32 with 128 channels.

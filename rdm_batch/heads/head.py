@@ -18,10 +18,21 @@ class Head(Protocol):
     Attributes:
         image_size: Side length of the images, pixels.
         context_dim: Width of the neighbor embeddings it was trained with.
+        fixed_batches: Whether every batch must have the same shape: short ones are then filled
+            up, and what was added is dropped.
     """
 
     image_size: int
     context_dim: int
+    fixed_batches: bool
+
+    def warm_up(self, context: Float32[np.ndarray, "batch k_nn dim"]) -> None:
+        """Do once what costs only the first batch of a shape, such as compilation.
+
+        Args:
+            context: As ``generate`` will be given.
+        """
+        ...
 
     def generate(
         self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise

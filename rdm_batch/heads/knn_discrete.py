@@ -6,20 +6,23 @@ over the codes of an autoencoder, all codes of an image together.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
-from rdm_batch.heads.arithmetic import Precision, compiled
+from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
 from rdm_batch.heads.head import check_context
-from rdm_batch.heads.network_head import NetworkHead
+from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.networks import KnnDiscreteNetworks
 from rdm_batch.sampling.code_sampler import CodeSampler, StepUniform, guide_codes
 from rdm_batch.sampling.noise import SampleNoise, step_stream
 from rdm_batch.sampling.samplers import build_code_sampler
 from rdm_batch.specs.families import KnnDiscreteArchitecture
+from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
 
 
@@ -80,7 +83,7 @@ class KnnDiscreteHead(NetworkHead):
         if compile:
             self._logits = compiled(self._transformer.forward, self._device)
 
-    @torch.inference_mode()
+    @computes
     def generate(
         self, context: Float32[np.ndarray, "batch entry dim"], noise: SampleNoise
     ) -> UInt8[np.ndarray, "batch height width 3"]:
@@ -106,7 +109,7 @@ class KnnDiscreteHead(NetworkHead):
         if failed.any():
             time = int(failed_at[failed][0])
             what = f"logits are not finite at time {time} of {self._sampler.schedule.num_times}"
-            raise not_finite(failed, what, noise, self._precision)
+            raise not_finite(failed, what, noise, self.precision)
         return self._finish(self.decode(codes), noise)
 
     def sample_codes(
@@ -126,13 +129,12 @@ class KnnDiscreteHead(NetworkHead):
             The codes, row by row of the grid, and the time at which a sample's logits first
             were not finite, 0 if never.
         """
-        projected = self._transformer.keys_values(context.to(self._device, self._dtype))
+        logits_of = self._predictor(context)
         failed_at = torch.zeros(num_samples, dtype=torch.int64, device=self._device)
 
         def predict(states: Tensor, time: int) -> Tensor:
             nonlocal failed_at
-            times = torch.tensor([time], device=self._device)
-            logits = self._logits(states, times, projected, self._guided).float()
+            logits = logits_of(states, time)
             bad = ~torch.isfinite(logits).flatten(1).all(dim=1)
             bad = bad.reshape(-1, num_samples).any(dim=0)
             failed_at = torch.where(bad & (failed_at == 0), time, failed_at)
@@ -146,7 +148,25 @@ class KnnDiscreteHead(NetworkHead):
         codes = self._sampler.sample(predict, num_samples, num_tokens, step_uniform, self._device)
         return codes, failed_at
 
-    @torch.inference_mode()
+    @computes
+    def _repeat_once(self, context: Float[Tensor, "batch entry dim"]) -> None:
+        """Give the logits of masks once; see ``NetworkHead``."""
+        sizes = self.architecture.transformer
+        states = torch.full(
+            (len(context), sizes.num_positions), sizes.codebook_size, device=self._device
+        )
+        self._predictor(context)(states, sizes.num_times)
+
+    def _predictor(self, context: Float[Tensor, "batch entry dim"]) -> Callable[..., Tensor]:
+        projected = self._transformer.keys_values(context.to(self._device, self._dtype))
+
+        def logits_of(states: Tensor, time: int) -> Tensor:
+            times = torch.tensor([time], device=self._device)
+            return self._logits(states, times, projected, self._guided).float()
+
+        return logits_of
+
+    @computes
     def decode(
         self, codes: Int[Tensor, "batch position"]
     ) -> Float[Tensor, "batch 3 image_height image_width"]:

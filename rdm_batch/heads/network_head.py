@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
-from rdm_batch.heads.arithmetic import Precision, torch_dtype
+from rdm_batch.backends import multiplying
+from rdm_batch.heads.arithmetic import check_precision, recording_graphs, torch_dtype
 from rdm_batch.heads.decode import finite_bytes
+from rdm_batch.heads.head import no_context
 from rdm_batch.models.codebook import Codebook
 from rdm_batch.models.packed import can_pack, pack_linears
 from rdm_batch.sampling.guidance import check_guidance_scale, guide
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.families import Architecture
+from rdm_batch.specs.precisions import PRECISIONS, Precision
 from rdm_batch.specs.sampling import SamplingSpec
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+_Self = TypeVar("_Self", bound="NetworkHead")
+
+
+def computes(
+    method: Callable[Concatenate[_Self, _Arguments], _Result],
+) -> Callable[Concatenate[_Self, _Arguments], _Result]:
+    """Run a method of a head in its named arithmetic, whatever the process has set."""
+
+    @functools.wraps(method)
+    def run(self: _Self, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        with torch.inference_mode(), multiplying(PRECISIONS[self.precision].tf32):
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 class NetworkHead(ABC):
@@ -32,7 +54,11 @@ class NetworkHead(ABC):
         compile: Whether what is repeated is compiled.
 
     Raises:
-        SpecError: The guidance scale is below 1.
+        SpecError: The guidance scale is below 1, or the device has no such arithmetic.
+
+    Attributes:
+        precision: Arithmetic of the networks.
+        fixed_batches: Whether every batch must have the same shape.
     """
 
     @staticmethod
@@ -75,15 +101,42 @@ class NetworkHead(ABC):
         self._guidance_scale = guidance_scale
         self._guided = check_guidance_scale(guidance_scale)
         self._device = torch.device(device)
-        self._precision = precision
+        check_precision(precision, self._device.type)
+        self.precision = precision
         self._dtype = torch_dtype(precision)
         self._compile = compile
+        self._parametric = architecture.parametric
+        # Another shape would be compiled again, and other kernels add up in another order. On
+        # CPU it costs more than it is worth, and bytes stay what they were.
+        self.fixed_batches = compile or self._device.type == "cuda"
 
     @abstractmethod
     def generate(
         self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
     ) -> UInt8[np.ndarray, "batch height width 3"]:
         """Generate one image for every sample; see ``Head``."""
+
+    def warm_up(self, context: Float32[np.ndarray, "batch k_nn dim"]) -> None:
+        """Compile, and record, what is repeated; see ``Head``.
+
+        Raises:
+            SpecError: It cannot be recorded.
+        """
+        if self._compile:
+            with recording_graphs(self._device):
+                # A graph is recorded the second time, and first replayed the third.
+                for _ in range(3 if self._device.type == "cuda" else 1):
+                    self._repeat_once(torch.from_numpy(self._seen(context)))
+
+    def _seen(
+        self, context: Float32[np.ndarray, "batch k_nn dim"]
+    ) -> Float32[np.ndarray, "batch _ dim"]:
+        """Give what the networks see of a context."""
+        return no_context(len(context), self.context_dim) if self._parametric else context
+
+    @abstractmethod
+    def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:
+        """Call the network as every step, or token, does."""
 
     def _convert(self, networks: nn.Module) -> None:
         """Give networks the arithmetic of the head, and the layouts it is fastest in."""
@@ -98,11 +151,16 @@ class NetworkHead(ABC):
             pack_linears(networks)
 
     def _guide(self, branches: Float[Tensor, " rows *rest"]) -> Float[Tensor, " samples *rest"]:
-        """Turn what the network predicted, in one or two branches, into one prediction."""
-        branches = branches.float()
-        return guide(branches, self._guidance_scale) if self._guided else branches
+        """Turn what the network predicted, in one or two branches, into one prediction.
+
+        It has memory of its own: solvers keep predictions over steps, and what a recorded
+        graph returns is overwritten by its next call.
+        """
+        if self._guided:
+            return guide(branches.float(), self._guidance_scale)
+        return branches.to(torch.float32, copy=True)
 
     def _finish(
         self, images: Float[Tensor, "batch 3 height width"], noise: SampleNoise
     ) -> UInt8[np.ndarray, "batch height width 3"]:
-        return finite_bytes(images, noise, self._precision)
+        return finite_bytes(images, noise, self.precision)

@@ -21,6 +21,10 @@ class NullHead:
     def __init__(self, image_size: int, context_dim: int) -> None:
         self.image_size = image_size
         self.context_dim = context_dim
+        self.fixed_batches = False
+
+    def warm_up(self, context: Float32[np.ndarray, "batch k_nn dim"]) -> None:
+        """Do nothing."""
 
     def generate(
         self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise

@@ -7,16 +7,17 @@ import torch
 from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
-from rdm_batch.heads.arithmetic import Precision, compiled
+from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.head import check_context, no_context
-from rdm_batch.heads.network_head import NetworkHead
+from rdm_batch.heads.head import check_context
+from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.networks import RarmNetworks
 from rdm_batch.models.transformer import Generation, Past
 from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.autoregressive import (
     Choose,
     Drawn,
+    NextLogits,
     Observe,
     TokenSampler,
     draw,
@@ -25,6 +26,7 @@ from rdm_batch.sampling.autoregressive import (
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sampling.samplers import build_token_sampler
 from rdm_batch.specs.families import RarmArchitecture
+from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
 
 
@@ -89,7 +91,7 @@ class RarmHead(NetworkHead):
             self._positions = list(torch.arange(num_tokens, device=self._device).split(1))
             self._past = {}
 
-    @torch.inference_mode()
+    @computes
     def generate(
         self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
     ) -> UInt8[np.ndarray, "batch height width 3"]:
@@ -101,8 +103,7 @@ class RarmHead(NetworkHead):
                 and when.
         """
         check_context(context, noise, self.context_dim)
-        if self.architecture.parametric:
-            context = no_context(len(context), self.context_dim)
+        context = self._seen(context)
         num_tokens = self.architecture.transformer.num_positions
         uniform = torch.from_numpy(noise.uniform(streams.TOKENS, (num_tokens,))).to(self._device)
         drawn = self.sample_tokens(
@@ -113,10 +114,10 @@ class RarmHead(NetworkHead):
         if failed.any():
             token = int(drawn.failed_at[failed][0]) + 1
             what = f"logits are not finite at token {token} of {num_tokens}"
-            raise not_finite(failed, what, noise, self._precision)
+            raise not_finite(failed, what, noise, self.precision)
         return self._finish(self.decode(drawn.tokens), noise)
 
-    @torch.inference_mode()
+    @computes
     def sample_tokens(
         self,
         context: Float[Tensor, "batch k_nn dim"],
@@ -130,16 +131,32 @@ class RarmHead(NetworkHead):
             choose: Draws tokens from their probabilities.
             observe: Sees every draw.
         """
+        num_tokens = self.architecture.transformer.num_positions
+        return sample_tokens(
+            self._predictor(context),
+            self._start_tokens(len(context)),
+            num_tokens,
+            self._sampler,
+            choose,
+            observe,
+        )
+
+    @computes
+    def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:
+        """Give the logits of the first token once; see ``NetworkHead``."""
+        self._predictor(context)(self._start_tokens(len(context)), 0)
+
+    def _start_tokens(self, count: int) -> Int[Tensor, " batch"]:
+        token = self.architecture.start_token
+        return torch.full((count,), token, dtype=torch.int64, device=self._device)
+
+    def _predictor(self, context: Float[Tensor, "batch k_nn dim"]) -> NextLogits:
         generation = self._start(context.to(self._device, self._dtype))
 
         def next_logits(tokens: Tensor, position: int) -> Tensor:
             return self._guide(self._next_logits(tokens, self._positions[position], generation))
 
-        start = torch.full(
-            (len(context),), self.architecture.start_token, dtype=torch.int64, device=self._device
-        )
-        num_tokens = self.architecture.transformer.num_positions
-        return sample_tokens(next_logits, start, num_tokens, self._sampler, choose, observe)
+        return next_logits
 
     def _start(self, context: Float[Tensor, "batch k_nn dim"]) -> Generation:
         if self._past is None:
@@ -151,7 +168,7 @@ class RarmHead(NetworkHead):
                 torch._dynamo.mark_static_address(tensor)
         return generation
 
-    @torch.inference_mode()
+    @computes
     def decode(
         self, tokens: Int[Tensor, "batch position"]
     ) -> Float[Tensor, "batch 3 image_height image_width"]:

@@ -6,20 +6,22 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from rdm_batch.heads.arithmetic import Precision, compiled
+from rdm_batch.backends import multiplying
+from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.head import check_context, no_context
-from rdm_batch.heads.network_head import NetworkHead
+from rdm_batch.heads.head import check_context
+from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.autoencoder import VqAutoencoder
 from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sampling.samplers import build_solver
-from rdm_batch.sampling.solver import Observe, Solver
+from rdm_batch.sampling.solver import Observe, Predict, Solver
 from rdm_batch.specs.families import RdmArchitecture
+from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
 
 
@@ -74,12 +76,8 @@ class RdmHead(NetworkHead):
         networks = networks.to(self._device, torch.float32).eval().requires_grad_(False)
         # The times of a solver are known: what they contribute is computed here, once, and in
         # float32 whatever the precision is.
-        with torch.inference_mode():
-            times = torch.from_numpy(solver.timesteps).to(self._device)
-            biases = [bias.to(self._dtype) for bias in networks.unet.time_biases(times)]
-        self._time_biases = [
-            tuple(bias[step : step + 1] for bias in biases) for step in range(len(times))
-        ]
+        with torch.inference_mode(), multiplying():
+            self._prepare(networks, torch.from_numpy(solver.timesteps).to(self._device))
         self._convert(networks)
         self._unet = networks.unet
         self._autoencoder = networks.autoencoder
@@ -87,7 +85,14 @@ class RdmHead(NetworkHead):
         if compile:
             self._predict = compiled(self._unet.predict, self._device)
 
-    @torch.inference_mode()
+    def _prepare(self, networks: RdmNetworks, times: Int64[Tensor, " steps"]) -> None:
+        """Compute what the times of the solver contribute, before networks are converted."""
+        biases = [bias.to(self._dtype) for bias in networks.unet.time_biases(times)]
+        self._time_biases = [
+            tuple(bias[step : step + 1] for bias in biases) for step in range(len(times))
+        ]
+
+    @computes
     def generate(
         self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
     ) -> UInt8[np.ndarray, "batch height width 3"]:
@@ -99,8 +104,7 @@ class RdmHead(NetworkHead):
                 and when.
         """
         check_context(context, noise, self.context_dim)
-        if self.architecture.parametric:
-            context = no_context(len(context), self.context_dim)
+        context = self._seen(context)
         shape = self.architecture.latent_shape
 
         def draw(stream: int) -> Tensor:
@@ -121,7 +125,7 @@ class RdmHead(NetworkHead):
             sample(self._find_failure(noise))
         return self._finish(self.decode(latents), noise)
 
-    @torch.inference_mode()
+    @computes
     def sample_latents(
         self,
         context: Float[Tensor, "batch k_nn dim"],
@@ -137,15 +141,10 @@ class RdmHead(NetworkHead):
             step_noise: Noise a step adds.
             observe: Sees every step.
         """
-        features = self._unet.context_features(context.to(self._device, self._dtype), self._guided)
-
-        def predict(x: Tensor, step: int) -> Tensor:
-            return self._guide(self._predict(x.to(self._dtype), self._time_biases[step], features))
-
         start = start.to(self._device).contiguous(memory_format=torch.channels_last)
-        return self._solver.sample(predict, start, step_noise, observe)
+        return self._solver.sample(self._predictor(context), start, step_noise, observe)
 
-    @torch.inference_mode()
+    @computes
     def decode(
         self, latents: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch 3 image_height image_width"]:
@@ -155,6 +154,20 @@ class RdmHead(NetworkHead):
             latents = latents.to(self._dtype)
         return decode_in_parts(self._autoencoder.decode, latents, self.image_size)
 
+    @computes
+    def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:
+        """Predict the noise in latents once; see ``NetworkHead``."""
+        x = torch.zeros(len(context), *self.architecture.latent_shape, device=self._device)
+        self._predictor(context)(x.contiguous(memory_format=torch.channels_last), 0)
+
+    def _predictor(self, context: Float[Tensor, "batch k_nn dim"]) -> Predict:
+        features = self._unet.context_features(context.to(self._device, self._dtype), self._guided)
+
+        def predict(x: Tensor, step: int) -> Tensor:
+            return self._guide(self._predict(x.to(self._dtype), self._time_biases[step], features))
+
+        return predict
+
     def _find_failure(self, noise: SampleNoise) -> Observe:
         def observe(step: int, x: Tensor, _: Tensor) -> None:
             failed = ~torch.isfinite(x).flatten(1).all(dim=1)
@@ -162,6 +175,6 @@ class RdmHead(NetworkHead):
                 what = (
                     f"latents are not finite after step {step + 1} of {len(self._solver.timesteps)}"
                 )
-                raise not_finite(failed, what, noise, self._precision)
+                raise not_finite(failed, what, noise, self.precision)
 
         return observe

@@ -51,8 +51,7 @@ class Database:
             DatabaseError: There is no complete database, or the manifest is damaged.
         """
         store = open_store(uri, DatabaseError)
-        text = store.read_bytes(MANIFEST_NAME) if store.exists(MANIFEST_NAME) else None
-        return cls(uri, parse_manifest(text, redact(uri)))
+        return cls(uri, parse_manifest(store.read_if_there(MANIFEST_NAME), redact(uri)))
 
     def check_stored_files(self, action: str = "copy the database again or rebuild it") -> None:
         """Compare the sizes of all stored files with the manifest, without reading them.
@@ -106,7 +105,7 @@ class Database:
         root = user_cache() / f"database-{key}"
         for number in shards:
             for file in self.manifest.shards[number].files():
-                target = local_path(f"{self.uri}/{file.path}", error=DatabaseError)
+                target = local_path(f"{self.uri}/{file.path}", error=DatabaseError, recorded=file)
                 # Several actors of a machine may do this at once. Not in the link's own folder,
                 # for that of an index must hold nothing but the index.
                 with written_aside(root / file.path, root) as aside:
@@ -156,7 +155,7 @@ class Database:
         if self.manifest.proposal is None:
             return None
         location = f"{self.uri}/{self.manifest.proposal.path}"
-        path = local_path(location, error=DatabaseError)
+        path = local_path(location, error=DatabaseError, recorded=self.manifest.proposal)
         if file_sha256(path) != self.manifest.proposal.sha256:
             altered = Damage(self.manifest.proposal.path, "has other content than its digest says")
             refuse_damage(redact(self.uri), [altered], len(self.manifest.files()))

@@ -47,7 +47,7 @@ class Reference:
         """
         return (
             self.adm is not None
-            and "mu.npy" in self.adm.names
+            and "mu" in self.adm.names
             and (name, resize) == (_ADM_EXTRACTOR, TENSORFLOW_BILINEAR)
         )
 
@@ -153,7 +153,7 @@ def open_reference(
         return Reference(uri, statistics=statistics)
     file = AdmFile(path)
     images = AdmImages(uri, file, resize) if file.num_images else None
-    if resize is not None and "mu.npy" in file.names and (images is None or not images.as_stored):
+    if resize is not None and "mu" in file.names and (images is None or not images.as_stored):
         raise MetricError(
             uri,
             f"holds moments of images that were not brought to {resize.describe()}",

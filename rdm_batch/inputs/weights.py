@@ -11,6 +11,7 @@ from typing import Any
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.files import canonical_digest
 from rdm_batch.heads.build import PLAIN_HEADS, build_head_around
+from rdm_batch.heads.compilers import check_compiler
 from rdm_batch.heads.head import Head
 from rdm_batch.models.checkpoint import (
     Checkpoint,
@@ -53,6 +54,18 @@ class OpenedCheckpoint:
     image_size: int
     context_dim: int | None
 
+    def check_machine(self, device: str) -> None:
+        """Make sure that this machine can run the head, without reading its weights.
+
+        Args:
+            device: Where it is to compute, ``cpu`` or ``cuda``.
+
+        Raises:
+            ClusterError: The head is to be compiled, and something for that is missing.
+        """
+        if isinstance(self.model, WeightedModel) and self.model.compile:
+            check_compiler(device)
+
     def load_head(self, sampling: SamplingSpec, context_dim: int, device: str) -> Head:
         """Build the head where this is called, reading its weights there.
 
@@ -66,6 +79,7 @@ class OpenedCheckpoint:
         """
         if not isinstance(self.model, WeightedModel):
             return PLAIN_HEADS[self.model.family](self.image_size, context_dim)
+        self.check_machine(device)
         loaded = _load(self.model.checkpoint, self.architecture, self.model.weights)
         networks = load_networks(loaded.architecture, loaded.state_dict)
         # Only the networks hold the weights now: converting or moving them leaves no second copy.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
+from rdm_batch.backends import multiplying
 from rdm_batch.errors import MetricError
 from rdm_batch.files import file_sha256
 from rdm_batch.metrics.features import ExtractorDescription
@@ -30,6 +32,8 @@ from rdm_batch.metrics.resize import RESIZE_NAMES, TENSORFLOW_BILINEAR, resize
 from rdm_batch.specs.scores import LOGITS_LAYER, SPATIAL_LAYER
 
 _BATCH = 32
+_BATCH_ON_GPU = 128
+"""Every batch and layer waits once for the GPU: larger ones wait less often."""
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 _SPATIAL_CHANNELS: Final = 7
@@ -62,6 +66,7 @@ class NetworkExtractor:
         network.to(memory_format=torch.channels_last)
         self._network = network.to(device).eval().requires_grad_(False)
         self._device = device
+        self._batch = _BATCH if torch.device(device).type == "cpu" else _BATCH_ON_GPU
 
     @property
     def description(self) -> ExtractorDescription:
@@ -71,12 +76,12 @@ class NetworkExtractor:
     def extract(
         self, images: UInt8[np.ndarray, "n height width 3"]
     ) -> dict[str, Float32[np.ndarray, "n _"]]:
-        """Compute one row per image for every layer, in fixed batches and full float32."""
+        """Compute one row per image for every layer, in fixed batches and IEEE float32."""
         parts: dict[str, list[np.ndarray]] = {name: [] for name in self._description.layers}
         size, name = self._description.image_size, self._description.resize
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            for start in range(0, len(images), _BATCH):
-                pixels = resize(images[start : start + _BATCH], size, name, self._device)
+        with torch.inference_mode(), multiplying():
+            for start in range(0, len(images), self._batch):
+                pixels = resize(images[start : start + self._batch], size, name, self._device)
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
                 for layer, rows in self._network(pixels).items():
                     parts[layer].append(rows.float().cpu().numpy())
@@ -271,6 +276,13 @@ def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _imagenet_scale(pixels: Float32[Tensor, "n 3 h w"]) -> Float32[Tensor, "n 3 h w"]:
-    mean = 255 * torch.tensor(_IMAGENET_MEAN, device=pixels.device).view(3, 1, 1)
-    std = 255 * torch.tensor(_IMAGENET_STD, device=pixels.device).view(3, 1, 1)
+    mean, std = _imagenet_statistics(pixels.device)
     return (pixels - mean) / std
+
+
+@cache
+def _imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Give mean and standard deviation by channel, copied to a device once."""
+    mean = 255 * torch.tensor(_IMAGENET_MEAN, device=device).view(3, 1, 1)
+    std = 255 * torch.tensor(_IMAGENET_STD, device=device).view(3, 1, 1)
+    return mean, std

@@ -7,6 +7,7 @@ extractor's description.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -58,7 +59,9 @@ def _tensorflow_bilinear(
     return top + (rows[:, :, high] - top) * weight[:, None]
 
 
+@lru_cache(maxsize=16)
 def _neighbors(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    # Kept by sizes and device: a copy to a GPU waits for it.
     place = torch.arange(size, dtype=torch.float32, device=device)
     place = place * torch.tensor(length / size, dtype=torch.float32, device=device)
     low = place.long()

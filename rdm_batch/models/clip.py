@@ -22,6 +22,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from rdm_batch.backends import multiplying
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.files import open_regular
 from rdm_batch.formats.safetensors_file import stored_metadata, write_tensors
@@ -147,6 +148,7 @@ class OpenClipEncoder:
         self._device = device
 
     @torch.inference_mode()
+    @multiplying()
     def encode_images(
         self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
     ) -> Float32[np.ndarray, "image dim"]:
@@ -164,6 +166,7 @@ class OpenClipEncoder:
         return np.concatenate(rows)
 
     @torch.inference_mode()
+    @multiplying()
     def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
         """Embed texts; the rows are not normalized.
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rdm_batch.models.layers import Attention, KeysValues, cross_attend
+from rdm_batch.models.layers import Attention, KeysValues, cross_attend, mark_query
 from rdm_batch.specs.networks import CodeTransformerConfig
 
 
@@ -127,10 +127,7 @@ class CodeTransformer(nn.Module):
                 and stay zeros.
         """
         if self.config.marks_query:
-            roles = self.context_roles.weight
-            roles = torch.cat([roles[:1], roles[1:].expand(context.shape[1] - 1, -1)])
-            given = (context != 0).any(dim=2).any(dim=1)[:, None, None]
-            context = torch.where(given, context + roles, context)
+            context = mark_query(context, self.context_roles.weight)
         blocks = (cast(_Block, block) for block in self.transformer_blocks)
         return tuple(block.attn2.keys_values(context) for block in blocks)
 

@@ -166,6 +166,20 @@ def cross_attend(
     )
 
 
+def mark_query(
+    context: Float[Tensor, "batch entry dim"], roles: Float[Tensor, "2 dim"]
+) -> Float[Tensor, "batch entry dim"]:
+    """Add to the first entry, the query, one vector, and another one to the neighbors after it.
+
+    Args:
+        context: Embeddings. All zeros are no context, and stay zeros.
+        roles: The two vectors.
+    """
+    of_entries = torch.cat([roles[:1], roles[1:].expand(context.shape[1] - 1, -1)])
+    given = (context != 0).any(dim=2).any(dim=1)[:, None, None]
+    return torch.where(given, context + of_entries, context)
+
+
 class TransformerBlock(nn.Module):
     """Apply self-attention, cross-attention to the neighbors, and a feed-forward layer.
 

@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rdm_batch.formats.weights_file import WeightsFile
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder, build_autoencoder
 from rdm_batch.models.code_transformer import CodeTransformer
+from rdm_batch.models.query_unet import QueryUNet
 from rdm_batch.models.transformer import CausalTransformer
 from rdm_batch.models.unet import UNet
 from rdm_batch.specs.families import (
@@ -53,11 +54,12 @@ class RdmNetworks(HeadNetworks):
     """
 
     architecture: RdmArchitecture
+    _unet_class: ClassVar[type[UNet]] = UNet
 
     def __init__(self, architecture: RdmArchitecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.model = nn.ModuleDict({"diffusion_model": UNet(architecture.unet)})
+        self.model = nn.ModuleDict({"diffusion_model": self._unet_class(architecture.unet)})
         self.first_stage_model = build_autoencoder(architecture.autoencoder)
 
     @property
@@ -98,6 +100,17 @@ def _schedule_problem(file: WeightsFile, name: str, wanted: Float64[np.ndarray, 
         f"{found[-1]:.6g}; {needed} with {wanted[0]:.6g} to {wanted[-1]:.6g}; they differ in "
         f"{int(wrong.sum()):,} steps, first in step {step} ({found[step]:.6g}, {wanted[step]:.6g})"
     )
+
+
+class KnnContinuousNetworks(RdmNetworks):
+    """Hold UNet and autoencoder of a KNN-Diffusion head over latents."""
+
+    _unet_class: ClassVar[type[UNet]] = QueryUNet
+
+    @property
+    def unet(self) -> QueryUNet:
+        """The noise-predicting network."""
+        return cast(QueryUNet, self.model["diffusion_model"])
 
 
 class RarmNetworks(HeadNetworks):
@@ -165,6 +178,7 @@ NETWORKS: Final[dict[str, type[HeadNetworks]]] = {
     "rdm": RdmNetworks,
     "rarm": RarmNetworks,
     "knn_discrete": KnnDiscreteNetworks,
+    "knn_continuous": KnnContinuousNetworks,
 }
 """The networks of every family that has some; see ``specs.families``."""
 

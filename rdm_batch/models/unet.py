@@ -253,7 +253,7 @@ class UNet(nn.Module):
             _zeroed(nn.Conv2d(channels, config.latent_channels, 3, padding=1)),
         )
         # Plain tuples: the modules are registered above, under their published names.
-        self._residual_blocks = tuple(residual_blocks)
+        self.residual_blocks = tuple(residual_blocks)
         self._cross_attentions = tuple(
             cast(TransformerBlock, block).attn2
             for place in transformers
@@ -270,7 +270,7 @@ class UNet(nn.Module):
         dtype = next(self.time_embed.parameters()).dtype
         embedding = timestep_embedding(timesteps, self.config.model_channels).to(dtype)
         embedding = self.time_embed(embedding)
-        return tuple(block.time_bias(embedding) for block in self._residual_blocks)
+        return tuple(block.time_bias(embedding) for block in self.residual_blocks)
 
     def context_features(
         self, context: Float[Tensor, "batch k_nn dim"], guided: bool = False

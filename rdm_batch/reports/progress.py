@@ -1,7 +1,8 @@
 """One progress line per stage, with its rate and the time left.
 
 On a terminal the lines are redrawn in place; elsewhere (a log file, a submitted job) a
-plain line is printed when a stage starts, now and then, and when it ends.
+plain line is printed when a stage starts, now and then, and when it ends. Of a step, which has
+nothing to count, a log hears only when it takes longer than a moment.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -29,6 +31,8 @@ _MARK_EVERY_S = 1.0
 # Plain lines come quickly at first, when people watch, and rarely in long logs.
 _FIRST_INTERVAL_S = 5.0
 _LAST_INTERVAL_S = 60.0
+_MOMENT_S = 5.0
+_TICK_S = 0.5
 
 _BAR_CELLS = 20
 
@@ -45,6 +49,7 @@ class Stage:
         clock: Callable[[], float],
         lock: threading.RLock,
         changed: Callable[[Stage], None],
+        quiet_s: float | None = None,
     ) -> None:
         self.name = printable(name)
         self.total = total
@@ -53,12 +58,15 @@ class Stage:
         self._clock = clock
         self._lock = lock
         self._changed = changed
+        self._step = quiet_s is not None
+        self._named = quiet_s is None
         self._started_s = clock()
         self._ended_s: float | None = None
+        self._stopped = False
         self._resumed = done
         self._marks: deque[tuple[float, int]] = deque([(self._started_s, done)])
         self._interval_s = _FIRST_INTERVAL_S
-        self._next_line_s = self._started_s
+        self._next_line_s = self._started_s + (quiet_s or 0.0)
 
     def advance(self, count: int = 1) -> None:
         """Count ``count`` more units as done; 0 only gives the line a chance to be printed."""
@@ -71,11 +79,22 @@ class Stage:
                 self._marks.popleft()
             self._changed(self)
 
-    def finish(self) -> None:
-        """End the stage, whether or not everything was done. A second call does nothing."""
+    def reach(self, done: int) -> None:
+        """Count as many units as done as there are now; fewer than before change nothing."""
+        with self._lock:
+            if done > self.done:
+                self.advance(done - self.done)
+
+    def finish(self, stopped: bool = False) -> None:
+        """End the stage, whether or not everything was done. A second call does nothing.
+
+        Args:
+            stopped: It ended early, which a stage without a total cannot tell by itself.
+        """
         with self._lock:
             if self._ended_s is None:
                 self._ended_s = self._clock()
+                self._stopped = stopped
                 self._changed(self)
 
     @property
@@ -108,6 +127,8 @@ class Stage:
     def describe(self) -> str:
         """Describe count, rate and time, such as ``128/256 samples  12.3/s  0:10 left``."""
         with self._lock:
+            if self._step:
+                return self._time_text()
             of_total = f"/{self.total:,}" if self.total is not None else ""
             parts = [f"{self.done:,}{of_total} {self.unit}"]
             rate = self.rate()
@@ -119,7 +140,7 @@ class Stage:
     def _time_text(self) -> str:
         if self._ended_s is not None:
             took = format_duration(self._ended_s - self._started_s)
-            complete = self.total is None or self.done >= self.total
+            complete = not self._stopped if self.total is None else self.done >= self.total
             return f"done in {took}" if complete else f"stopped after {took}"
         left_s = self.seconds_left()
         if left_s is not None:
@@ -131,6 +152,9 @@ class Stage:
         now = self._clock()
         if self._ended_s is None and now < self._next_line_s:
             return False
+        if self._ended_s is not None and not self._named:
+            return False
+        self._named = True
         self._next_line_s = now + self._interval_s
         self._interval_s = min(_LAST_INTERVAL_S, self._interval_s * 2)
         return True
@@ -142,6 +166,8 @@ class Progress:
     Use it as a context manager::
 
         with Progress() as progress:
+            with progress.step("start Ray"):
+                ...
             stage = progress.stage("generate", total=256, unit="samples")
             stage.advance(32)
 
@@ -159,6 +185,7 @@ class Progress:
         self._clock = clock
         self._lock = threading.RLock()
         self._stages: list[Stage] = []
+        self._left = threading.Event()
         self._live: Live | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
@@ -172,6 +199,8 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._live is not None:
             self._live.start()
+        else:
+            threading.Thread(target=self._tick, name="progress", daemon=True).start()
         return self
 
     def __exit__(
@@ -180,8 +209,9 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._left.set()
         for stage in self._stages:
-            stage.finish()
+            stage.finish(stopped=kind is not None)
         if self._live is not None:
             self._live.stop()
 
@@ -200,6 +230,37 @@ class Progress:
             self._stages.append(stage)
             self._stage_changed(stage)
         return stage
+
+    def begin(self, name: str, quiet_s: float = _MOMENT_S) -> Stage:
+        """Begin a step: a stage with nothing to count, only its time.
+
+        Args:
+            name: What is being done, such as "start Ray".
+            quiet_s: Time after which a log hears of it, if it lasts that long, seconds.
+        """
+        stage = Stage(name, None, "", 0, self._clock, self._lock, self._stage_changed, quiet_s)
+        with self._lock:
+            self._stages.append(stage)
+        return stage
+
+    @contextmanager
+    def step(self, name: str, quiet_s: float = _MOMENT_S) -> Iterator[None]:
+        """Name what a block does, with the time it takes; arguments as ``begin``."""
+        stage = self.begin(name, quiet_s)
+        try:
+            yield
+        except BaseException:
+            stage.finish(stopped=True)
+            raise
+        stage.finish()
+
+    def _tick(self) -> None:
+        """Give every stage that lasts a chance of a line, while nobody counts anything."""
+        while not self._left.wait(_TICK_S):
+            with self._lock:
+                for stage in self._stages:
+                    if not stage.finished:
+                        self._stage_changed(stage)
 
     def _stage_changed(self, stage: Stage) -> None:
         if self._live is None and stage.line_is_due():

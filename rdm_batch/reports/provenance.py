@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 import rdm_batch
+from rdm_batch.reports.gpus import visible_gpus
 from rdm_batch.reports.run_report import Machine, Provenance, RayNode
 
 # What moves numbers, or speeds.
@@ -92,12 +93,12 @@ def git_commit() -> str | None:
 
 
 def describe_machine() -> Machine:
-    """Describe this machine; cores and memory are those this process may use."""
+    """Describe this machine; cores, memory and GPUs are those this process may use."""
     return Machine(
         cpu_model=_cpu_model(),
         num_cores=len(os.sched_getaffinity(0)),
         memory_bytes=_memory_bytes(),
-        gpus=_gpus(Path("/proc/driver/nvidia/gpus")),
+        gpus=visible_gpus(),
         platform=platform.platform(),
     )
 
@@ -120,12 +121,3 @@ def _memory_bytes() -> int:
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.exists() else "max"
     return installed if text == "max" else min(installed, int(text))
-
-
-def _gpus(folder: Path) -> tuple[str, ...]:
-    """Read the models of NVIDIA GPUs without loading a driver library."""
-    models = []
-    for file in sorted(folder.glob("*/information")):
-        found = re.search(r"^Model:\s*(.+)$", file.read_text(), re.MULTILINE)
-        models.append(found[1].strip() if found else "NVIDIA GPU")
-    return tuple(models)

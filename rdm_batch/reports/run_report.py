@@ -80,7 +80,8 @@ class SampleSetSummary(_Part):
     """Count what lies at the output location and what this run added to it.
 
     ``rows`` and ``shards`` count the whole set; ``resumed_shards`` of them were complete
-    before this run started. ``bytes_written`` counts this run only.
+    before this run started. ``bytes_written`` counts this run only. ``device_classes`` names
+    the kinds of devices the samples were made on; with several, they differ in last digits.
     """
 
     uri: str
@@ -88,6 +89,7 @@ class SampleSetSummary(_Part):
     shards: NonNegativeInt
     bytes_written: NonNegativeInt
     resumed_shards: NonNegativeInt = 0
+    device_classes: tuple[str, ...] = ()
 
 
 class HeadTimes(_Part):
@@ -159,11 +161,12 @@ class Throughput(_Part):
 
     ``images`` counts this run only. ``generation_s`` is the time from the start of the first
     shard to the commit of the last one; ``start_up_s`` the time from the command to the start
-    of the first shard.
+    of the first shard, ``warm_up_s`` of it the longest that a head compiled itself.
     """
 
     images: NonNegativeInt
     start_up_s: NonNegativeFloat
+    warm_up_s: NonNegativeFloat = 0
     generation_s: NonNegativeFloat
     heads: tuple[HeadReport, ...] = ()
 

@@ -112,7 +112,12 @@ def _key_figures(report: RunReport) -> Table:
         "shards", f"{shards}, {samples.resumed_shards:,} complete before; {written} written"
     )
     table.add_row("images/s", _rates(report))
-    table.add_row("start-up", f"{format_seconds(speed.start_up_s)} from command to first shard")
+    if len(samples.device_classes) > 1:
+        table.add_row("mixed", text_cell(f"made on {' and '.join(samples.device_classes)}"))
+    start_up = f"{format_seconds(speed.start_up_s)} from command to first shard"
+    if speed.warm_up_s:
+        start_up += f", {format_seconds(speed.warm_up_s)} of it to compile"
+    table.add_row("start-up", start_up)
     if speed.model_share is not None:
         table.add_row("in the model", f"{format_share(speed.model_share)} of the heads' time")
     if report.retrieval is not None and report.retrieval.recall is not None:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
-_USER_INFO = re.compile(r"^[a-z][a-z0-9+.-]*://[^/]*@", re.IGNORECASE)
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://(.*)$", re.IGNORECASE | re.DOTALL)
+_SIGNED = re.compile(r"[?&](x-amz-(signature|credential|security-token)|signature)=", re.IGNORECASE)
+
+
+def carries_credentials(uri: str) -> bool:
+    """Tell whether a URI holds a user, a password, a key or a signature."""
+    match = _SCHEME.match(uri)
+    if match is None:
+        return False
+    scheme, rest = match.group(1).lower(), match.group(2)
+    first = rest.partition("/")[0]
+    if "@" in first or _SIGNED.search(rest):
+        return True
+    # The secrets of AWS may hold slashes, and no bucket but an ARN holds a colon.
+    colon = ":" in first and not first.lower().startswith("arn:")
+    return colon and (scheme == "s3" or "@" in rest)
 
 
 def _without_credentials(uri: str) -> str:
     # A job is recorded in headers and reports, so nothing secret may get as far as this.
-    if _USER_INFO.match(uri):
+    if carries_credentials(uri):
         raise ValueError(
             "carries credentials; put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
             "or ~/.aws/credentials, and only the location here"
@@ -60,8 +76,14 @@ def members(union: Any, tag: str) -> dict[str, Any]:
         union: An ``Annotated`` union of models, or one of unions of such.
         tag: The field, a ``Literal`` of one value, that says which model is meant.
     """
-    if isinstance(union, type) and issubclass(union, BaseModel):
-        (value,) = get_args(union.model_fields[tag].annotation)
-        return {value: union}
-    parts = [part for part in get_args(union) if get_args(part) or isinstance(part, type)]
-    return {name: model for part in parts for name, model in members(part, tag).items()}
+    return {get_args(model.model_fields[tag].annotation)[0]: model for model in models_in(union)}
+
+
+def models_in(union: Any) -> Iterator[type[BaseModel]]:
+    """Give the models of a tagged union, or of unions in unions, in the order they are declared."""
+    if isinstance(union, type):
+        if issubclass(union, BaseModel):
+            yield union
+        return
+    for part in get_args(union):
+        yield from models_in(part)

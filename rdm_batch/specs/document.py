@@ -41,12 +41,12 @@ def job_reference() -> str:
 
 def _section(model: type[BaseModel], path: str, several: bool) -> Iterator[str]:
     if several:
-        tag_field, tag = next(
-            (name, get_args(field.annotation)[0])
+        tags = ", ".join(
+            f"`{name}: {get_args(field.annotation)[0]}`"
             for name, field in model.model_fields.items()
             if _is_tag(field)
         )
-        yield f"### `{tag_field}: {tag}`\n\n{_first_line(model)}\n"
+        yield f"### {tags}\n\n{_first_line(model)}\n"
     fields = sorted(model.model_fields.items(), key=lambda item: _is_tag(item[1]), reverse=True)
     yield from _table(fields)
     for name, field in model.model_fields.items():

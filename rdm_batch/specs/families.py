@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from rdm_batch.errors import SpecError
-from rdm_batch.specs.base import Spec, Uri, members
+from rdm_batch.specs.base import Spec, Uri, members, models_in
 from rdm_batch.specs.messages import problems_of
 from rdm_batch.specs.networks import (
     AutoencoderConfig,
@@ -33,6 +33,7 @@ from rdm_batch.specs.networks import (
     UNetConfig,
     VqAutoencoderConfig,
 )
+from rdm_batch.specs.precisions import Precision, describe_precisions
 from rdm_batch.specs.sampling import Process
 
 
@@ -167,8 +168,16 @@ class KnnDiscreteArchitecture(Sizes):
         return self.transformer.context_dim
 
 
+class KnnContinuousArchitecture(RdmArchitecture):
+    """Describe a KNN-Diffusion head over latents: RDM's networks, and a role for the query."""
+
+    kind: Literal["knn_continuous"] = "knn_continuous"  # type: ignore[assignment]
+    parametric: Literal[False] = False
+
+
 Architecture = Annotated[
-    RdmArchitecture | RarmArchitecture | KnnDiscreteArchitecture, Field(discriminator="kind")
+    RdmArchitecture | RarmArchitecture | KnnDiscreteArchitecture | KnnContinuousArchitecture,
+    Field(discriminator="kind"),
 ]
 
 
@@ -201,8 +210,8 @@ class WeightedModel(Spec):
         default="ema",
         description="Which copy of the weights to sample with, where a checkpoint has both.",
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Arithmetic of the head."
+    precision: Precision = Field(
+        default="float32", description=f"Arithmetic of the head: {describe_precisions()}."
     )
     compile: bool = Field(
         default=False,
@@ -239,16 +248,31 @@ class RarmModel(WeightedModel):
     head: Literal["rarm"] = Field(description="Retrieval-augmented autoregression.")
 
 
-class KnnDiscreteModel(WeightedModel):
-    """A KNN-Diffusion head: a query and its neighbors, each in a role of its own."""
-
-    family: ClassVar[str] = "knn_discrete"
+class _KnnModel(WeightedModel):
     query_first: ClassVar[bool] = True
-    process: ClassVar[Process] = "mask_replace"
 
     head: Literal["knn_diffusion"] = Field(description="KNN-Diffusion.")
+
+
+class KnnDiscreteModel(_KnnModel):
+    """A KNN-Diffusion head over codes: a query and its neighbors, each in a role of its own."""
+
+    family: ClassVar[str] = "knn_discrete"
+    process: ClassVar[Process] = "mask_replace"
+
     backbone: Literal["discrete"] = Field(
-        description="`discrete`: mask-and-replace diffusion over the codes of an autoencoder."
+        description="Mask-and-replace diffusion over the codes of an autoencoder."
+    )
+
+
+class KnnContinuousModel(_KnnModel):
+    """A KNN-Diffusion head over latents: a query and its neighbors, each in a role of its own."""
+
+    family: ClassVar[str] = "knn_continuous"
+    process: ClassVar[Process] = "diffusion"
+
+    backbone: Literal["continuous"] = Field(
+        description="Diffusion over latents, as `head: rdm`; the query enters with the time too."
     )
 
 
@@ -269,13 +293,16 @@ class NullModel(Spec):
 
 
 ModelSpec = Annotated[
-    RdmModel | RarmModel | KnnDiscreteModel | NullModel, Field(discriminator="head")
+    RdmModel
+    | RarmModel
+    | Annotated[KnnDiscreteModel | KnnContinuousModel, Field(discriminator="backbone")]
+    | NullModel,
+    Field(discriminator="head"),
 ]
 
 
-FAMILIES: Final[dict[str, Any]] = {
-    model.family: model for model in members(ModelSpec, "head").values()
-}
+_MODELS: tuple[Any, ...] = tuple(models_in(ModelSpec))
+FAMILIES: Final[dict[str, Any]] = {model.family: model for model in _MODELS}
 """What a job says about a head of every family, by the family's id."""
 ARCHITECTURES: Final = members(Architecture, "kind")
 """What a head of every family with networks is made of, by the family's id."""

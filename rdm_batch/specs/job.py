@@ -136,6 +136,11 @@ class ClusterSpec(Spec):
         default=None,
         description="CPUs reserved per head. None: model.cpu_threads without a GPU, else 1.",
     )
+    mixed_devices: bool = Field(
+        default=False,
+        description="Whether one sample set may come from several kinds of devices, whose samples "
+        "differ in last digits. The report then names them.",
+    )
     cpus_per_retriever: Annotated[float, Field(ge=0)] = Field(
         default=0.0,
         description="CPUs reserved per retriever actor. 0 lets retrievers share the heads' CPUs.",

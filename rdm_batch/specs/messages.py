@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
-from typing import get_args
+from typing import Union, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rdm_batch.errors import SpecError
+from rdm_batch.specs.base import models_in
 
 MAX_DESCRIBED = 200
 """Mistakes that are described one by one; looking for what each may mean takes time."""
@@ -123,29 +124,24 @@ def _annotation_at(model: object, loc: tuple[int | str, ...]) -> object:
             current = field.annotation if field is not None else None
         else:
             current = _branch(current, part)
-        models = list(_models_in(current))
+        models = list(models_in(current))
         if len(models) == 1:
             current = models[0]
     return current
 
 
 def _branch(annotation: object, tag: str) -> object:
-    for candidate in _models_in(annotation):
-        for field in candidate.model_fields.values():
-            if tag in get_args(field.annotation):
-                return candidate
-    return None
-
-
-def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)
+    """Find the models with a tag; several where another tag tells them apart."""
+    fitting = [
+        model
+        for model in models_in(annotation)
+        if any(tag in get_args(field.annotation) for field in model.model_fields.values())
+    ]
+    return Union[tuple(fitting)] if fitting else None  # noqa: UP007 (made of what was found)
 
 
 def _tags(annotation: object, field: str) -> Iterator[str]:
-    for candidate in _models_in(annotation):
+    for candidate in models_in(annotation):
         if field in candidate.model_fields:
             yield from map(str, get_args(candidate.model_fields[field].annotation))
 

@@ -258,6 +258,14 @@ class KnnDiscreteTraining(KnnTraining):
         return self.transformer.context_dim
 
 
+class KnnContinuousTraining(KnnTraining, DiffusionTraining):
+    """Train a KNN-Diffusion head over latents."""
+
+    summary: ClassVar[str] = "a KNN-Diffusion head over latents"
+
+    train: Literal["knn_continuous"]
+
+
 TrainingSpec = Annotated[
     ClipTraining
     | AutoencoderTraining
@@ -265,7 +273,8 @@ TrainingSpec = Annotated[
     | RarmTraining
     | LdmTraining
     | ArTraining
-    | KnnDiscreteTraining,
+    | KnnDiscreteTraining
+    | KnnContinuousTraining,
     Field(discriminator="train"),
 ]
 TRAININGS: Final = members(TrainingSpec, "train")

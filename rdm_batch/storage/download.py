@@ -11,23 +11,30 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from rdm_batch.files import PARTIAL_SUFFIX
-from rdm_batch.storage.s3 import S3Store, endpoint_url
+from rdm_batch.files import PARTIAL_SUFFIX, Damage, RecordedFile, file_sha256, find_damage
+from rdm_batch.storage.s3 import S3Store
+from rdm_batch.storage.s3_client import endpoint_url
 from rdm_batch.storage.store import ObjectInfo
 
 CHUNK_BYTES = 16 << 20
 NUM_CONNECTIONS = 8
+TRIES = 3
+"""Times that content is copied that is not what its digest or its tag says."""
 
 
-def cached_download(store: S3Store, cache_dir: str | Path | None = None) -> Path:
+def cached_download(
+    store: S3Store, cache_dir: str | Path | None = None, recorded: RecordedFile | None = None
+) -> Path:
     """Copy an object, or every object below a prefix, into the cache unless it is there.
 
     The copy is made under a temporary name that only the holder of a lock writes, then
-    renamed as a whole: an interrupted download is never found under the final name.
+    renamed as a whole: an interrupted download is never found under the final name, and
+    neither is one whose content is not what its digest or its tag says.
 
     Args:
         store: Store whose root is the object or the prefix.
         cache_dir: Cache folder. None means the user's.
+        recorded: What a manifest says of a single object.
 
     Returns:
         ``<cache>/<digest>/<last part of the URI>``: a file or a folder.
@@ -38,7 +45,9 @@ def cached_download(store: S3Store, cache_dir: str | Path | None = None) -> Path
     """
     objects = _objects(store)
     folder = Path(cache_dir) if cache_dir is not None else user_cache()
-    digest = _digest(store, objects)
+    if recorded is not None:
+        _refuse_damage(store, find_damage([recorded], lambda _: objects[0].num_bytes))
+    digest = _digest(store, objects, recorded)
     target = folder / digest
     final = target / _name(store)
     if final.exists():
@@ -48,7 +57,7 @@ def cached_download(store: S3Store, cache_dir: str | Path | None = None) -> Path
             if not final.exists():
                 partial = folder / f"{digest}{PARTIAL_SUFFIX}"
                 shutil.rmtree(partial, ignore_errors=True)
-                _fetch(store, objects, partial / _name(store))
+                _fetch(store, objects, partial / _name(store), recorded)
                 partial.replace(target)
     except OSError as problem:
         raise store.error(
@@ -74,9 +83,10 @@ def _objects(store: S3Store) -> list[ObjectInfo]:
     return found
 
 
-def _digest(store: S3Store, objects: list[ObjectInfo]) -> str:
+def _digest(store: S3Store, objects: list[ObjectInfo], recorded: RecordedFile | None) -> str:
     # The place belongs to the key, for two stores may give one tag to different contents.
-    lines = [f"{endpoint_url()} {store.bucket} {store.prefix}"]
+    known = "" if recorded is None else recorded.sha256
+    lines = [f"checked {known}", f"{endpoint_url()} {store.bucket} {store.prefix}"]
     lines += [f"{item.key} {item.num_bytes} {item.tag}" for item in objects]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
@@ -103,10 +113,35 @@ def _exclusive(lock: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(store: S3Store, objects: list[ObjectInfo], target: Path) -> None:
+def _fetch(
+    store: S3Store, objects: list[ObjectInfo], target: Path, recorded: RecordedFile | None
+) -> None:
+    """Copy objects, and make sure that what was copied is what the store or a manifest says."""
+    wanted, before = objects, dict[str, str]()
+    for attempt in range(1, TRIES + 1):
+        _copy(store, wanted, target)
+        digests = {item.key: _md5(_place_of(item, target)) for item in wanted}
+        wanted = [
+            item for item in wanted if not _sound(store, item, target, recorded, digests[item.key])
+        ]
+        if not wanted:
+            break
+        # The same content every time, of a store whose tags never agreed: they are no MD5s.
+        same = recorded is None and all(before.get(i.key, "") == digests[i.key] for i in wanted)
+        if attempt == TRIES and not (same and store.tags_are_opaque()):
+            found = "has other content than its digest says"
+            raise store.error(
+                store.child_uri(wanted[0].key), f"{found} ({TRIES} tries)", "", "try again later"
+            )
+        before = digests
+    if _objects(store) != objects:
+        raise store.error(store.uri, "changed while it was read", action="run again")
+
+
+def _copy(store: S3Store, objects: list[ObjectInfo], target: Path) -> None:
     pieces = []
     for item in objects:
-        path = target / item.key if item.key else target
+        path = _place_of(item, target)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             file.truncate(item.num_bytes)
@@ -117,12 +152,38 @@ def _fetch(store: S3Store, objects: list[ObjectInfo], target: Path) -> None:
 
     def copy(piece: tuple[ObjectInfo, Path, int, int]) -> None:
         item, path, start, stop = piece
+        data = store.read_range(item, start, stop)
         with path.open("r+b") as file:
             file.seek(start)
-            file.write(store.read_range(item.key, start, stop))
+            file.write(data)
 
     with ThreadPoolExecutor(NUM_CONNECTIONS) as pool:
         for _ in pool.map(copy, pieces):
             pass
-    if _objects(store) != objects:
-        raise store.error(store.uri, "changed while it was read", action="run again")
+
+
+def _sound(
+    store: S3Store, item: ObjectInfo, target: Path, recorded: RecordedFile | None, md5: str
+) -> bool:
+    if recorded is not None:
+        return file_sha256(_place_of(item, target)) == recorded.sha256
+    return store.tag_agrees(item, md5) is not False
+
+
+def _place_of(item: ObjectInfo, target: Path) -> Path:
+    return target / item.key if item.key else target
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, _new_md5).hexdigest()
+
+
+def _new_md5() -> hashlib._Hash:
+    return hashlib.md5(usedforsecurity=False)
+
+
+def _refuse_damage(store: S3Store, damage: list[Damage]) -> None:
+    """Refuse an object that a look tells is not what was recorded."""
+    if damage:
+        raise store.error(store.uri, damage[0].found, damage[0].needed, "copy it again")

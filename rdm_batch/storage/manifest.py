@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -26,10 +27,20 @@ ENTRIES_FOLDER = "_shards"
 DATA_FOLDER = "data"
 MAX_IMAGE_SIZE = 8192
 """Height and width of samples, pixels; as ``png.MAX_PIXELS``."""
+WARM_UP = "warm-up"
+"""Name of the interval in which a head compiled itself, before its first shard."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 Interval = tuple[float, float]
+"""Start and end, seconds since the epoch: comparable between processes of one machine."""
+
+_EPOCH_S = time.time() - time.monotonic()
+
+
+def epoch_s() -> float:
+    """Give the seconds since the epoch, as a clock that is set meanwhile cannot change them."""
+    return _EPOCH_S + time.monotonic()
 
 
 class Manifest(BaseModel):
@@ -95,6 +106,12 @@ class Measured(Manifest):
     run: str = Field(description="The run that made it: one execution of a job.")
     head: str = Field(description="The head actor that made it.")
     device: str = Field(description="What that head computed on.")
+    device_class: str | None = Field(
+        default=None, description="Kind of that device. None in sets of before: as `device` says."
+    )
+    device_software: dict[str, str] = Field(
+        default_factory=dict, description="Versions that may move last digits on a GPU."
+    )
     intervals: dict[str, Interval] = Field(
         description="Activity to its start and end, seconds since the epoch."
     )
@@ -104,8 +121,8 @@ class Measured(Manifest):
 
     @property
     def start(self) -> float:
-        """When work on the shard began."""
-        return min(start for start, _ in self.intervals.values())
+        """When work on the shard began, its head being ready."""
+        return min(start for name, (start, _) in self.intervals.items() if name != WARM_UP)
 
     @property
     def end(self) -> float:

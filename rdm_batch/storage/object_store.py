@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdm_batch.errors import RdmBatchError, SampleSetError
+from rdm_batch.files import RecordedFile
 from rdm_batch.storage.store import LocalStore, ObjectInfo, Store
 from rdm_batch.storage.uri import Location, parse_uri, redact
 
@@ -55,27 +56,31 @@ def local_path(
     uri: str,
     cache_dir: str | Path | None = None,
     error: type[RdmBatchError] = SampleSetError,
+    recorded: RecordedFile | None = None,
 ) -> Path:
     """Give a local path with the content of a URI, a file or a whole folder.
 
     What is local already is returned as it is. What is remote is downloaded once into a
-    cache keyed by its content tags, complete or not at all, also when several processes
-    ask at the same time. Nobody may write into what is returned.
+    cache keyed by its content tags, checked, complete or not at all, also when several
+    processes ask at the same time. Nobody may write into what is returned.
 
     Args:
         uri: Local path, ``file:///...``, ``s3://...`` or ``package://...``.
         cache_dir: Where downloads are kept. None means ``RDM_BATCH_CACHE``, else
             ``XDG_CACHE_HOME/rdm_batch``, else ``~/.cache/rdm_batch``.
         error: Class to raise.
+        recorded: What a manifest says of the object; only that enters the cache. What is
+            local is not compared here.
 
     Raises:
-        RdmBatchError: As ``error``, when nothing is there or it cannot be read.
+        RdmBatchError: As ``error``, when nothing is there, it cannot be read, or it is not
+            what was recorded.
     """
     location = parse_uri(uri, error)
     if location.scheme == "s3":
         from rdm_batch.storage.download import cached_download
 
-        return cached_download(_open_s3(uri, location, error), cache_dir)
+        return cached_download(_open_s3(uri, location, error), cache_dir, recorded)
     path = _local_root(location)
     try:
         mode = path.stat().st_mode

@@ -1,4 +1,4 @@
-"""Read the shard files of a sample set, in bounded memory and never on trust."""
+"""Read the shard files of a sample set, one in memory at a time and never on trust."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def iter_shard(
 ) -> Iterator[pa.RecordBatch]:
     """Stream the rows of one shard, a row group at a time.
 
+    The file is read whole first: nothing of it is given before its digest is the recorded one.
+
     Args:
         store: Store of the set.
         header: Header of the set.
@@ -41,7 +43,7 @@ def iter_shard(
     read = [*wanted, *(["sample_index"] if "sample_index" not in wanted else [])]
     expected = entry.first_index
     try:
-        with store.open_read(entry.file) as file, pq.ParquetFile(file) as parquet:
+        with store.open_recorded(entry) as file, pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(ROWS_PER_GROUP, columns=read, use_threads=False):
                 batch.validate(full=True)  # texts that are none, places outside of the column
                 _check_indices(where, batch, expected)

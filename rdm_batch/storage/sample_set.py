@@ -9,12 +9,14 @@ Layout below one URI (design D3, D7)::
 
 A process may die between any two of these. What counts is what has an entry whose file
 is there; the rest is made again.
+
+A listing may be late, so it only ever decides what is made again. Whether a set is complete,
+and what a finished one holds, is asked for by name and compared with ``_SUCCESS.json``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -33,6 +35,7 @@ from rdm_batch.storage.manifest import (
     SampleSetHeader,
     ShardEntry,
     Success,
+    epoch_s,
     parse_manifest,
     shard_name,
 )
@@ -53,6 +56,7 @@ class SampleSet:
     def __init__(self, store: Store, header: SampleSetHeader) -> None:
         self.store = store
         self.header = header
+        self._finished: list[ShardEntry] | None = None
 
     @property
     def uri(self) -> str:
@@ -134,19 +138,24 @@ class SampleSet:
         return sample_set
 
     def entries(self) -> list[ShardEntry]:
-        """Read the entry of every stored shard, in shard order.
+        """Give the entries of the set, in shard order.
 
-        An entry counts when its file is there with the size it names.
+        Of a finished set all of them, exactly those that its completion sums up. Of another
+        those that are stored: an entry counts when its file is there with the size it names.
 
         Raises:
-            SampleSetError: When an entry is damaged or does not belong to the plan.
+            SampleSetError: When an entry is damaged or does not belong to the plan, or a
+                finished set is not what its completion says.
         """
-        # Entries first: a shard that is committed meanwhile is then seen whole or not at all.
-        keys = [item.key for item in self.store.list_objects(ENTRIES_FOLDER)]
-        files = {item.key: item.num_bytes for item in self.store.list_objects(DATA_FOLDER)}
-        with ThreadPoolExecutor(_NUM_CONNECTIONS) as pool:
-            found = list(pool.map(self._read_entry, keys))
-        return [entry for entry in found if files.get(entry.file) == entry.num_bytes]
+        if self._finished is not None:
+            return self._finished
+        found = self.success()
+        if found is None:
+            return self._listed_entries()
+        entries = self._named_entries()
+        self._compare(found, entries)
+        self._finished = entries
+        return entries
 
     def recorded_entries(self) -> tuple[list[ShardEntry], list[str]]:
         """Read every entry, whether or not its file is there, and find what is wrong with others.
@@ -156,31 +165,36 @@ class SampleSet:
             none (the first ``_MAX_LISTED``), and for every one that is damaged or does not belong
             to the plan.
         """
-        keys = [item.key for item in self.store.list_objects(ENTRIES_FOLDER)]
-        known = set(keys)
-        absent = (
-            f"shard {shard} is not stored"
-            for shard in range(self.header.num_shards)
-            if self._entry_key(shard) not in known
-        )
-        problems = list(islice(absent, _MAX_LISTED))
+        listed = {item.key for item in self.store.list_objects(ENTRIES_FOLDER)}
+        planned = map(self._entry_key, range(self.header.num_shards))
+        absent: Iterator[int] = iter(())
+        if self.success() is None:
+            absent = (shard for shard, key in enumerate(planned) if key not in listed)
+        else:
+            # A finished set has them all, whatever a listing says.
+            listed.update(planned)
+        problems = [f"shard {shard} is not stored" for shard in islice(absent, _MAX_LISTED)]
         if len(problems) == _MAX_LISTED:
             problems.append("more shards are not stored")
 
-        def read(key: str) -> ShardEntry | str:
+        def read(key: str) -> ShardEntry | str | None:
             try:
                 return self._read_entry(key)
             except SampleSetError as error:
                 return str(error)
 
+        keys = sorted(listed)
         with ThreadPoolExecutor(_NUM_CONNECTIONS) as pool:
             found = list(pool.map(read, keys))
+        gone = (key for key, item in zip(keys, found, strict=True) if item is None)
+        problems += [f"{key} is not stored" for key in gone]
         problems += [item for item in found if isinstance(item, str)]
         return [item for item in found if isinstance(item, ShardEntry)], problems
 
     def missing_shards(self) -> MissingShards:
         """Tell the planned shards that are not stored yet."""
-        return MissingShards(self.header, (entry.shard for entry in self.entries()))
+        known = self._listed_entries() if self.success() is None else self._named_entries()
+        return MissingShards(self.header, (entry.shard for entry in known))
 
     def commit_shard(
         self,
@@ -203,17 +217,18 @@ class SampleSet:
                 size, or the store refuses.
         """
         self._check_rows(shard, table)
-        begin = time.time()
+        self._finished = None
+        begin = epoch_s()
         data = table_bytes(table)
         file, key = f"{DATA_FOLDER}/{shard_name(shard)}.parquet", self._entry_key(shard)
         present = self.store.stat(file)
-        if present is not None and self.store.exists(key):
+        if present is not None:
             stored = self._read_entry(key)
-            if stored.num_bytes == present.num_bytes:
+            if stored is not None and stored.num_bytes == present.num_bytes:
                 return stored
         self.store.write_bytes(file, data)
         if measured is not None:
-            intervals = {**measured.intervals, "write": (begin, time.time())}
+            intervals = {**measured.intervals, "write": (begin, epoch_s())}
             measured = measured.model_copy(update={"intervals": intervals})
         entry = ShardEntry(
             shard=shard,
@@ -233,17 +248,18 @@ class SampleSet:
         Raises:
             SampleSetError: When a planned shard is missing or the rows do not add up.
         """
-        entries = self.entries()
+        entries = self._named_entries()
         self._require_all(entries)
         success = Success.over(entries)
         self.store.write_bytes(SUCCESS_KEY, success.to_bytes())
+        self._finished = entries
         return success
 
     def success(self) -> Success | None:
         """Read the proof of completion. None while there is none."""
-        if not self.store.exists(SUCCESS_KEY):
+        data = self.store.read_if_there(SUCCESS_KEY)
+        if data is None:
             return None
-        data = self.store.read_bytes(SUCCESS_KEY)
         return parse_manifest(Success, data, self.store.child_uri(SUCCESS_KEY), SampleSetError)
 
     def require_complete(self) -> Success:
@@ -252,21 +268,15 @@ class SampleSet:
         Raises:
             SampleSetError: With the counts and the missing shards, when not.
         """
-        entries = self.entries()
+        entries = self._named_entries()
         self._require_all(entries)
-        found, summed = self.success(), Success.over(entries)
+        found = self.success()
         if found is None:
             raise SampleSetError(
                 self.uri, "all shards are stored but it was not finished", "", "run the job again"
             )
-        if found != summed:
-            raise SampleSetError(
-                self.uri,
-                f"shards add up to {summed.num_rows:,} samples and {summed.num_bytes:,} bytes",
-                f"{found.num_rows:,} samples and {found.num_bytes:,} bytes of the same content, "
-                f"as {SUCCESS_KEY} says",
-                "it was changed after it was finished; generate it again",
-            )
+        self._compare(found, entries)
+        self._finished = entries
         return found
 
     def iter_batches(
@@ -282,6 +292,7 @@ class SampleSet:
             SampleSetError: When a shard is not stored, its file is damaged, or its samples
                 are not the planned ones (duplicated, foreign, of another size), with counts.
         """
+        # Of a finished set these are all planned shards, or entries() has failed.
         stored = {entry.shard: entry for entry in self.entries()}
         for shard in sorted(stored) if shards is None else shards:
             if shard not in stored:
@@ -291,9 +302,47 @@ class SampleSet:
     def _entry_key(self, shard: int) -> str:
         return f"{ENTRIES_FOLDER}/{shard_name(shard)}.json"
 
-    def _read_entry(self, key: str) -> ShardEntry:
-        where = self.store.child_uri(key)
-        entry = parse_manifest(ShardEntry, self.store.read_bytes(key), where, SampleSetError)
+    def _listed_entries(self) -> list[ShardEntry]:
+        """Read what a listing shows: enough to decide what is made again."""
+        # Entries first: a shard that is committed meanwhile is then seen whole or not at all.
+        keys = [item.key for item in self.store.list_objects(ENTRIES_FOLDER)]
+        files = {item.key: item.num_bytes for item in self.store.list_objects(DATA_FOLDER)}
+        with ThreadPoolExecutor(_NUM_CONNECTIONS) as pool:
+            found = [entry for entry in pool.map(self._read_entry, keys) if entry is not None]
+        return [entry for entry in found if files.get(entry.file) == entry.num_bytes]
+
+    def _named_entries(self) -> list[ShardEntry]:
+        """Ask for every planned entry and its file by their names."""
+
+        def read(shard: int) -> ShardEntry | None:
+            entry = self._read_entry(self._entry_key(shard))
+            if entry is None:
+                return None
+            file = self.store.stat(entry.file)
+            return entry if file is not None and file.num_bytes == entry.num_bytes else None
+
+        with ThreadPoolExecutor(_NUM_CONNECTIONS) as pool:
+            found = pool.map(read, range(self.header.num_shards))
+            return [entry for entry in found if entry is not None]
+
+    def _compare(self, found: Success, entries: Sequence[ShardEntry]) -> None:
+        summed = Success.over(entries)
+        if found == summed:
+            return
+        self._require_all(entries)
+        raise SampleSetError(
+            self.uri,
+            f"shards add up to {summed.num_rows:,} samples and {summed.num_bytes:,} bytes",
+            f"{found.num_rows:,} samples and {found.num_bytes:,} bytes of the same content, "
+            f"as {SUCCESS_KEY} says",
+            "it was changed after it was finished; generate it again",
+        )
+
+    def _read_entry(self, key: str) -> ShardEntry | None:
+        where, data = self.store.child_uri(key), self.store.read_if_there(key)
+        if data is None:
+            return None
+        entry = parse_manifest(ShardEntry, data, where, SampleSetError)
         rows = self.header.rows_of(entry.shard)
         if (
             key != self._entry_key(entry.shard)
@@ -335,9 +384,9 @@ class SampleSet:
 
 
 def _read_header(store: Store) -> SampleSetHeader | None:
-    if not store.exists(HEADER_KEY):
+    data = store.read_if_there(HEADER_KEY)
+    if data is None:
         return None
-    data = store.read_bytes(HEADER_KEY)
     return parse_manifest(SampleSetHeader, data, store.child_uri(HEADER_KEY), SampleSetError)
 
 

@@ -23,6 +23,7 @@ from rdm_batch.files import (
     Damage,
     RecordedFile,
     find_damage,
+    open_regular,
     path_aside,
     stream_sha256,
     written_aside,
@@ -63,8 +64,16 @@ class Store(ABC):
         return f"{self.uri.rstrip('/')}/{key}" if key else self.uri
 
     @abstractmethod
-    def read_bytes(self, key: str) -> bytes:
-        """Read a whole object; a missing one raises ``error``."""
+    def read_if_there(self, key: str) -> bytes | None:
+        """Read a whole object. None when it does not exist."""
+
+    @abstractmethod
+    def open_recorded(self, file: RecordedFile) -> io.BufferedIOBase:
+        """Open an object whose size and digest are known, for reading nothing else.
+
+        Raises:
+            RdmBatchError: As ``error``, when it is missing, or is not what was recorded.
+        """
 
     @abstractmethod
     def write_bytes(self, key: str, data: bytes) -> None:
@@ -104,6 +113,13 @@ class Store(ABC):
     @abstractmethod
     def check_writable(self) -> None:
         """Raise ``error`` with the reason when nothing can be written here."""
+
+    def read_bytes(self, key: str) -> bytes:
+        """Read a whole object; a missing one raises ``error``."""
+        data = self.read_if_there(key)
+        if data is None:
+            raise self.missing(key)
+        return data
 
     def exists(self, key: str) -> bool:
         """Tell whether an object exists."""
@@ -171,9 +187,31 @@ class LocalStore(Store):
         self.read_only = read_only
 
     @override
-    def read_bytes(self, key: str) -> bytes:
+    def read_if_there(self, key: str) -> bytes | None:
         with self._explained(key):
-            return self._path(key).read_bytes()
+            try:
+                with open_regular(self._path(key)) as file:
+                    return file.read()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    @override
+    def open_recorded(self, file: RecordedFile) -> io.BufferedIOBase:
+        with self._explained(file.path):
+            opened = open_regular(self._path(file.path))
+            try:
+                damage = find_damage(
+                    [file],
+                    lambda _: os.fstat(opened.fileno()).st_size,
+                    lambda _: stream_sha256(opened),
+                )
+                if damage:
+                    raise self.error(self.child_uri(file.path), damage[0].found, damage[0].needed)
+                opened.seek(0)
+            except BaseException:
+                opened.close()
+                raise
+            return opened
 
     @override
     def write_bytes(self, key: str, data: bytes) -> None:

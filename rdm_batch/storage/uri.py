@@ -7,16 +7,16 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from rdm_batch.errors import RdmBatchError, SampleSetError
+from rdm_batch.specs.base import carries_credentials
 
 MAX_NAME_BYTES: Final = 255
 """Bytes of a file's name, as file systems have it."""
 MAX_PATH_BYTES: Final = 3840
 """Bytes of a local path: Linux takes 4,096, and the names of files are put behind it."""
 
-_USER_INFO = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/]*@", re.IGNORECASE)
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://(.*)$", re.IGNORECASE | re.DOTALL)
 
 
@@ -37,10 +37,33 @@ class Location:
 
 def redact(uri: str) -> str:
     """Hide user names, passwords and query strings, so that a URI may be printed."""
-    shown = _USER_INFO.sub(r"\1***@", uri)
-    if _SCHEME.match(shown) and not shown.lower().startswith(("s3://", "file://")):
-        shown = shown.partition("?")[0]
-    return shown
+    match = _SCHEME.match(uri)
+    if match is None:
+        return uri
+    scheme, rest = match.groups()
+    if carries_credentials(uri):
+        # Up to the last @, for passwords may hold every character; nothing where there is none.
+        _, at, after = rest.rpartition("@")
+        rest = f"***{at}{after.partition('?')[0]}" if at else "***"
+    elif scheme.lower() not in ("s3", "file"):
+        rest = rest.partition("?")[0]
+    return f"{scheme}://{rest}"
+
+
+def server_name(endpoint: str | None) -> str:
+    """Name a server by scheme, host and port alone, for messages.
+
+    Args:
+        endpoint: Its URL. None means AWS itself.
+    """
+    if endpoint is None:
+        return "AWS S3"
+    try:
+        parts = urlsplit(endpoint)
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError:
+        return "the endpoint"
+    return f"{parts.scheme}://{parts.hostname}{port}" if parts.hostname else "the endpoint"
 
 
 def parse_uri(uri: str, error: type[RdmBatchError] = SampleSetError) -> Location:
@@ -99,7 +122,7 @@ def _nameable(path: str, error: type[RdmBatchError]) -> str:
 
 def _parse_s3(uri: str, rest: str, error: type[RdmBatchError]) -> Location:
     bucket, _, path = rest.partition("/")
-    if "@" in bucket:
+    if carries_credentials(uri):
         raise error(
             redact(uri),
             "carries credentials in the URI",

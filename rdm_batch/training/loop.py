@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
+from rdm_batch.files import locked, written_aside
 from rdm_batch.formats.weights_file import read_saved
 from rdm_batch.specs.training import Optimization
 from rdm_batch.training.pictures import save_losses
@@ -56,7 +58,7 @@ class TrainingLoop:
         num_images: Size of the training set.
         optimization: Steps, rates and batch size.
         checkpoint: File that holds the state of the run; written atomically.
-        preview: Called with the averaged network and the step after each checkpoint, for
+        preview: Called with the averaged network and the step before each checkpoint, for
             pictures. None makes none.
         report: Takes progress lines. None prints them to standard error.
     """
@@ -120,9 +122,10 @@ class TrainingLoop:
             if self.step % settings.log_every == 0 or self.step == last:
                 self._print_progress(time.monotonic() - started, self.step - first_step, last)
             if self.step % settings.checkpoint_every == 0 or self.step == last:
-                self.save()
+                # First the pictures: what lies before a checkpoint is never drawn again.
                 if self.preview is not None:
                     self.preview(self._result(), self.step)
+                self.save()
         return self._result()
 
     def _result(self) -> nn.Module:
@@ -131,7 +134,11 @@ class TrainingLoop:
         return copy.deepcopy(self.averaged).eval().cpu()
 
     def save(self) -> None:
-        """Write the state of the run."""
+        """Write the state of the run.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
         state = {
             "settings": self.optimization.model_dump_json(),
             "step": self.step,
@@ -142,7 +149,17 @@ class TrainingLoop:
         }
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.checkpoint.with_suffix(".unfinished")
-        torch.save(state, unfinished)
+        try:
+            torch.save(state, unfinished)
+        except RuntimeError:
+            # PyTorch says of a full disk only where in its own source it was noticed.
+            free = shutil.disk_usage(self.checkpoint.parent).free
+            raise CheckpointError(
+                str(self.checkpoint),
+                f"cannot be written ({free:,} bytes free)",
+                "",
+                "make room and continue with --resume",
+            ) from None
         unfinished.replace(self.checkpoint)
 
     def resume(self) -> None:
@@ -238,10 +255,13 @@ def run_training(
             preview(network, step)
 
     loop = TrainingLoop(objective, num_images, optimization, out / "checkpoint.pt", show)
-    if resume:
-        loop.resume()
-    first_step = loop.step
-    network = loop.run()
+    out.mkdir(parents=True, exist_ok=True)
+    busy = CheckpointError(str(out), "another process is training here", "", "wait for it")
+    with locked(out, busy):
+        if resume:
+            loop.resume()
+        first_step = loop.step
+        network = loop.run()
     seconds = time.monotonic() - started
     record = {
         "steps": loop.step,
@@ -253,7 +273,8 @@ def run_training(
         "images_per_s": round((loop.step - first_step) * optimization.batch_size / seconds, 1),
         "threads": torch.get_num_threads(),
     }
-    (out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    with written_aside(out / "training.json") as aside:
+        aside.write_text(json.dumps(record, indent=2) + "\n")
     return network
 
 

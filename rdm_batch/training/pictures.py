@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from rdm_batch.files import written_aside
+
 NUM_PREVIEWED = 64
 """Images of the training set that pictures show."""
 
@@ -29,8 +31,9 @@ def save_grid(
     cells[:count] = images
     grid = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
     picture = Image.fromarray(grid.reshape(rows * height, columns * width, 3))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(path)
+    doubled = picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST)
+    with written_aside(path) as aside:
+        doubled.save(aside, "PNG")
 
 
 def alternate(
@@ -57,5 +60,5 @@ def save_losses(losses: Sequence[float], path: Path) -> None:
     axes = figure.add_subplot(xlabel="step", ylabel="loss", yscale="log")
     axes.plot(losses, color="0.8", linewidth=0.5)
     axes.plot(np.arange(window - 1, len(losses)), smooth, color="tab:blue")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=100, format="png")

@@ -8,20 +8,27 @@ is the latent diffusion baseline (Rombach et al. 2022, arXiv:2112.10752).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rdm_batch.heads.knn_continuous import KnnContinuousHead
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder
+from rdm_batch.models.query_unet import QueryUNet
 from rdm_batch.models.unet import UNet
 from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
-from rdm_batch.specs.families import RdmArchitecture
-from rdm_batch.specs.networks import NoiseScheduleConfig, UNetConfig
-from rdm_batch.specs.training import DiffusionTraining, NeighborTraining
+from rdm_batch.specs.families import RdmArchitecture, parse_architecture
+from rdm_batch.specs.networks import NoiseScheduleConfig
+from rdm_batch.specs.training import (
+    DiffusionTraining,
+    KnnContinuousTraining,
+    NeighborTraining,
+)
 from rdm_batch.training.context import TrainingContext
 from rdm_batch.training.heads import HeadPlan, train_head
 from rdm_batch.training.images import TrainingImages, on_device_of
@@ -36,7 +43,7 @@ class RdmObjective:
     Args:
         latents: Latents of the training set, of about unit variance.
         context: Gives the neighbors of the training images.
-        unet: Sizes of the network.
+        unet: The network, new.
         noise_schedule: The forward process.
     """
 
@@ -44,10 +51,10 @@ class RdmObjective:
         self,
         latents: Float[Tensor, "image channel height width"],
         context: TrainingContext,
-        unet: UNetConfig,
+        unet: UNet,
         noise_schedule: NoiseScheduleConfig,
     ) -> None:
-        self.network = UNet(unet)
+        self.network = unet
         self._latents = latents
         self._context = context
         self._alphas = torch.from_numpy(NoiseSchedule.from_config(noise_schedule).alphas_cumprod)
@@ -86,20 +93,24 @@ def _plan(
     context: TrainingContext,
 ) -> HeadPlan:
     latents = encode_latents(autoencoder, images)
-    architecture = RdmArchitecture(
-        unet=spec.unet,
-        autoencoder=autoencoder.config,
-        noise_schedule=spec.noise_schedule,
-        latent_size=latents.shape[-1],
-        scale_factor=unit_scale(latents),
-        parametric=not isinstance(spec, NeighborTraining),
-    )
+    by_query = isinstance(spec, KnnContinuousTraining)
+    fields = {
+        "kind": "knn_continuous" if by_query else "rdm",
+        "unet": spec.unet.model_dump(),
+        "autoencoder": autoencoder.config.model_dump(),
+        "noise_schedule": spec.noise_schedule.model_dump(),
+        "latent_size": latents.shape[-1],
+        "scale_factor": unit_scale(latents),
+        "parametric": not isinstance(spec, NeighborTraining),
+    }
+    architecture = cast(RdmArchitecture, parse_architecture(fields, "unet"))
+    unet, head = (QueryUNet, KnnContinuousHead) if by_query else (UNet, RdmHead)
     solver = DdimSolver(NoiseSchedule.from_config(spec.noise_schedule), spec.preview_steps)
     return HeadPlan(
         architecture,
         lambda: RdmObjective(
-            latents * architecture.scale_factor, context, spec.unet, spec.noise_schedule
+            latents * architecture.scale_factor, context, unet(spec.unet), spec.noise_schedule
         ),
         "model.diffusion_model.",
-        lambda networks: RdmHead(networks, solver),
+        lambda networks: head(networks, solver),
     )

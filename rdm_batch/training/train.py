@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 
 from rdm_batch.errors import SpecError
+from rdm_batch.reports.progress import Progress
 from rdm_batch.specs.training import load_training
 from rdm_batch.training.autoencoder import train_autoencoder
 from rdm_batch.training.clip import train_clip
@@ -24,6 +25,7 @@ TRAINERS: Final[dict[str, Callable[[Any, Path, bool], Path]]] = {
     "ldm": train_rdm,
     "ar": train_rarm,
     "knn_discrete": train_knn_discrete,
+    "knn_continuous": train_rdm,
 }
 """What trains each of ``specs.training.TRAININGS``: from its settings, the folder to write to
 and whether to resume, to the weights file."""
@@ -51,4 +53,6 @@ def train(kind: str, config: Path, out: Path, resume: bool = False) -> Path:
     spec = load_training(config, kind)
     if spec.optimization.device == "cuda" and not torch.cuda.is_available():
         raise SpecError("optimization.device", "cuda, but no GPU is usable here", "cpu")
-    return TRAINERS[kind](spec, out, resume)
+    # The loop prints how far it is; what comes before and between may take minutes too.
+    with Progress() as progress, progress.step(f"train {kind}"):
+        return TRAINERS[kind](spec, out, resume)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rdm_batch.errors import DatabaseError, RdmBatchError, SpecError
+from rdm_batch.errors import DatabaseError, DeviceLostError, RdmBatchError, SpecError
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.merge import Neighbors
 
@@ -30,6 +30,18 @@ class PlainWorker:
 
     def add(self, item: int, array: np.ndarray, factor: int) -> int:
         return int(array.sum()) * factor + item
+
+    def count_until(self, marker: Path) -> int:
+        """Count, for ten seconds at most, until somebody has seen more than nothing."""
+        for _ in range(1000):
+            self.number += 1
+            if marker.exists():
+                break
+            time.sleep(0.01)
+        return self.number
+
+    def counted(self) -> int:
+        return self.number
 
     def refuse(self, item: int) -> None:
         raise DatabaseError(f"row {item}", "is odd", "an even row", "leave it out")
@@ -50,6 +62,16 @@ class LargeWorker(PlainWorker):
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return float(self.array.sum())
+
+
+class OneGpuLostWorker(PlainWorker):
+    """Lose its GPU at the first call of all."""
+
+    def lose_once(self, marker: Path) -> int:
+        if not marker.exists():
+            marker.write_text(str(os.getpid()))
+            raise DeviceLostError("GPU", "computes nothing more in this process")
+        return os.getpid()
 
 
 class MortalWorker(PlainWorker):

@@ -103,3 +103,19 @@ def test_a_database_is_searched_here(tmp_path: Path) -> None:
         assert retriever.rows == ROWS
         rows = retriever.fetch(np.arange(ROWS))
         assert retriever.search(rows, 1).ids[:, 0].tolist() == list(range(ROWS))
+
+
+def test_workers_answer_beside_their_items(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.extend(pool.glance(PlainWorker.counted))
+        if seen and seen[-1] > 1:
+            (tmp_path / "seen").touch()
+
+    # As many items as there are threads: the answer needs none of them.
+    needs = WorkerNeeds(in_flight=2)
+    with LocalCluster().workers(PlainWorker, 1, needs) as pool:
+        items = [tmp_path / "seen"] * 2
+        done = list(pool.map(PlainWorker.count_until, items, where=where, on_wait=look))
+    assert all(count < 1000 for _, count in done)

@@ -15,7 +15,14 @@ from rdm_batch.cluster.local import LocalCluster
 from rdm_batch.cluster.pool import Cluster, RetrieverNeeds, WorkerNeeds
 from rdm_batch.errors import ClusterError, DatabaseError, SpecError
 from rdm_batch.inputs.databases import Database
-from tests.cluster.kit import LargeWorker, MortalWorker, PlainWorker, RefusedWorker, failure
+from tests.cluster.kit import (
+    LargeWorker,
+    MortalWorker,
+    OneGpuLostWorker,
+    PlainWorker,
+    RefusedWorker,
+    failure,
+)
 from tests.job_kit import DIM, ROWS, write_database
 from tests.ray_kit import actor_processes
 from tests.ray_nodes import TwoNodes
@@ -52,6 +59,15 @@ def test_few_items_are_spread_over_all_workers(cluster: Cluster) -> None:
         assert len({process for process, _ in found}) == 2
         found = [place for _, place in pool.map(PlainWorker.where, [0.2] * 6, where=where)]
         assert len(set(found)) == 6
+
+
+def test_a_worker_whose_gpu_is_lost_goes_on_in_another_process(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    marker = tmp_path / "lost"
+    with cluster.workers(OneGpuLostWorker, 1, WorkerNeeds()) as pool:
+        ((_, process),) = pool.map(OneGpuLostWorker.lose_once, [marker], where=where)
+    assert process != int(marker.read_text())
 
 
 def test_what_is_shared_comes_with_every_call(cluster: Cluster) -> None:
@@ -160,3 +176,26 @@ def test_workers_search_a_spread_database(cluster: Cluster, database: Database) 
             )
     np.testing.assert_array_equal(found.ids, expected.ids)
     assert isinstance(error, DatabaseError)
+
+
+def test_workers_answer_beside_their_items(cluster: Cluster, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.extend(pool.glance(PlainWorker.counted))
+        if seen and seen[-1] > 1:
+            (tmp_path / "seen").touch()
+
+    # As many items as there are threads: the answer needs none of them.
+    needs = WorkerNeeds(in_flight=2)
+    with cluster.workers(PlainWorker, 1, needs) as pool:
+        items = [tmp_path / "seen"] * 2
+        done = list(pool.map(PlainWorker.count_until, items, where=where, on_wait=look))
+    assert all(count < 1000 for _, count in done)
+
+
+def test_no_answer_comes_from_a_worker_that_failed_or_is_gone(cluster: Cluster) -> None:
+    with cluster.workers(RefusedWorker, 1, WorkerNeeds()) as pool:
+        for _ in range(20):
+            assert pool.glance(PlainWorker.counted) == []
+            time.sleep(0.1)

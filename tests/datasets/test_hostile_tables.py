@@ -191,7 +191,7 @@ def test_hostile_tables_take_neither_time_nor_memory_nor_the_process(tmp_path: P
     for name, (said, seconds) in found.items():
         assert HOSTILE[name][1] in said, (name, said)
         assert len(said) < 2_000
-        assert seconds < 10, (name, seconds)
+        assert seconds < 20, (name, seconds)
     assert megabytes < 500
     assert not (tmp_path / "victim").exists()
 

@@ -87,7 +87,7 @@ def _arguments(
             problems = [said.getvalue().splitlines()[-1]]
     else:
         problems = list(_unknown(parser, arguments))  # no abbreviations either
-        for check in (_job, _training, _scores):
+        for check in (_job, _training, _scores, _weights):
             problems += check(args)
     return [f"{line}: {problem}" for problem in problems]
 
@@ -154,6 +154,14 @@ def _scores(args: argparse.Namespace) -> list[str]:
             TypeAdapter(Annotated[field.annotation, field]).validate_python(tuple(names))
     except ValidationError as error:
         return [error.errors()[0]["msg"]]
+    return []
+
+
+def _weights(args: argparse.Namespace) -> list[str]:
+    """Hold what a command says of weights against what they lack: a .ckpt names no architecture."""
+    named = (getattr(args, f"WeightedModel.{name}", None) for name in ("preset", "architecture"))
+    if getattr(args, "uri", "").endswith(".ckpt") and not any(named):
+        return ["a .ckpt needs --preset or --architecture"]
     return []
 
 

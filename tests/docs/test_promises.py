@@ -46,6 +46,8 @@ def test_what_is_right_passes(text: str) -> None:
         ),
         ("| `rdm-batch checkpoint inspect\\|look` | does |", "look"),
         ("`rdm-batch export SAMPLES --from ... --out URI`", "--from"),
+        ("```\nrdm-batch checkpoint inspect a/model.ckpt\n```", "--preset"),
+        ("```\nrdm-batch database import-npz --out B\n```", "PART"),
         ("`rdm-batch databases`", "databases"),
         ("`database chek`", "chek"),
         ("`--page` and `--pages FILE`", "--pages"),

@@ -151,6 +151,7 @@ def test_features_of_another_extractor_or_other_samples_never_match(
     sample_set.store.delete(sample_set.entries()[2].file)
     sample_set.store.delete("_shards/00002.json")
     _commit(sample_set, world, [2], seed=6)
+    sample_set.finish()
     after = SampleImages(sample_set)
     assert features_key(digest, after.parts[2]) != features_key(digest, before.parts[2])
     assert [part.number for part in parts_without_features(after, digest)] == [2]

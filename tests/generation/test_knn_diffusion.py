@@ -9,20 +9,39 @@ import numpy as np
 import pytest
 
 import rdm_batch
+from rdm_batch.errors import InvalidJobError
 from rdm_batch.models.checkpoint import save_checkpoint
+from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.load import parse_job
-from tests.tiny_heads import TINY_KNN_DISCRETE, random_weights
+from tests.tiny_heads import TINY_KNN_CONTINUOUS, TINY_KNN_DISCRETE, random_weights
 from tests.worlds import World, assert_says, checked, problem_of
 
-SAMPLING = {"sampler": "mask_replace", "num_steps": 3, "num_samples": 10, "batch_size": 4}
+SAMPLING = {"num_steps": 3, "num_samples": 10, "batch_size": 4}
+
+
+BACKBONES: dict[str, tuple[Architecture, dict[str, Any]]] = {
+    "discrete": (TINY_KNN_DISCRETE, {"sampler": "mask_replace"}),
+    "continuous": (TINY_KNN_CONTINUOUS, {"sampler": "ddim"}),
+}
+
+
+def _world(world: World, folder: Path, backbone: str) -> World:
+    architecture, sampler = BACKBONES[backbone]
+    path = folder / f"{backbone}.safetensors"
+    save_checkpoint(path, architecture, random_weights(architecture))
+    model = {"head": "knn_diffusion", "backbone": backbone, "checkpoint": str(path)}
+    sampling = {**SAMPLING, **sampler}
+    return World(world.root, world.job(model=model, sampling=sampling, evaluation=None))
+
+
+@pytest.fixture(params=BACKBONES)
+def any_knn_world(world: World, tmp_path: Path, request: pytest.FixtureRequest) -> World:
+    return _world(world, tmp_path, request.param)
 
 
 @pytest.fixture
 def knn_world(world: World, tmp_path: Path) -> World:
-    path = tmp_path / "knn.safetensors"
-    save_checkpoint(path, TINY_KNN_DISCRETE, random_weights(TINY_KNN_DISCRETE))
-    model = {"head": "knn_diffusion", "backbone": "discrete", "checkpoint": str(path)}
-    return World(world.root, world.job(model=model, sampling=SAMPLING, evaluation=None))
+    return _world(world, tmp_path, "discrete")
 
 
 def _text(context: str, k_nn: int) -> dict[str, Any]:
@@ -38,14 +57,14 @@ def _text(context: str, k_nn: int) -> dict[str, Any]:
     ],
 )
 def test_a_job_makes_its_samples_whatever_their_shards(
-    knn_world: World, conditioning: dict[str, Any]
+    any_knn_world: World, conditioning: dict[str, Any]
 ) -> None:
     images = []
     for shard_size in (10, 4):
-        document = knn_world.job(conditioning=conditioning, output__shard_size=shard_size)
+        document = any_knn_world.job(conditioning=conditioning, output__shard_size=shard_size)
         batches = list(rdm_batch.generate(parse_job(document, "jobs/a.yaml")))
         images.append(np.concatenate([batch.images for batch in batches]))
-    assert images[0].shape == (10, 8, 8, 3)
+    assert len(images[0]) == 10
     assert len(np.unique(images[0].reshape(10, -1), axis=0)) > 5
     # The last batch of a shard has another shape, which moves the last digits of sums.
     assert np.abs(images[0].astype(int) - images[1]).max() <= 1
@@ -84,3 +103,15 @@ def test_the_unconditional_query_leads_its_context(knn_world: World) -> None:
     job = checked(knn_world.job(conditioning={"mode": "unconditional", "k_nn": 3}))
     batch = next(iter(rdm_batch.generate(job.spec)))
     assert np.array_equal(batch.neighbor_ids[:, 0], batch.query_ids)
+
+
+def test_a_checkpoint_of_the_other_backbone_is_refused(knn_world: World) -> None:
+    document = knn_world.job(model__backbone="continuous", sampling__sampler="ddim")
+    assert_says(problem_of(document), "is 'knn_continuous'", "holds a 'knn_discrete' head")
+
+
+def test_an_unknown_backbone_or_field_is_named(knn_world: World) -> None:
+    with pytest.raises(InvalidJobError, match=r"model.backbone: is 'discreet'.*did you mean disc"):
+        parse_job(knn_world.job(model__backbone="discreet"), "jobs/a.yaml")
+    with pytest.raises(InvalidJobError, match=r"model.presett: is not a field; did you mean prese"):
+        parse_job(knn_world.job(model__presett="a"), "jobs/a.yaml")

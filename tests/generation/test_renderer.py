@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
-from rdm_batch.errors import DatabaseError
+from rdm_batch.errors import ClusterError, DatabaseError, DeviceLostError
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.generation.plan import ShardRange, plan_shards
 from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, shard_table
@@ -98,10 +99,17 @@ class _OneAtATime:
     image_size = 4
     context_dim = DIM
 
-    def __init__(self) -> None:
+    def __init__(self, fixed_batches: bool = False) -> None:
+        self.fixed_batches = fixed_batches
+        self.warmed_up: list[tuple[int, ...]] = []
         self.threads: set[int] = set()
         self.batches: list[int] = []
         self._inside = threading.Lock()
+
+    def warm_up(self, context: np.ndarray) -> None:
+        assert not self.batches
+        self.threads.add(threading.get_ident())
+        self.warmed_up.append(context.shape)
 
     def generate(self, context: np.ndarray, noise: SampleNoise) -> np.ndarray:
         assert self._inside.acquire(blocking=False), "two threads are in the model"
@@ -121,6 +129,68 @@ def test_the_model_is_entered_by_one_thread_in_batches_of_fixed_size(
         list(pool.map(lambda shard: _render(renderer, source, shard), plan_shards(spec)))
     assert len(head.threads) == 1
     assert head.batches == [3, 1] * 6
+
+
+def test_a_head_of_one_shape_gets_full_batches_and_warms_up_once(
+    spec: JobSpec, source: ContextSource
+) -> None:
+    head, clocks = _OneAtATime(fixed_batches=True), [ShardClock() for _ in range(6)]
+    renderer = ShardRenderer(head, 5, 3)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = zip(plan_shards(spec), clocks, strict=True)
+        shards = list(pool.map(lambda job: renderer.render(job[0], source, job[1]), jobs))
+    assert head.batches == [3, 3] * 6
+    assert [len(shard.images) for shard in shards] == [4] * 6
+    assert head.warmed_up == [(3, 3, DIM)]
+    assert len(head.threads) == 1
+    # One shard tells of it, and no shard's own time begins before it ended.
+    (ended,) = [clock.intervals["warm-up"][1] for clock in clocks if "warm-up" in clock.intervals]
+    assert all(clock.intervals["neighbors"][0] >= ended for clock in clocks)
+
+
+def test_what_fills_a_batch_up_is_dropped(spec: JobSpec, source: ContextSource) -> None:
+    head = NullHead(8, DIM)
+    plain = ShardRenderer(head, 5, 3).render(ShardRange(0, 0, 4), source, ShardClock())
+    head.fixed_batches = True
+    filled = ShardRenderer(head, 5, 3, rows=7).render(ShardRange(0, 0, 4), source, ShardClock())
+    np.testing.assert_array_equal(filled.images, plain.images)
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0"),
+            ClusterError,
+            "GPU memory: a batch of 3 samples wanted 20.00 GiB beside 60.00 GiB in use, "
+            "and 10.00 GiB were free; set sampling.batch_size to 2",
+        ),
+        (
+            torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nfor"),
+            DeviceLostError,
+            "GPU: computes nothing more in this process (CUDA error: an illegal "
+            "memory access was encountered); run the same command again",
+        ),
+        (RuntimeError("of another kind"), RuntimeError, "of another kind"),
+    ],
+)
+def test_a_failing_gpu_is_told_of_in_one_message(
+    source: ContextSource,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+    kind: type[Exception],
+    message: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(NullHead, "generate", fail)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10 << 30, 80 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 65 << 30)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 60 << 30)
+    with pytest.raises(kind) as caught:
+        _render(ShardRenderer(NullHead(8, DIM), 5, 3), source, ShardRange(0, 0, 4))
+    assert message in str(caught.value)
 
 
 def test_a_failure_of_the_head_reaches_the_caller(source: ContextSource) -> None:

@@ -61,6 +61,16 @@ def test_only_what_lies_in_the_wall_time_counts() -> None:
     assert _seconds([shard], 4, 7) == [3, 0, 0, 0, 0]
 
 
+def test_what_a_head_took_to_compile_itself_is_start_up() -> None:
+    shard = _shard(neighbors=(10, 11), model=(11, 14), encode=(14, 14), write=(14, 15))
+    intervals = {**shard.measured.intervals, "warm-up": (5.0, 9.5)}
+    warm = MeasuredShard(4, 100, shard.measured.model_copy(update={"intervals": intervals}))
+    found = throughput([warm], started=4.0)
+    assert (found.start_up_s, found.warm_up_s, found.generation_s) == (6, 4.5, 5)
+    assert found.heads[0].wall_s == 5
+    assert throughput([shard], started=4.0).warm_up_s == 0
+
+
 def test_throughput_of_two_heads() -> None:
     shards = [
         _shard(neighbors=(10, 11), model=(11, 14), encode=(14, 14), write=(14, 15)),

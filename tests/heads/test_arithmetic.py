@@ -2,13 +2,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from rdm_batch.errors import SpecError
+from rdm_batch.heads.arithmetic import compiled, recording_graphs
 
 # In a process of its own: the shape checks of the tests cannot be traced. Graphs are traced
 # whole and run as they are, without a compiler.
 _SCRIPT = """
 import numpy as np
 import torch
+from types import SimpleNamespace
+from rdm_batch.generation.plan import ShardRange
+from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer
 from rdm_batch.heads.build import build_head
+from rdm_batch.retrieval.retriever import ObservedRetriever
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling
 from tests.tiny_heads import TINY_RARM, TINY_RDM, random_weights
@@ -22,8 +34,8 @@ def backend(graph, inputs):
 original = torch.compile
 
 def trace(function, **options):
-    assert options == {"dynamic": False}, options
-    return original(function, backend=backend, fullgraph=True, **options)
+    assert options == {"dynamic": False, "fullgraph": True}, options
+    return original(function, backend=backend, **options)
 
 torch.compile = trace
 common = {"num_samples": 1, "guidance_scale": 2.0}
@@ -36,11 +48,22 @@ for architecture, sampling in (
     plain = build_head(architecture, weights, sampling)
     compiled = build_head(architecture, weights, sampling, compile=True)
     graphs.clear()
+    compiled.warm_up(context)
+    assert len(graphs) == 1
     for indices in ([0, 1], [2, 3]):
         noise = SampleNoise(0, np.array(indices, dtype=np.int64))
         expected = plain.generate(context, noise).astype(int)
         difference = np.abs(compiled.generate(context, noise) - expected).max()
         assert difference <= 1, difference
+    # A job whose shards and batches end short: filled up, and compiled no second time.
+    def conditioner(noise, retriever):
+        rows = np.repeat(context[:1], len(noise), axis=0)
+        return SimpleNamespace(conditioning=SimpleNamespace(context=rows))
+    renderer = ShardRenderer(compiled, 0, 2, rows=2)
+    source = ContextSource(conditioner, ObservedRetriever(None, None))
+    for start, stop in ((0, 3), (3, 4)):
+        shard = ShardRange(0, start, stop)
+        assert len(renderer.render(shard, source, ShardClock()).images) == stop - start
     print(architecture.kind, len(graphs))
 """
 
@@ -52,3 +75,38 @@ def test_compiled_heads_draw_the_same_images_from_a_single_graph() -> None:
     assert done.returncode == 0, done.stderr
     # One graph for all steps or tokens, and for the next batch of the same shape.
     assert done.stdout.splitlines() == ["rdm 1", "rarm 1"]
+
+
+def test_graphs_of_a_gpu_are_whole_recorded_and_chosen_by_rule(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(torch, "compile", lambda function, **how: asked.update(how) or function)
+    compiled(torch.neg, torch.device("cuda"))
+    assert asked == {
+        "dynamic": False,
+        "fullgraph": True,
+        "options": {"triton.cudagraphs": True, "deterministic": True},
+    }
+    assert set(asked["options"]) <= set(torch._inductor.list_options())
+
+
+def test_compiling_is_refused_where_kernels_are_chosen_by_timing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rdm_batch.heads.arithmetic.torch._inductor.config", object())
+    with pytest.raises(SpecError, match="chooses kernels by timing"):
+        compiled(torch.neg, torch.device("cuda"))
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_graphs_that_were_not_recorded_are_an_error_on_a_gpu(device: str) -> None:
+    def compute() -> None:
+        with recording_graphs(torch.device(device)):
+            counters["inductor"]["cudagraph_skips"] += 2
+
+    if device == "cpu":
+        compute()
+        return
+    with pytest.raises(SpecError, match="2 parts of the network could not be recorded"):
+        compute()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 
 import pytest
 from rich.console import Console
@@ -150,3 +151,65 @@ def test_no_count_is_lost_between_threads() -> None:
         for thread in threads:
             thread.join()
         assert stage.done == 8000
+
+
+class TestSteps:
+    def test_a_step_that_takes_a_moment_leaves_no_line_in_a_log(self) -> None:
+        clock, (console, stream) = Clock(), log_console()
+        with Progress(console, clock) as progress, progress.step("check the job"):
+            clock.now_s += 1
+        assert stream.getvalue() == ""
+
+    def test_a_longer_one_is_named_while_it_lasts_and_when_it_ends(self) -> None:
+        clock, (console, stream) = Clock(), log_console()
+        with Progress(console, clock) as progress:
+            with progress.step("start Ray"):
+                clock.now_s += 6
+                wait_for(stream, "start Ray  0:06 so far\n")
+                clock.now_s += 4
+            assert stream.getvalue().splitlines()[-1] == "start Ray  done in 0:10"
+
+    def test_a_step_that_fails_is_not_done(self) -> None:
+        clock, (console, stream) = Clock(), log_console()
+
+        def fail() -> None:
+            with Progress(console, clock) as progress, progress.step("start Ray"):
+                clock.now_s += 6
+                wait_for(stream, "so far\n")
+                raise RuntimeError("lost")
+
+        with pytest.raises(RuntimeError, match="lost"):
+            fail()
+        assert stream.getvalue().splitlines()[-1] == "start Ray  stopped after 0:06"
+
+    def test_a_terminal_shows_it_at_once(self) -> None:
+        stream = io.StringIO()
+        console = Console(file=stream, force_terminal=True, width=80, legacy_windows=False)
+        with Progress(console, Clock()) as progress, progress.step("start Ray"):
+            wait_for(stream, "start Ray")
+
+
+def test_a_log_is_not_silent_while_nobody_counts() -> None:
+    clock, (console, stream) = Clock(), log_console()
+    with Progress(console, clock) as progress:
+        progress.stage("generate", total=10, unit="samples")
+        clock.now_s += 6
+        wait_for(stream, "generate  0/10 samples  0:06 so far\n")
+
+
+def test_a_count_may_be_told_as_a_whole() -> None:
+    clock, (console, _) = Clock(), log_console()
+    with Progress(console, clock) as progress:
+        stage = progress.stage("generate", total=10, unit="samples", done=2)
+        clock.now_s += 1
+        stage.reach(5)
+        stage.reach(4)
+        assert stage.done == 5
+        assert stage.rate() == pytest.approx(3)
+
+
+def wait_for(stream: io.StringIO, text: str) -> None:
+    deadline = time.monotonic() + 10
+    while text not in stream.getvalue():
+        assert time.monotonic() < deadline, stream.getvalue()
+        time.sleep(0.02)

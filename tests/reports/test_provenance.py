@@ -63,12 +63,3 @@ def test_process_age_counts_from_the_start_of_the_process() -> None:
         env={"PYTHONPATH": str(root)},
     )
     assert 0.5 <= float(answer.stdout) < 60
-
-
-def test_gpus_are_read_from_the_driver(tmp_path: Path) -> None:
-    for slot in ("0000:01:00.0", "0000:02:00.0"):
-        folder = tmp_path / slot
-        folder.mkdir()
-        (folder / "information").write_text("Model: \t\t NVIDIA H100\nIRQ: 1\n")
-    assert provenance._gpus(tmp_path) == ("NVIDIA H100", "NVIDIA H100")
-    assert provenance._gpus(tmp_path / "none") == ()

@@ -76,7 +76,11 @@ BAD_FIELDS: list[tuple[str, Any, str]] = [
     ("sampling.sampler", "autoregressive", "'autoregressive' does not drive model.head 'rdm'"),
     ("sampling.sampler", "dimm", "did you mean ddim?"),
     ("sampling.batch_size", 0, "sampling.batch_size: is 0"),
-    ("model.precision", "float8", "model.precision: is 'float8'; needed 'float32' or 'bfloat16'"),
+    (
+        "model.precision",
+        "float8",
+        "model.precision: is 'float8'; needed 'float32', 'tf32', 'float16' or 'bfloat16'",
+    ),
     ("model.checkpoint", 7, "model.checkpoint: is 7; needed string"),
     ("model.checkpoint", "", "model.checkpoint: is ''"),
     ("model.head", "rmd", "model.head: is 'rmd'; needed one of"),

@@ -70,7 +70,7 @@ def test_hostile_yaml_is_one_short_error_in_short_time(name: str) -> None:
     start = time.process_time()
     with pytest.raises(SpecError) as caught:
         parse_yaml(text, "job.yaml")
-    assert time.process_time() - start < 5.0
+    assert time.process_time() - start < 20.0
     assert message in str(caught.value)
     assert len(str(caught.value)) < 2_000
 

@@ -95,10 +95,10 @@ def test_an_interrupted_download_is_made_again(
         try:
             read = S3Store.read_range
 
-            def read_once_then_die(self, key, start=0, stop=None):  # type: ignore[no-untyped-def]
+            def read_once_then_die(self, found, start, stop):  # type: ignore[no-untyped-def]
                 if start:
                     os.kill(os.getpid(), signal.SIGKILL)
-                return read(self, key, start, stop)
+                return read(self, found, start, stop)
 
             S3Store.read_range = read_once_then_die  # type: ignore[method-assign]
             local_path(f"{swift_uri}/a", tmp_path)
@@ -118,8 +118,8 @@ def test_content_that_changes_on_the_way_is_refused(
     store.write_bytes("a", b"0" * 3000)
     read = S3Store.read_range
 
-    def read_and_change(self, key, start=0, stop=None):  # type: ignore[no-untyped-def]
-        data = read(self, key, start, stop)
+    def read_and_change(self, found, start, stop):  # type: ignore[no-untyped-def]
+        data = read(self, found, start, stop)
         if start == 0:
             store.write_bytes("a", b"1" * 3000)
         return data

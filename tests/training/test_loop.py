@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,26 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path: Path) -> Non
     assert resumed.step == 7
     resumed.run()
     assert all(torch.equal(a, b) for a, b in zip(states(whole), states(resumed), strict=True))
+
+
+def test_no_picture_is_missing_wherever_a_run_was_killed(tmp_path: Path) -> None:
+    drawn: list[int] = []
+    dies = {5, 10}
+
+    def preview(_: nn.Module, step: int) -> None:
+        if step in dies:
+            dies.remove(step)
+            raise KeyboardInterrupt
+        drawn.append(step)
+
+    for _ in range(3):
+        loop = make_loop(tmp_path)
+        loop.preview = preview
+        if loop.checkpoint.exists():
+            loop.resume()
+        with contextlib.suppress(KeyboardInterrupt):
+            loop.run()
+    assert drawn == [5, 10, 12]
 
 
 def test_every_image_is_seen_once_an_epoch_in_changing_order(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.models.autoencoder import build_autoencoder
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.clip import collect_vocabulary
+from rdm_batch.models.unet import UNet
 from rdm_batch.specs.networks import (
     ClipArchitecture,
     KlAutoencoderConfig,
@@ -193,7 +194,7 @@ def test_divergence_pulls_gaussian_latents_to_the_standard_one(images: TrainingI
 def rdm_objective(context: TrainingContext) -> RdmObjective:
     torch.manual_seed(0)
     objective = RdmObjective(
-        torch.randn(10, 3, 4, 4), context, TINY_RDM.unet, NoiseScheduleConfig()
+        torch.randn(10, 3, 4, 4), context, UNet(TINY_RDM.unet), NoiseScheduleConfig()
     )
     for parameter in objective.network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -219,7 +220,7 @@ def loss_of_all(objective: RdmObjective | RarmObjective) -> torch.Tensor:
 def test_new_diffusion_head_starts_at_the_variance_of_noise() -> None:
     torch.manual_seed(0)
     objective = RdmObjective(
-        torch.randn(64, 3, 4, 4), NoContext(6), TINY_RDM.unet, NoiseScheduleConfig()
+        torch.randn(64, 3, 4, 4), NoContext(6), UNet(TINY_RDM.unet), NoiseScheduleConfig()
     )
     loss = objective.loss(0, torch.arange(64), torch.Generator().manual_seed(0))
     assert loss.item() == pytest.approx(1.0, abs=0.1)

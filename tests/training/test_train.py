@@ -199,7 +199,7 @@ def test_settings_of_another_command_are_refused(tmp_path: Path) -> None:
 def test_command_reports_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "clip", "--config", str(tmp_path / "no.yaml"), "--out", str(tmp_path)]
     assert main(arguments) == 1
-    assert "no.yaml: cannot be read" in capsys.readouterr().err
+    assert "no.yaml: there is no such file" in capsys.readouterr().err
 
 
 CONFIGS: list[tuple[str, str]] = [
@@ -213,3 +213,13 @@ CONFIGS: list[tuple[str, str]] = [
 def test_shipped_settings_load(name: str, kind: str) -> None:
     configs = local_path("package://shapes/configs")
     assert load_training(configs / f"{name}.yaml", kind).train == kind
+
+
+def test_a_network_that_does_not_fit_the_autoencoder_is_one_clear_error(tmp_path: Path) -> None:
+    autoencoder = train("autoencoder", write(tmp_path, AUTOENCODER), tmp_path / "autoencoder")
+    settings = rdm_settings(autoencoder)
+    unet = settings["unet"]
+    assert isinstance(unet, dict)
+    unet["latent_channels"] = 5
+    with pytest.raises(SpecError, match=r"latent_channels is 5 but autoencoder.embed_dim is 3"):
+        train("rdm", write(tmp_path, settings), tmp_path / "rdm")

@@ -1,9 +1,10 @@
-"""What KNN-Diffusion over codes is trained with: its context, its loss, its times."""
+"""What KNN-Diffusion is trained with: its context, the loss over codes, its times."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.specs.networks import CodeTransformerConfig
 from rdm_batch.training.context import NeighborContext, QueryContext, _without_itself
 from rdm_batch.training.knn_discrete import KnnDiscreteObjective
+from rdm_batch.training.loop import TrainingLoop
 from rdm_batch.training.train import train
 
 CODES, POSITIONS, TIMES = 8, 4, 10
@@ -106,38 +108,45 @@ OPTIMIZATION = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("k_train", [0, 3])
+DISCRETE = {
+    "train": "knn_discrete",
+    "autoencoder": "package://shapes/rarm.safetensors",
+    "transformer": {"depth": 1, "num_heads": 2, "head_channels": 4, "context_dim": 64},
+}
+CONTINUOUS = {
+    "train": "knn_continuous",
+    "autoencoder": "package://shapes/rdm.safetensors",
+    "unet": {
+        "latent_channels": 6, "model_channels": 8, "channel_mult": [1, 2],
+        "num_res_blocks": 1, "norm_groups": 4,
+        "attention_downsampling": [2], "head_channels": 8, "context_dim": 64,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "k_train"), [(DISCRETE, 0), (DISCRETE, 3), (CONTINUOUS, 2)])
 def test_the_command_trains_and_resumes_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k_train: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: dict[str, Any], k_train: int
 ) -> None:
     monkeypatch.setattr("rdm_batch.training.context.NUM_PREVIEWED", 4)
     settings = {
-        "train": "knn_discrete",
+        **kind,
         "images": "shapes:train:24",
-        "autoencoder": "package://shapes/rarm.safetensors",
         "encoder": "package://shapes/clip.safetensors",
         "database": "package://shapes/database",
         "k_train": k_train,
-        "transformer": {"depth": 1, "num_heads": 2, "head_channels": 4, "context_dim": 64},
         "preview_steps": 2,
         "optimization": OPTIMIZATION,
     }
     config = tmp_path / "knn.yaml"
     config.write_text(yaml.safe_dump(settings))
-    weights = train("knn_discrete", config, tmp_path / "whole")
+    weights = train(kind["train"], config, tmp_path / "whole")
     loaded = load_checkpoint(weights)
-    assert loaded.architecture.kind == "knn_discrete"
+    assert loaded.architecture.kind == kind["train"]
     assert ShapesSource("train", 24)[0].image.shape[0] == loaded.architecture.image_size
-    again = _interrupted(config, tmp_path / "again", monkeypatch)
-    assert again.read_bytes() == weights.read_bytes()
-
-
-def _interrupted(config: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stop at the first checkpoint, and go on from there."""
-    from rdm_batch.training.loop import TrainingLoop
-
     whole = TrainingLoop.run
     with monkeypatch.context() as patch:
         patch.setattr(TrainingLoop, "run", lambda loop: whole(loop, stop_after=2))
-        train("knn_discrete", config, out)
-    return train("knn_discrete", config, out, resume=True)
+        train(kind["train"], config, tmp_path / "again")
+    again = train(kind["train"], config, tmp_path / "again", resume=True)
+    assert again.read_bytes() == weights.read_bytes()

@@ -1,0 +1,67 @@
+"""Count the samples of a run while heads draw them, whole batches at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rdm_batch.reports.progress import Progress, Stage
+from rdm_batch.storage.manifest import ShardEntry
+
+
+class SampleCount:
+    """Count each sample once: as drawn while its shard is made, as stored when it is committed.
+
+    What a head that is lost had drawn stays counted until another has drawn as much; no count
+    goes back.
+
+    Args:
+        progress: Shows the stage, which begins when the first head has loaded.
+        total: Samples of the whole set.
+        stored: Samples of it that are stored already.
+        on_begun: Called when the first head has loaded.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        total: int,
+        stored: int,
+        on_begun: Callable[[], None],
+    ) -> None:
+        self._progress = progress
+        self._total = total
+        self._stored = stored
+        self._committed: set[int] = set()
+        self._drawn: dict[int, int] = {}
+        self._on_begun = on_begun
+        self._stage: Stage | None = None
+
+    def committed(self, entry: ShardEntry) -> None:
+        """Count a shard that is stored."""
+        self._begin()
+        self._committed.add(entry.shard)
+        self._drawn.pop(entry.shard, None)
+        self._stored += entry.num_rows
+        self._show()
+
+    def drawn(self, of_shard: Mapping[int, int]) -> None:
+        """Count what one head has drawn of each shard that it has not committed."""
+        self._begin()
+        for shard, count in of_shard.items():
+            if shard not in self._committed:
+                self._drawn[shard] = max(count, self._drawn.get(shard, 0))
+        self._show()
+
+    def finish(self) -> None:
+        """End the stage."""
+        if self._stage is not None:
+            self._stage.finish()
+
+    def _begin(self) -> None:
+        if self._stage is None:
+            self._on_begun()
+            self._stage = self._progress.stage("generate", self._total, "samples", self._stored)
+
+    def _show(self) -> None:
+        if self._stage is not None:
+            self._stage.reach(self._stored + sum(self._drawn.values()))

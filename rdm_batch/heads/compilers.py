@@ -1,0 +1,46 @@
+"""What compiling a head asks of a machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from rdm_batch.errors import ClusterError
+
+
+def check_compiler(device: str) -> None:
+    """Make sure that this machine can compile a head, before anything is loaded.
+
+    PyTorch compiles C++ for a CPU; for a GPU, Triton builds its launcher in C.
+
+    Args:
+        device: What the head computes on, ``cpu`` or ``cuda``.
+
+    Raises:
+        ClusterError: A compiler or the headers of Python are missing.
+    """
+    missing = list(_missing(device))
+    if missing:
+        raise ClusterError(
+            "model.compile",
+            f"is true, but {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing "
+            f"on {socket.gethostname()}",
+            action="install gcc, g++ and the headers of Python (python3-dev) on every machine with "
+            "heads, or set it to false",
+        )
+
+
+def _missing(device: str) -> Iterator[str]:
+    if device == "cpu":
+        compilers = [os.environ.get("CXX") or "g++"]
+    else:
+        compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
+    if not any(map(shutil.which, compilers)):
+        yield f"a compiler ({' or '.join(compilers)})"
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not header.is_file():
+        yield str(header)

@@ -1,0 +1,97 @@
+"""Whole heads on pretended CUDA tensors: where things are, and how often the GPU is waited for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle, product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rdm_batch.heads.build import HEADS
+from rdm_batch.models.networks import NETWORKS
+from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.specs.precisions import PRECISIONS, Precision
+from rdm_batch.specs.sampling import (
+    AutoregressiveSampling,
+    DdimSampling,
+    DpmSolverSampling,
+    PlmsSampling,
+)
+from tests.heads.pretend_cuda import is_cuda, pretended_cuda
+from tests.heads.test_flags import Watch
+from tests.tiny_heads import TINY_RARM, TINY_RDM
+
+STEPS = 3
+_SAMPLINGS = {
+    "ddim": (TINY_RDM, DdimSampling(sampler="ddim", num_steps=STEPS, eta=1.0, num_samples=4)),
+    "plms": (TINY_RDM, PlmsSampling(sampler="plms", num_steps=STEPS, num_samples=4)),
+    "dpm": (TINY_RDM, DpmSolverSampling(sampler="dpm_solver_pp", num_steps=STEPS, num_samples=4)),
+    "tokens": (TINY_RARM, AutoregressiveSampling(sampler="autoregressive", num_samples=4)),
+}
+
+
+class Counted(Watch):
+    """Count copies between devices, and questions that wait for the GPU.
+
+    Args:
+        answers: What the numbers that are not there are said to be.
+    """
+
+    def __init__(self, answers: Iterator[bool]) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+        self._answers = answers
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name = function.__name__
+        if name == "numpy":
+            return np.zeros(tuple(args[0].shape), np.uint8)
+        if name == "__bool__" and is_cuda(args[0]):
+            self.counts["asked"] += 1
+            return next(self._answers)
+        result = super().__torch_function__(function, types, args, kwargs)
+        if name in ("to", "cpu") and is_cuda(args[0]) != is_cuda(result):
+            self.counts["to the GPU" if is_cuda(result) else "from the GPU"] += 1
+        return result
+
+
+_CASES = [
+    *product(_SAMPLINGS, (1.0, 2.0), ("bfloat16",)),
+    *product(("ddim", "tokens"), (1.0,), ("float32", "tf32", "float16")),
+]
+"""Every solver and guidance; every precision of both families."""
+
+
+@pytest.mark.parametrize(("name", "guidance_scale", "precision"), _CASES)
+def test_a_head_stays_on_its_gpu(name: str, guidance_scale: float, precision: Precision) -> None:
+    architecture, sampling = _SAMPLINGS[name]
+    sampling = sampling.model_copy(update={"guidance_scale": guidance_scale})
+    context = np.ones((4, 3, 6), np.float32)
+    # Are latents finite? Did an image fail?
+    answers = cycle([True, False]) if architecture.kind == "rdm" else cycle([False])
+    with pretended_cuda():
+        with torch.device("cuda"):
+            networks = NETWORKS[architecture.kind](architecture)
+        head = HEADS[architecture.kind].build(networks, sampling, "cuda", precision, False)
+        assert head.fixed_batches
+        with Counted(answers) as seen:
+            images = head.generate(context, SampleNoise(0, np.arange(4)))
+    counts = seen.counts
+    assert images.shape == (4, architecture.image_size, architecture.image_size, 3)
+    # The context, the noise to start from or the uniform numbers, and the noise of steps.
+    noisy_steps = STEPS if getattr(sampling, "eta", 0) else 0
+    assert counts["to the GPU"] <= 2 + noisy_steps
+    assert counts["asked"] <= 2
+    assert counts["from the GPU"] == 1
+    arithmetic = "tf32" if PRECISIONS[precision].tf32 else "ieee"
+    assert seen.seen == {(arithmetic, arithmetic, True)}
