@@ -12,7 +12,7 @@ from rdm_batch.errors import CheckpointError
 from rdm_batch.formats.format_error import FormatError
 from rdm_batch.formats.pickle_reader import read_pickle
 from rdm_batch.formats.pickle_values import as_mapping, describe
-from rdm_batch.formats.tensor_entry import StoredBytes, TensorEntry, end_of, unusable
+from rdm_batch.formats.tensor_entry import StoredBytes, TensorEntry, damaged, end_of, unusable
 from rdm_batch.formats.torch_pickle import (
     LIMITS,
     MAX_PICKLE_BYTES,
@@ -40,9 +40,13 @@ def read_archive(path: Path, file: BinaryIO) -> dict[str, TensorEntry]:
     try:
         with open_zip(file) as archive:
             content, root = _read_content(archive, path)
-            return _find(archive, root, state_dict_of(content), file)
+            try:
+                tensors = state_dict_of(content)
+            except FormatError as problem:
+                raise unusable(path, str(problem)) from None
+            return _find(archive, root, tensors, file)
     except FormatError as problem:
-        raise unusable(path, str(problem)) from None
+        raise damaged(path, str(problem)) from None
 
 
 def read_structure(path: Path, file: BinaryIO) -> tuple[object, dict[str, TensorEntry]]:

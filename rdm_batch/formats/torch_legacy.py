@@ -13,7 +13,7 @@ from typing import BinaryIO, Final
 from rdm_batch.formats.format_error import FormatError
 from rdm_batch.formats.pickle_reader import read_pickle
 from rdm_batch.formats.pickle_values import Record, as_mapping
-from rdm_batch.formats.tensor_entry import StoredBytes, TensorEntry, end_of, unusable
+from rdm_batch.formats.tensor_entry import StoredBytes, TensorEntry, damaged, end_of, unusable
 from rdm_batch.formats.torch_pickle import (
     LIMITS,
     MAX_PICKLE_BYTES,
@@ -41,16 +41,22 @@ def read_legacy(path: Path, file: BinaryIO) -> dict[str, TensorEntry]:
     size = file.seek(0, 2)
     try:
         try:
-            return _read(file, size, _USUAL_PICKLE_BYTES)
+            content, stored = _read(file, size, _USUAL_PICKLE_BYTES)
         except FormatError:
             if size <= _USUAL_PICKLE_BYTES:
                 raise
-            return _read(file, size, MAX_PICKLE_BYTES)
+            content, stored = _read(file, size, MAX_PICKLE_BYTES)
+    except FormatError as problem:
+        raise damaged(path, str(problem)) from None
+    try:
+        tensors = state_dict_of(content)
+        return {name: _entry(name, tensor, stored) for name, tensor in tensors.items()}
     except FormatError as problem:
         raise unusable(path, str(problem)) from None
 
 
-def _read(file: BinaryIO, size: int, limit: int) -> dict[str, TensorEntry]:
+def _read(file: BinaryIO, size: int, limit: int) -> tuple[object, dict[str, StoredBytes]]:
+    """Read the pickles, and find the data behind them."""
     file.seek(0)
     data = file.read(limit)
     # How many bytes an element of each data has; only the tensors say it.
@@ -71,7 +77,6 @@ def _read(file: BinaryIO, size: int, limit: int) -> dict[str, TensorEntry]:
         raise FormatError("of another version, or written on a big-endian machine")
     if not isinstance(names, list) or not all(type(name) is str for name in names):
         raise FormatError("the names of its data are none")
-    tensors = state_dict_of(content)
     stored: dict[str, StoredBytes] = {}
     for name in names:
         if name not in widths or name in stored:
@@ -84,7 +89,7 @@ def _read(file: BinaryIO, size: int, limit: int) -> dict[str, TensorEntry]:
             raise FormatError(f"data of {count:,} numbers end beyond the file")
         stored[name] = StoredBytes(position, num_bytes, -1)
         position += num_bytes
-    return {name: _entry(name, tensor, stored) for name, tensor in tensors.items()}
+    return content, stored
 
 
 def _entry(name: str, tensor: PickledTensor, stored: dict[str, StoredBytes]) -> TensorEntry:

@@ -122,7 +122,7 @@ def test_a_text_file_is_no_checkpoint(world: World, tmp_path: Path, content: byt
     path = tmp_path / "head.safetensors"
     path.write_bytes(content)
     message = problem_of(world.job(model__checkpoint=str(path)))
-    assert_says(message, str(path), "neither a safetensors file nor a zip archive of torch.save")
+    assert_says(message, str(path), "neither a safetensors file nor one of torch.save")
 
 
 def test_a_missing_tensor_is_named(world: World, tmp_path: Path, weights: Weights) -> None:
@@ -213,11 +213,11 @@ def test_a_missing_architecture_file_is_named(world: World) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"a: [", "cannot be read as YAML"),
-        (b"\xff\xfe", "cannot be read as YAML"),
+        (b"a: [", "is not YAML"),
+        (b"\xff\xfe", "is not UTF-8"),
         (b"just words", "is not a mapping of fields"),
         (b"kind: rdm", "unet"),
-        (b"!!python/object/apply:os.system ['true']", "cannot be read as YAML"),
+        (b"!!python/object/apply:os.system ['true']", "is not YAML"),
         (b"model: {target: some.OtherModel, params: {}}", "model.target is 'some.OtherModel'"),
     ],
 )
