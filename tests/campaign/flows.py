@@ -22,7 +22,7 @@ from tests.tiny_heads import TINY_CLIP
 from tests.training.test_train import AUTOENCODER
 
 JOB, COMMAND = "rdm_batch.run", "rdm_batch.cli"
-SAMPLES, SHARD_SIZE = 96, 4
+SAMPLES, SHARD_SIZE = 64, 4
 HEAVY_CLIP = TINY_CLIP.model_copy(update={"vision_width": 32})
 """An encoder of 20 MB, so that features are worth workers of their own."""
 
@@ -77,7 +77,7 @@ def make_flows(root: Path) -> dict[str, Flow]:
 
     def generation(out: Path, address: str, begun: bool) -> list[str]:
         # On Ray a job lasts long enough to lose workers in it.
-        steps = [] if address == "none" else ["--set", "sampling.num_steps=120"]
+        steps = [] if address == "none" else ["--set", "sampling.num_steps=80"]
         return [str(job), "--address", address, "--set", f"output.uri={out}", *steps]
 
     def evaluation(out: Path, address: str, begun: bool) -> list[str]:
