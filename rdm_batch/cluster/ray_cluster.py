@@ -20,6 +20,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
+import ray.util.client
 from ray import cloudpickle
 
 from rdm_batch.cluster.pool import (
@@ -223,6 +224,8 @@ class _RayPool(Generic[Worker]):
     def glance(self, method: Callable[[Worker], Result]) -> list[Result]:
         """Ask workers that have answered the last question; see ``Pool.glance``."""
         answers: list[Result] = []
+        if ray.util.client.ray.is_connected():
+            return answers  # A client (ray://) cannot call an actor beside its other calls.
         asked = list(self._glances)
         for call in ray.wait(asked, num_returns=len(asked), timeout=0)[0] if asked else []:
             del self._glances[call]

@@ -38,10 +38,11 @@ class SampleCount:
 
     def committed(self, entry: ShardEntry) -> None:
         """Count a shard that is stored."""
-        self._begin()
         self._committed.add(entry.shard)
         self._drawn.pop(entry.shard, None)
         self._stored += entry.num_rows
+        # A shard stored before a head was heard of took a time nobody knows: not in the rate.
+        self._begin()
         self._show()
 
     def drawn(self, of_shard: Mapping[int, int]) -> None:

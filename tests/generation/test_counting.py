@@ -77,14 +77,14 @@ class TestCount:
             assert stage.finished
             assert len(begun) == 1
 
-    def test_begins_with_a_stored_shard_too(self, stages: list[Stage]) -> None:
+    def test_may_begin_with_a_stored_shard_that_tells_no_rate(self, stages: list[Stage]) -> None:
         begun: list[None] = []
         with Progress(Console(file=io.StringIO())) as progress:
             count = SampleCount(progress, 12, 4, lambda: begun.append(None))
             count.committed(entry(SHARDS[1]))
             assert stages[0].done == 8
-            # The shard is of this run, and belongs to its rate.
-            assert stages[0].rate() is not None
+            assert stages[0].rate() is None
+            assert len(begun) == 1
 
 
 def test_a_run_is_named_and_counted_before_its_first_shard_is_stored(
