@@ -16,7 +16,8 @@ import pytest
 from rdm_batch.retrieval import conditioning
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.index import IndexSettings, build_index
-from rdm_batch.retrieval.npz_parts import order_parts, read_neighbor_memory, read_part
+from rdm_batch.retrieval.neighbor_memory import read_neighbor_memory
+from rdm_batch.retrieval.npz_parts import order_parts, read_part
 from rdm_batch.retrieval.shard import ShardSearcher
 from tests.tolerances import COSINE_REL
 
