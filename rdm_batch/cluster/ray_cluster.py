@@ -62,11 +62,11 @@ _LEAST_SHARED_BYTES = 32 << 20
 @contextlib.contextmanager
 def joined(address: str) -> Iterator[RayCluster]:
     """Start or join Ray for the duration of a block; see ``connect.connected``."""
-    with (
-        watched(address, address == LOCAL) as watch,
-        started_or_joined(address),
-        watch.running(),
-    ):
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(watched(address, address == LOCAL))
+        with watch.starting():
+            stack.enter_context(started_or_joined(address))
+        stack.enter_context(watch.running())
         try:
             yield RayCluster()
         except ray.exceptions.RayTaskError:

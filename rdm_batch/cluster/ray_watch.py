@@ -32,6 +32,9 @@ _UNREACHABLE_S = 40.0
 _LEAVE_WITHIN_S = 15.0
 """How long a call into Ray may still hang after the loss; no exception reaches it there."""
 _END_WITHIN_S = 5.0
+_STARTS_AGAIN_WITHIN_S = 6.0
+"""How long a start may be without a process that has died; a second try has its own by then, and
+Ray itself would end this process after ``_RECONNECT_S``."""
 _RECONNECT_S = 10
 """How long processes of a Ray started here look for its control process, which never comes back."""
 
@@ -52,6 +55,7 @@ class RayWatch:
         self._local = local
         self._before = set(psutil.Process().children()) if local else set()
         self._known: set[psutil.Process] = set()
+        self._vital: dict[psutil.Process, str] = {}
         self._lost: str | None = None
         self._left = threading.Event()
         self._notes: list[str] = []
@@ -69,6 +73,19 @@ class RayWatch:
     def lost(self) -> bool:
         """Tell whether Ray is gone."""
         return self._lost is not None
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Watch while Ray starts here, where no exception tells of a process that has died."""
+        started = threading.Event()
+        if self._local:
+            threading.Thread(
+                target=self._watch_start, args=(started,), name="watch Ray start", daemon=True
+            ).start()
+        try:
+            yield
+        finally:
+            started.set()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -123,6 +140,18 @@ class RayWatch:
                     self._leave(self._lost)
                 return
 
+    def _watch_start(self, started: threading.Event) -> None:
+        lacking_since: dict[str, float] = {}
+        while not started.wait(_LOOK_EVERY_S):
+            self._remember()
+            for name in set(self._vital.values()):
+                if any(_alive(p) for p, found in self._vital.items() if found == name):
+                    lacking_since.pop(name, None)
+                    continue
+                since = lacking_since.setdefault(name, time.monotonic())
+                if time.monotonic() - since > _STARTS_AGAIN_WITHIN_S:
+                    self._leave(f"its process {name} has died while it started")
+
     def _leave(self, found: str) -> None:
         """End this process, which waits in a call that will never return."""
         self.end_processes()
@@ -136,7 +165,8 @@ class RayWatch:
 
     def _look_at_processes(self) -> Callable[[], str | None]:
         self._remember()
-        vital = {process: name for process in self._known if (name := _name(process)) in _VITAL}
+        # Those of a first try that came to nothing are forgotten.
+        vital = {process: name for process, name in self._vital.items() if _alive(process)}
 
         def look() -> str | None:
             for process, name in vital.items():
@@ -158,6 +188,9 @@ class RayWatch:
         for process in list(self._known):
             with contextlib.suppress(psutil.Error):
                 self._known.update(process.children(recursive=True))
+        for process in self._known - self._vital.keys():
+            if (name := _name(process)) in _VITAL:
+                self._vital[process] = name
 
 
 @contextmanager

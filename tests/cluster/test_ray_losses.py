@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ import pytest
 
 from rdm_batch.cluster.connect import connected
 from rdm_batch.cluster.pool import Cluster, RetrieverNeeds, WorkerNeeds
+from rdm_batch.cluster.ray_watch import RayWatch
 from rdm_batch.errors import ClusterError
 from rdm_batch.inputs.databases import Database
 from tests.campaign.processes import SERVERS, Family
@@ -65,6 +69,32 @@ def test_a_lost_server_is_one_error_and_leaves_nothing_running(
     assert len(lines) < 20, printed
     assert took_s < 30
     assert [member.name() for member in family.living()] == []
+
+
+def test_a_server_that_dies_while_ray_starts_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A stand-in for what Ray starts, below the folder its package is said to lie in.
+    server = Path(shutil.copy(shutil.which("sleep") or "", tmp_path / "gcs_server"))
+    package = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("rdm_batch.cluster.ray_watch.ray", package)
+    monkeypatch.setattr("rdm_batch.cluster.ray_watch._STARTS_AGAIN_WITHIN_S", 0.5)
+    left: list[str] = []
+    monkeypatch.setattr(RayWatch, "_leave", lambda _, found: left.append(found))
+    watch = RayWatch("local", local=True)
+    first, second = (subprocess.Popen([server, "60"]) for _ in range(2))
+    with watch.starting():
+        time.sleep(1.2)
+        first.kill()
+        first.wait()
+        time.sleep(1.5)
+        assert left == []  # a second try has its own
+        second.kill()
+        second.wait()
+        deadline = time.monotonic() + 20
+        while not left and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert left[0] == "its process gcs_server has died while it started"
 
 
 def test_a_retriever_lost_for_good_is_an_error_in_the_worker_that_asks(
