@@ -75,7 +75,7 @@ class RdmNetworks(HeadNetworks):
     @staticmethod
     def content_problems(file: WeightsFile, architecture: RdmArchitecture) -> list[str]:
         """Compare the noise schedule, where the file has it."""
-        betas = architecture.noise_schedule.betas()
+        betas = np.array(architecture.noise_schedule.betas())
         wanted = {"betas": betas, "alphas_cumprod": np.cumprod(1 - betas)}
         problems = [
             _schedule_problem(file, name, values)

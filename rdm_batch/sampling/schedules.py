@@ -30,7 +30,7 @@ class NoiseSchedule:
     @classmethod
     def from_config(cls, config: NoiseScheduleConfig) -> NoiseSchedule:
         """Compute the process of an architecture."""
-        betas = config.betas()
+        betas = np.array(config.betas())
         return cls(
             betas=betas.astype(np.float32),
             alphas_cumprod=np.cumprod(1.0 - betas).astype(np.float32),

@@ -176,6 +176,14 @@ class TestSlowStart:
 class TestToken:
     """The Ray started here is protected by a token that nobody else knows and nothing keeps."""
 
+    @pytest.fixture(autouse=True)
+    def forgotten(self) -> Iterator[None]:
+        """Let Ray read its variables again once they are as before, for the tests that follow."""
+        yield
+        from rdm_batch.cluster import ray_start
+
+        ray_start._read_again()
+
     @pytest.fixture
     def seen(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

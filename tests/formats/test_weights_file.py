@@ -146,7 +146,7 @@ def test_odd_schedules_are_refused(tmp_path: Path, beside: dict[str, Any], what:
 
 
 def test_a_schedule_that_differs_in_its_middle_is_refused(tmp_path: Path) -> None:
-    betas = torch.from_numpy(TINY_RDM.noise_schedule.betas()).float()
+    betas = torch.tensor(TINY_RDM.noise_schedule.betas(), dtype=torch.float64).float()
     weights = build_networks(TINY_RDM).state_dict()
     torch.save({**weights, "betas": betas}, tmp_path / "a")
     assert check_checkpoint(tmp_path / "a", TINY_RDM).problems == ()

@@ -124,7 +124,7 @@ def _legacy() -> list[bytes]:
 @cache
 def _contents() -> tuple[bytes, ...]:
     """Small tensors beside the weights, which are read before those: a schedule, a token."""
-    betas = TINY_RDM.noise_schedule.betas().astype(np.float32)
+    betas = np.array(TINY_RDM.noise_schedule.betas(), np.float32)
     return (betas.tobytes(), (16).to_bytes(8, "little"), struct.pack("<f", float("nan")) * 1000)
 
 
