@@ -158,7 +158,11 @@ class ReferenceStatistics:
                 moments[name] = GaussianStatistics(mean, covariance, count)
             for name, rows in features.items():
                 check_array(name, rows, (len(rows), extractor.layers[name]))
-            return cls(extractor, str(header["source"]), moments, features, str(header["digest"]))
+            images = header.get("images")
+            if images is not None and not isinstance(images, str):
+                raise FormatError(f"images is {images!r}")
+            source, digest = str(header["source"]), str(header["digest"])
+            return cls(extractor, source, moments, features, digest, images)
 
 
 def is_reference(path: Path) -> bool:
