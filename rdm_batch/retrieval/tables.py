@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int64
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.files import UNREADABLE
+from rdm_batch.files import UNREADABLE, written_aside
 
 _EMBEDDING_GROUP = 8_192
 _THUMBNAIL_GROUP = 256
@@ -55,8 +56,7 @@ def write_embeddings(path: Path, rows: ShardRows) -> None:
             "caption": pa.array(list(rows.captions), pa.string()),
         }
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(
+    _write(
         table,
         path,
         row_group_size=_EMBEDDING_GROUP,
@@ -109,8 +109,7 @@ def write_thumbnails(path: Path, first_row: int, thumbnails: Sequence[bytes]) ->
             "png": pa.array(list(thumbnails), pa.binary()),
         }
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(
+    _write(
         table,
         path,
         row_group_size=_THUMBNAIL_GROUP,
@@ -145,7 +144,7 @@ def write_counts(
     path: Path, row_ids: Int64[np.ndarray, " rows"], counts: Int64[np.ndarray, " rows"]
 ) -> None:
     """Write how often each row is a neighbor of the training set, most frequent first."""
-    pq.write_table(pa.table({"row_id": row_ids, "count": counts}), path, compression="zstd")
+    _write(pa.table({"row_id": row_ids, "count": counts}), path, compression="zstd")
 
 
 def read_counts(path: Path) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " rows"]]:
@@ -164,3 +163,9 @@ def read_counts(path: Path) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarra
             str(path), f"unreadable ({error})", "a proposal table", "rebuild it"
         ) from error
     return row_ids, counts
+
+
+def _write(table: pa.Table, path: Path, **options: Any) -> None:
+    """Write a table aside: under its own name nobody ever finds half of one."""
+    with written_aside(path) as aside:
+        pq.write_table(table, aside, **options)

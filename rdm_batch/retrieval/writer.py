@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 from rdm_batch.errors import DatabaseError
+from rdm_batch.files import PARTIAL_SUFFIX
 from rdm_batch.retrieval.database import DatabaseShard, StoredFile, stored_file
 from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.exact import exact_top_k, recall_at_k
-from rdm_batch.retrieval.index import build_index, save_index
+from rdm_batch.retrieval.index import ShardIndex, build_index, save_index
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.retrieval.shard import ShardSearcher
 from rdm_batch.retrieval.tables import ShardRows, write_counts, write_embeddings, write_thumbnails
@@ -49,9 +50,9 @@ def write_shard(
         write_thumbnails(thumbnails_path, rows.first_row, rows.thumbnails)
         thumbnails = stored_file(root, thumbnails_path)
     index = build_index(rows.embeddings, settings, where, num_threads)
-    folder = root / "index" / name
-    shutil.rmtree(folder, ignore_errors=True)
-    index_files = tuple(stored_file(root, path) for path in save_index(index, folder))
+    index_files = tuple(
+        stored_file(root, path) for path in _save_index(index, root / "index" / name)
+    )
     recall = None
     if index.settings.kind == "tree_ah":
         searcher = ShardSearcher(rows.embeddings, index, where=where)
@@ -65,6 +66,17 @@ def write_shard(
         thumbnails=thumbnails,
         index_files=index_files,
     )
+
+
+def _save_index(index: ShardIndex, folder: Path) -> list[Path]:
+    """Save an index aside, so that under its own name there is a whole one or none."""
+    aside = folder.with_name(f".{folder.name}{PARTIAL_SUFFIX}")
+    for old in (aside, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    saved = save_index(index, aside)
+    if saved:
+        aside.replace(folder)
+    return [folder / path.name for path in saved]
 
 
 def measure_recall(searcher: ShardSearcher, embeddings: Float[np.ndarray, "rows dim"]) -> float:

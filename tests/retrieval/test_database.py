@@ -17,6 +17,7 @@ from rdm_batch.retrieval.database import (
 )
 from rdm_batch.retrieval.index import IndexSettings
 from rdm_batch.retrieval.shard import open_shard
+from rdm_batch.retrieval.tables import write_thumbnails
 
 Vectors = Callable[..., np.ndarray]
 WriteDatabase = Callable[..., DatabaseManifest]
@@ -133,3 +134,17 @@ def test_non_finite_stored_rows_are_refused_on_opening(
     write_manifest(tmp_path, manifest.model_copy(update={"shards": (shard,)}))
     with pytest.raises(DatabaseError, match="row 17 holds NaN"):
         open_database(tmp_path)
+
+
+def test_nothing_half_written_has_a_shards_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(_: object, where: Path, **__: object) -> None:
+        where.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rdm_batch.retrieval.tables.pq.write_table", broken_off)
+    path = tmp_path / "thumbnails" / "shard-00000.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        write_thumbnails(path, 0, [b"png"])
+    assert list(path.parent.iterdir()) == []
