@@ -22,6 +22,7 @@ import psutil
 # `ray_cluster` imports this module after it has set what Ray reads while it is imported.
 import ray
 
+from rdm_batch.cluster.ray_reaper import Reaper
 from rdm_batch.cluster.ray_words import few_words
 from rdm_batch.errors import ClusterError, RdmBatchError
 
@@ -56,6 +57,7 @@ class RayWatch:
         self._before = set(psutil.Process().children()) if local else set()
         self._known: set[psutil.Process] = set()
         self._vital: dict[psutil.Process, str] = {}
+        self._reaper = Reaper() if local else None
         self._lost: str | None = None
         self._left = threading.Event()
         self._notes: list[str] = []
@@ -129,6 +131,11 @@ class RayWatch:
         while any(map(_alive, known)) and time.monotonic() < deadline:
             time.sleep(0.02)
 
+    def dismiss(self) -> None:
+        """Let go of what would end the processes after this one's death: they have ended."""
+        if self._reaper is not None:
+            self._reaper.dismiss()
+
     def _watch(self, look: Callable[[], str | None], interval_s: float) -> None:
         while not self._left.wait(interval_s):
             notes, self._notes = self._notes, []
@@ -188,6 +195,9 @@ class RayWatch:
         for process in list(self._known):
             with contextlib.suppress(psutil.Error):
                 self._known.update(process.children(recursive=True))
+        if self._reaper is not None:
+            for process in list(self._known):
+                self._reaper.tell(process.pid)
         for process in self._known - self._vital.keys():
             if (name := _name(process)) in _VITAL:
                 self._vital[process] = name
@@ -211,6 +221,7 @@ def watched(address: str, local: bool) -> Iterator[RayWatch]:
         finally:
             _current = None
             watch.end_processes()
+            watch.dismiss()
 
 
 def check_ray() -> None:

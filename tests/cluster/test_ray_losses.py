@@ -71,6 +71,20 @@ def test_a_lost_server_is_one_error_and_leaves_nothing_running(
     assert [member.name() for member in family.living()] == []
 
 
+def test_a_killed_driver_leaves_nothing_running(slow_job: Path, tmp_path: Path) -> None:
+    with started_job(slow_job, "--address", "local", "--set", f"output.uri={tmp_path}") as process:
+        wait_for_shards(tmp_path, 1, process)
+        family = Family(process.pid)
+        family.look()
+        assert {"gcs_server", "raylet"} <= {member.name() for member in family.living()}
+        process.kill()
+        process.communicate(timeout=60)
+    deadline = time.monotonic() + 12
+    while family.living() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [member.name() for member in family.living()] == []
+
+
 def test_a_server_that_dies_while_ray_starts_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +108,7 @@ def test_a_server_that_dies_while_ray_starts_is_not_waited_for(
         deadline = time.monotonic() + 20
         while not left and time.monotonic() < deadline:
             time.sleep(0.1)
+    watch.dismiss()
     assert left[0] == "its process gcs_server has died while it started"
 
 
