@@ -136,8 +136,17 @@ def _export_npz(
 ) -> ExportSuccess:
     if not target.uri.endswith(".npz"):
         raise SampleSetError(target.uri, "is no name for an adm-npz export", "a name in .npz")
-    if target.exists(""):
-        raise SampleSetError(target.uri, "exists already", "a new name", "remove it to replace it")
+    # Says whose samples they are: one file has no room for a header beside it.
+    comment = f"rdm_batch export {_digest(entries)}".encode()
+    stored = target.stat("")
+    if stored is not None:
+        if _comment(target) != comment:
+            raise SampleSetError(
+                target.uri, "exists already", "a new name", "remove it to replace it"
+            )
+        stage.advance(sum(entry.num_rows for entry in entries))
+        total = sum(entry.num_rows for entry in entries)
+        return ExportSuccess(num_samples=total, num_files=1, num_bytes=stored.num_bytes)
     count, size = sum(entry.num_rows for entry in entries), sample_set.header.image_size
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
     member = zipfile.ZipInfo("arr_0.npy", _EPOCH)
@@ -153,8 +162,18 @@ def _export_npz(
                     for image in pool.map(_decode, rows):
                         array.write(image.tobytes())
                     stage.advance(len(rows))
+            archive.comment = comment
         num_bytes = file.tell()
     return ExportSuccess(num_samples=count, num_files=1, num_bytes=num_bytes)
+
+
+def _comment(target: Store) -> bytes:
+    """Read the comment of a zip archive; empty where it is none."""
+    try:
+        with target.open_read("") as file, zipfile.ZipFile(file) as archive:
+            return archive.comment
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return b""
 
 
 def _export_pngs(

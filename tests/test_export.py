@@ -102,6 +102,18 @@ def test_a_folder_of_another_set_is_refused(tmp_path: Path) -> None:
         export_samples(str(tmp_path / "a"), "webdataset", str(tmp_path / "out"))
 
 
+def test_a_finished_npz_is_known_again_and_another_sets_is_kept(tmp_path: Path) -> None:
+    write_set(str(tmp_path / "set"))
+    written = export_samples(str(tmp_path / "set"), "adm-npz", str(tmp_path / "a.npz"))
+    before = (tmp_path / "a.npz").read_bytes()
+    # As after a kill between the file's last byte and the end of the command.
+    assert export_samples(str(tmp_path / "set"), "adm-npz", str(tmp_path / "a.npz")) == written
+    assert (tmp_path / "a.npz").read_bytes() == before
+    np.savez(tmp_path / "b.npz", arr_0=np.zeros(3))
+    with pytest.raises(SampleSetError, match=r"b\.npz: exists already"):
+        export_samples(str(tmp_path / "set"), "adm-npz", str(tmp_path / "b.npz"))
+
+
 def test_what_stands_in_the_way_is_left_alone(tmp_path: Path) -> None:
     write_set(str(tmp_path / "set"))
     (tmp_path / "a.npz").write_bytes(b"precious")

@@ -166,14 +166,15 @@ class SampleSet:
             to the plan.
         """
         listed = {item.key for item in self.store.list_objects(ENTRIES_FOLDER)}
-        planned = map(self._entry_key, range(self.header.num_shards))
-        absent: Iterator[int] = iter(())
-        if self.success() is None:
-            absent = (shard for shard, key in enumerate(planned) if key not in listed)
-        else:
+        planned: Iterator[tuple[int, str]] = (
+            (shard, self._entry_key(shard)) for shard in range(self.header.num_shards)
+        )
+        if self.store.exists(SUCCESS_KEY):
             # A finished set has them all, whatever a listing says.
-            listed.update(planned)
-        problems = [f"shard {shard} is not stored" for shard in islice(absent, _MAX_LISTED)]
+            listed.update(key for _, key in planned)
+            planned = iter(())
+        absent = (shard for shard, key in planned if key not in listed)
+        problems = [_not_stored(shard) for shard in islice(absent, _MAX_LISTED)]
         if len(problems) == _MAX_LISTED:
             problems.append("more shards are not stored")
 
@@ -186,8 +187,12 @@ class SampleSet:
         keys = sorted(listed)
         with ThreadPoolExecutor(_NUM_CONNECTIONS) as pool:
             found = list(pool.map(read, keys))
-        gone = (key for key, item in zip(keys, found, strict=True) if item is None)
-        problems += [f"{key} is not stored" for key in gone]
+        gone = {key for key, item in zip(keys, found, strict=True) if item is None}
+        problems += [
+            _not_stored(shard)
+            for shard in range(self.header.num_shards if gone else 0)
+            if self._entry_key(shard) in gone
+        ]
         problems += [item for item in found if isinstance(item, str)]
         return [item for item in found if isinstance(item, ShardEntry)], problems
 
@@ -381,6 +386,10 @@ class SampleSet:
                 "",
                 "run the job again to resume it",
             )
+
+
+def _not_stored(shard: int) -> str:
+    return f"shard {shard} is not stored"
 
 
 def _read_header(store: Store) -> SampleSetHeader | None:
