@@ -298,12 +298,19 @@ def test_a_write_that_dies_leaves_only_what_listings_skip(tmp_path: Path) -> Non
 
 
 def _status_in_a_fork(action: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            action()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    # What other tests left must not be collected in there: ScaNN would wait for threads that a
+    # fork does not have.
+    gc.collect()
+    gc.freeze()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                action()
+                status = 0
+            finally:
+                os._exit(status)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        gc.unfreeze()
