@@ -102,6 +102,7 @@ def run_command(
     """Run a command to its end, and carry out a plan meanwhile."""
     run, began = Run(), time.monotonic()
     before = _signs(out)
+    log.touch()  # it may be killed before it has opened it
     started = Started(flow.module, arguments, log, folder, copy)
     run.family = family = Family(started.pid)
     try:
