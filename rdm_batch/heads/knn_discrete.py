@@ -50,19 +50,6 @@ class KnnDiscreteHead(NetworkHead):
         sizes = architecture.transformer
         return build_code_sampler(sizes.codebook_size, sizes.num_times, sampling)
 
-    @classmethod
-    def build(
-        cls,
-        networks: KnnDiscreteNetworks,
-        sampling: SamplingSpec,
-        device: torch.device | str,
-        precision: Precision,
-        compile: bool,
-    ) -> KnnDiscreteHead:
-        """Build the head around its networks; see ``NetworkHead.build``."""
-        sampler = cls.sampler_of(networks.architecture, sampling)
-        return cls(networks, sampler, sampling.guidance_scale, device, precision, compile)
-
     def __init__(
         self,
         networks: KnnDiscreteNetworks,

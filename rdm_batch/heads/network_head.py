@@ -72,7 +72,6 @@ class NetworkHead(ABC):
         """
 
     @classmethod
-    @abstractmethod
     def build(
         cls,
         networks: Any,
@@ -84,9 +83,12 @@ class NetworkHead(ABC):
         """Build the head around networks of its family, which it takes over.
 
         Raises:
-            SpecError: The sampler does not drive this kind of head, or a setting is out of
-                range.
+            SpecError: As ``sampler_of``, or the device has no such arithmetic.
         """
+        # Every family's head is made from its networks and from what draws its samples.
+        make: Callable[..., NetworkHead] = cls
+        sampler = cls.sampler_of(networks.architecture, sampling)
+        return make(networks, sampler, sampling.guidance_scale, device, precision, compile)
 
     def __init__(
         self,

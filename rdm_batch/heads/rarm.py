@@ -52,19 +52,6 @@ class RarmHead(NetworkHead):
         """Build the token sampler; see ``NetworkHead.sampler_of``."""
         return build_token_sampler(sampling)
 
-    @classmethod
-    def build(
-        cls,
-        networks: RarmNetworks,
-        sampling: SamplingSpec,
-        device: torch.device | str,
-        precision: Precision,
-        compile: bool,
-    ) -> RarmHead:
-        """Build the head around its networks; see ``NetworkHead.build``."""
-        sampler = cls.sampler_of(networks.architecture, sampling)
-        return cls(networks, sampler, sampling.guidance_scale, device, precision, compile)
-
     def __init__(
         self,
         networks: RarmNetworks,

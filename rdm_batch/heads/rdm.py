@@ -48,19 +48,6 @@ class RdmHead(NetworkHead):
         """Build the solver; see ``NetworkHead.sampler_of``."""
         return build_solver(architecture.noise_schedule, sampling)
 
-    @classmethod
-    def build(
-        cls,
-        networks: RdmNetworks,
-        sampling: SamplingSpec,
-        device: torch.device | str,
-        precision: Precision,
-        compile: bool,
-    ) -> RdmHead:
-        """Build the head around its networks; see ``NetworkHead.build``."""
-        solver = cls.sampler_of(networks.architecture, sampling)
-        return cls(networks, solver, sampling.guidance_scale, device, precision, compile)
-
     def __init__(
         self,
         networks: RdmNetworks,
