@@ -148,7 +148,7 @@ class KnnDiscreteHead(NetworkHead):
         projected = self._transformer.keys_values(context.to(self._device, self._dtype))
 
         def logits_of(states: Tensor, time: int) -> Tensor:
-            times = torch.tensor([time], device=self._device)
+            times = torch.full((1,), time, device=self._device)
             return self._logits(states, times, projected, self._guided).float()
 
         return logits_of

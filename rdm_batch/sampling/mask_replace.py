@@ -8,6 +8,7 @@ any two times costs O(codes) a token: no transition matrix is ever made.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,25 +120,36 @@ class MaskReplaceSchedule:
         Returns:
             Of every code, and last of the mask. Rows sum to 1 as those of ``clean`` do.
         """
-        kept, masked, replaced = (
-            torch.from_numpy(table).to(clean.device)
-            for table in (self.kept, self.masked, self.replaced)
-        )
-        t, s = (torch.as_tensor(time, device=clean.device)[..., None] for time in (later, earlier))
-        keep = kept[t] / kept[s]
-        become_mask = 1.0 - (1.0 - masked[t]) / (1.0 - masked[s])
-        replace = ((1.0 - keep - become_mask) / self.num_codes).clamp(min=0.0)
+        kept_t, masked_t, replaced_t = self._at(later, clean.device)
+        kept_s, masked_s, replaced_s = self._at(earlier, clean.device)
+        keep = kept_t / kept_s
+        become_mask = 1.0 - (1.0 - masked_t) / (1.0 - masked_s)
+        # The rounding of a difference must not go below 0.
+        rest = 1.0 - keep - become_mask
+        rest = rest.clamp(min=0.0) if isinstance(rest, Tensor) else max(rest, 0.0)
+        replace = rest / self.num_codes
         is_masked = (state == self.mask)[..., None]
         own = torch.where(is_masked, 0, state[..., None]).long()
         total = clean.sum(-1, keepdim=True)
         # A masked token says nothing about x_0.
-        from_mask = (kept[s] * clean + replaced[s] * total) * (become_mask / masked[t])
+        from_mask = (kept_s * clean + replaced_s * total) * (become_mask / masked_t)
         # A code does: w(i) = p(i) / q(x_t | x_0 = i).
-        weight = clean / replaced[t]
-        weight = weight.scatter(-1, own, clean.gather(-1, own) / (kept[t] + replaced[t]))
-        before = kept[s] * weight + replaced[s] * weight.sum(-1, keepdim=True)
+        weight = clean / replaced_t
+        weight = weight.scatter(-1, own, clean.gather(-1, own) / (kept_t + replaced_t))
+        before = kept_s * weight + replaced_s * weight.sum(-1, keepdim=True)
         from_code = replace * before
         from_code = from_code.scatter(-1, own, (keep + replace) * before.gather(-1, own))
         codes = torch.where(is_masked, from_mask, from_code)
-        stay_masked = total * (masked[s] / masked[t])
+        stay_masked = total * (masked_s / masked_t)
         return torch.cat([codes, torch.where(is_masked, stay_masked, 0.0)], dim=-1)
+
+    def _at(self, time: int | Int[Tensor, "*rows"], device: torch.device) -> tuple[Any, Any, Any]:
+        """Give kept, masked and replaced at a time: plain numbers, or one for each row."""
+        tables = (self.kept, self.masked, self.replaced)
+        found: list[Any] = [
+            float(table[time])
+            if isinstance(time, int)
+            else torch.from_numpy(table).to(device)[time][..., None]
+            for table in tables
+        ]
+        return found[0], found[1], found[2]

@@ -19,11 +19,12 @@ from rdm_batch.specs.sampling import (
     AutoregressiveSampling,
     DdimSampling,
     DpmSolverSampling,
+    MaskReplaceSampling,
     PlmsSampling,
 )
 from tests.heads.pretend_cuda import is_cuda, pretended_cuda
 from tests.heads.test_flags import Watch
-from tests.tiny_heads import TINY_RARM, TINY_RDM
+from tests.tiny_heads import TINY_KNN_CONTINUOUS, TINY_KNN_DISCRETE, TINY_RARM, TINY_RDM
 
 STEPS = 3
 _SAMPLINGS = {
@@ -31,6 +32,14 @@ _SAMPLINGS = {
     "plms": (TINY_RDM, PlmsSampling(sampler="plms", num_steps=STEPS, num_samples=4)),
     "dpm": (TINY_RDM, DpmSolverSampling(sampler="dpm_solver_pp", num_steps=STEPS, num_samples=4)),
     "tokens": (TINY_RARM, AutoregressiveSampling(sampler="autoregressive", num_samples=4)),
+    "query": (
+        TINY_KNN_CONTINUOUS,
+        DdimSampling(sampler="ddim", num_steps=STEPS, eta=1.0, num_samples=4),
+    ),
+    "codes": (
+        TINY_KNN_DISCRETE,
+        MaskReplaceSampling(sampler="mask_replace", num_steps=STEPS, num_samples=4),
+    ),
 }
 
 
@@ -78,7 +87,8 @@ def test_a_head_stays_on_its_gpu(name: str, guidance_scale: float, precision: Pr
     sampling = sampling.model_copy(update={"guidance_scale": guidance_scale})
     context = np.ones((4, 3, 6), np.float32)
     # Are latents finite? Did an image fail?
-    answers = cycle([True, False]) if architecture.kind == "rdm" else cycle([False])
+    latents = architecture.kind in ("rdm", "knn_continuous")
+    answers = cycle([True, False]) if latents else cycle([False])
     with pretended_cuda():
         with torch.device("cuda"):
             networks = NETWORKS[architecture.kind](architecture)
@@ -89,7 +99,7 @@ def test_a_head_stays_on_its_gpu(name: str, guidance_scale: float, precision: Pr
     counts = seen.counts
     assert images.shape == (4, architecture.image_size, architecture.image_size, 3)
     # The context, the noise to start from or the uniform numbers, and the noise of steps.
-    noisy_steps = STEPS if getattr(sampling, "eta", 0) else 0
+    noisy_steps = STEPS if getattr(sampling, "eta", 0) or name == "codes" else 0
     assert counts["to the GPU"] <= 2 + noisy_steps
     assert counts["asked"] <= 2
     assert counts["from the GPU"] == 1
