@@ -19,7 +19,7 @@ from tests.fuzz.child import RESULTS_NAME, STATE, STATE_NAME
 from tests.fuzz.target import TARGETS, Target
 
 _POLL_SECONDS = 0.05
-_START_SECONDS = 120.0
+_START_SECONDS = 600.0
 _DEATH_SECONDS = 0.5
 
 
