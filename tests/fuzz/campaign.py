@@ -168,7 +168,7 @@ def _run_child(
 
 def _watch(child: subprocess.Popen[bytes], folder: Path, order: list[Target]) -> bool:
     """Wait for the end of a process; end it when one call takes too long, and say so."""
-    started = time.monotonic()
+    started, begun = time.monotonic(), False
     with (
         (folder / STATE_NAME).open("rb") as file,
         mmap.mmap(file.fileno(), STATE.size, prot=mmap.PROT_READ) as state,
@@ -180,7 +180,9 @@ def _watch(child: subprocess.Popen[bytes], folder: Path, order: list[Target]) ->
                 child.kill()
                 child.wait()
                 return True
-            if not number and not called and time.monotonic() - started > _START_SECONDS:
+            # Before each target there is a moment without a number: only the first is the start.
+            begun = begun or bool(index or number or called)
+            if not begun and time.monotonic() - started > _START_SECONDS:
                 child.kill()
                 child.wait()
                 raise RuntimeError("the process of the campaign did not start")
