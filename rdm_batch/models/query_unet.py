@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from rdm_batch.models.layers import mark_query, timestep_embedding
+from rdm_batch.models.layers import mark_query
 from rdm_batch.models.unet import ContextFeatures, TimeBiases, UNet
 from rdm_batch.specs.networks import UNetConfig
 
@@ -28,13 +28,6 @@ class QueryUNet(UNet):
         # Without a bias: no query, all zeros, adds nothing.
         self.query_embed = nn.Linear(config.context_dim, 4 * config.model_channels, bias=False)
         self.context_roles = nn.Embedding(2, config.context_dim)
-
-    def time_embeddings(self, timesteps: Int[Tensor, " steps"]) -> Float[Tensor, "steps _"]:
-        """Embed times, for ``biases``."""
-        dtype = next(self.time_embed.parameters()).dtype
-        embedding = timestep_embedding(timesteps, self.config.model_channels).to(dtype)
-        embedded: Tensor = self.time_embed(embedding)
-        return embedded
 
     def biases(
         self, time: Float[Tensor, "_ embedding"], query: Float[Tensor, "batch embedding"]

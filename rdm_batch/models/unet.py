@@ -260,6 +260,13 @@ class UNet(nn.Module):
             for block in place.transformer_blocks
         )
 
+    def time_embeddings(self, timesteps: Int[Tensor, " steps"]) -> Float[Tensor, "steps _"]:
+        """Embed times, in the arithmetic of the network."""
+        dtype = next(self.time_embed.parameters()).dtype
+        embedding = timestep_embedding(timesteps, self.config.model_channels).to(dtype)
+        embedded: Tensor = self.time_embed(embedding)
+        return embedded
+
     def time_biases(self, timesteps: Int[Tensor, " steps"]) -> TimeBiases:
         """Compute what the times contribute to every residual block.
 
@@ -267,9 +274,7 @@ class UNet(nn.Module):
             timesteps: One time per sample of a batch, or the times of a solver, of whose
                 results single rows are then given to ``predict``.
         """
-        dtype = next(self.time_embed.parameters()).dtype
-        embedding = timestep_embedding(timesteps, self.config.model_channels).to(dtype)
-        embedding = self.time_embed(embedding)
+        embedding = self.time_embeddings(timesteps)
         return tuple(block.time_bias(embedding) for block in self.residual_blocks)
 
     def context_features(
