@@ -77,7 +77,7 @@ def _load_file(path: Path) -> CodeTransformer:
 def _load_folder(path: Path) -> CodeTransformer:
     folder = path / "transformer" if (path / "transformer").is_dir() else path
     config = _read_config(folder / "config.json")
-    activation = config.get("activation_fn")
+    activation = str(config.get("activation_fn"))
     heads = (config.get("num_attention_heads"), config.get("attention_head_dim"))
     if activation not in _ACTIVATIONS or not all(type(number) is int for number in heads):
         raise CheckpointError(
