@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rdm_batch.errors import CheckpointError
-from rdm_batch.models.pixels import to_uint8
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.precisions import Precision
 
@@ -35,20 +33,6 @@ def decode_in_parts(
     rows = max(1, _PIXELS_AT_ONCE // image_size**2)
     parts = torch.split(latents, rows)
     return torch.cat([decode(part).float() for part in parts])
-
-
-def finite_bytes(
-    images: Float[Tensor, "batch 3 height width"], noise: SampleNoise, precision: Precision
-) -> UInt8[np.ndarray, "batch height width 3"]:
-    """Turn decoded images into bytes.
-
-    Raises:
-        CheckpointError: An image holds infinite numbers or NaN, which have no bytes.
-    """
-    failed = ~torch.isfinite(images).flatten(1).all(dim=1)
-    if failed.any():
-        raise not_finite(failed, "decoded image is not finite", noise, precision)
-    return to_uint8(images).cpu().numpy()
 
 
 def not_finite(

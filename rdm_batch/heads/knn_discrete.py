@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.head import check_context
+from rdm_batch.heads.drawing import Canvas
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.networks import KnnDiscreteNetworks
 from rdm_batch.sampling.code_sampler import CodeSampler, StepUniform, guide_codes
@@ -70,34 +70,32 @@ class KnnDiscreteHead(NetworkHead):
         if compile:
             self._logits = compiled(self._transformer.forward, self._device)
 
-    @computes
-    def generate(
-        self, context: Float32[np.ndarray, "batch entry dim"], noise: SampleNoise
-    ) -> UInt8[np.ndarray, "batch height width 3"]:
-        """Generate one image for every sample; see ``Head``.
+    def _draw(
+        self, context: Float[Tensor, "batch entry dim"], noise: SampleNoise, canvas: Canvas
+    ) -> Float[Tensor, "batch 3 image_height image_width"]:
+        """Draw codes and decode them; see ``NetworkHead``.
 
         Args:
             context: The query's embedding, then those of its neighbors.
             noise: The samples' noise; two numbers a code and step.
-
-        Raises:
-            DatabaseError: The context does not fit the head or is not finite.
-            CheckpointError: Logits or images became infinite or NaN, saying for which sample
-                and when.
+            canvas: Is told of samples that failed.
         """
-        check_context(context, noise, self.context_dim)
         num_tokens = self.architecture.transformer.num_positions
+        step_uniform = self._numbers_of(
+            lambda step, out: noise.fill_uniform(step_stream(step), out),
+            self._sampler.num_steps,
+            (len(noise), num_tokens, 2),
+            torch.float64,
+        )
+        codes, failed_at = self.sample_codes(context, len(noise), step_uniform)
 
-        def step_uniform(step: int) -> Tensor:
-            return torch.from_numpy(noise.uniform(step_stream(step), (num_tokens, 2)))
-
-        codes, failed_at = self.sample_codes(torch.from_numpy(context), len(noise), step_uniform)
-        failed = failed_at > 0
-        if failed.any():
-            time = int(failed_at[failed][0])
+        def tell(failed: Tensor) -> CheckpointError:
+            time = int(failed_at[failed.to(self._device)][0])
             what = f"logits are not finite at time {time} of {self._sampler.schedule.num_times}"
-            raise not_finite(failed, what, noise, self.precision)
-        return self._finish(self.decode(codes), noise)
+            return not_finite(failed, what, noise, self.precision)
+
+        canvas.check(failed_at > 0, tell)
+        return self.decode(codes)
 
     def sample_codes(
         self,

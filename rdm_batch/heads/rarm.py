@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.head import check_context
+from rdm_batch.heads.drawing import Canvas, upload
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.networks import RarmNetworks
 from rdm_batch.models.transformer import Generation, Past
@@ -78,31 +78,23 @@ class RarmHead(NetworkHead):
             self._positions = list(torch.arange(num_tokens, device=self._device).split(1))
             self._past = {}
 
-    @computes
-    def generate(
-        self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
-    ) -> UInt8[np.ndarray, "batch height width 3"]:
-        """Generate one image for every sample; see ``Head``.
-
-        Raises:
-            DatabaseError: The context does not fit the head or is not finite.
-            CheckpointError: Logits or images became infinite or NaN, saying for which sample
-                and when.
-        """
-        check_context(context, noise, self.context_dim)
-        context = self._seen(context)
+    def _draw(
+        self, context: Float[Tensor, "batch k_nn dim"], noise: SampleNoise, canvas: Canvas
+    ) -> Float[Tensor, "batch 3 image_height image_width"]:
+        """Draw tokens and decode them; see ``NetworkHead``."""
         num_tokens = self.architecture.transformer.num_positions
-        uniform = torch.from_numpy(noise.uniform(streams.TOKENS, (num_tokens,))).to(self._device)
+        uniform = upload(noise.uniform(streams.TOKENS, (num_tokens,)), self._device)
         drawn = self.sample_tokens(
-            torch.from_numpy(context),
-            lambda probabilities, position: draw(probabilities, uniform[:, position]),
+            context, lambda probabilities, position: draw(probabilities, uniform[:, position])
         )
-        failed = drawn.failed_at >= 0
-        if failed.any():
-            token = int(drawn.failed_at[failed][0]) + 1
+
+        def tell(failed: Tensor) -> CheckpointError:
+            token = int(drawn.failed_at[failed.to(self._device)][0]) + 1
             what = f"logits are not finite at token {token} of {num_tokens}"
-            raise not_finite(failed, what, noise, self.precision)
-        return self._finish(self.decode(drawn.tokens), noise)
+            return not_finite(failed, what, noise, self.precision)
+
+        canvas.check(drawn.failed_at >= 0, tell)
+        return self.decode(drawn.tokens)
 
     @computes
     def sample_tokens(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rdm_batch.backends import multiplying
+from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.head import check_context
+from rdm_batch.heads.drawing import Canvas, upload
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.autoencoder import VqAutoencoder
 from rdm_batch.models.networks import RdmNetworks
@@ -79,38 +79,37 @@ class RdmHead(NetworkHead):
             tuple(bias[step : step + 1] for bias in biases) for step in range(len(times))
         ]
 
-    @computes
-    def generate(
-        self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
-    ) -> UInt8[np.ndarray, "batch height width 3"]:
-        """Generate one image for every sample; see ``Head``.
-
-        Raises:
-            DatabaseError: The context does not fit the head or is not finite.
-            CheckpointError: Latents or images became infinite or NaN, saying for which sample
-                and when.
-        """
-        check_context(context, noise, self.context_dim)
-        context = self._seen(context)
+    def _draw(
+        self, context: Float[Tensor, "batch k_nn dim"], noise: SampleNoise, canvas: Canvas
+    ) -> Float[Tensor, "batch 3 image_height image_width"]:
+        """Draw latents and decode them; see ``NetworkHead``."""
         shape = self.architecture.latent_shape
-
-        def draw(stream: int) -> Tensor:
-            return torch.from_numpy(noise.normal(stream, shape)).to(self._device)
 
         def sample(observe: Observe | None) -> Tensor:
             return self.sample_latents(
-                torch.from_numpy(context),
-                draw(streams.START),
-                lambda step: draw(streams.step_stream(step)),
+                context,
+                upload(noise.normal(streams.START, shape), self._device),
+                self._numbers_of(
+                    lambda step, out: noise.fill_normal(streams.step_stream(step), out),
+                    len(self._solver.timesteps),
+                    (len(noise), *shape),
+                    torch.float32,
+                ),
                 observe,
             )
 
-        latents = sample(None)
-        if not torch.isfinite(latents).all():
+        def find_failure(failed: Tensor) -> CheckpointError:
             # Looking at every step would cost the good runs; what is not finite stays so,
             # and the same noise leads there again.
-            sample(self._find_failure(noise))
-        return self._finish(self.decode(latents), noise)
+            try:
+                sample(self._find_failure(noise))
+            except CheckpointError as found:
+                return found
+            return not_finite(failed, "latents are not finite", noise, self.precision)
+
+        latents = sample(None)
+        canvas.check(~torch.isfinite(latents).flatten(1).all(dim=1), find_failure)
+        return self.decode(latents)
 
     @computes
     def sample_latents(

@@ -12,6 +12,8 @@ import pytest
 
 from tests.ray_kit import ROOT
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 def campaign(out: Path, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.campaign", "--out", str(out), *arguments]
