@@ -21,7 +21,7 @@ def head_problems(spec: JobSpec, model: OpenedCheckpoint) -> Iterator[RdmBatchEr
             "conditioning",
             f"{spec.conditioning.mode!r} as it is set gives the head {spec.model.head} no query",
             "a context whose first entry is the query",
-            "mode text with context text_and_neighbors (or text, with k_nn 1), or unconditional",
+            "context query_and_neighbors (or the query alone, with k_nn 1), or mode unconditional",
         )
     if model.architecture is None:
         return
