@@ -14,6 +14,8 @@ from rdm_batch.generation.plan import ShardRange, largest_batch
 from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, shard_table
 from rdm_batch.heads.arithmetic import check_precision
 from rdm_batch.heads.devices import device_class, device_software, require_device
+from rdm_batch.heads.memory import telling_failures
+from rdm_batch.heads.work import measure_peak
 from rdm_batch.inputs.weights import OpenedCheckpoint
 from rdm_batch.specs.families import WeightedModel
 from rdm_batch.specs.job import JobSpec
@@ -108,6 +110,11 @@ class HeadWorker:
         self._spec = spec
         self._source: ContextSource | None = None
         self._class, self._software = device_class(device), device_software(device)
+        self._peak: float | None = None
+        if device != "cpu" and isinstance(spec.model, WeightedModel):
+            # Before weights are there, which leave less room.
+            with telling_failures(1):
+                self._peak = measure_peak(spec.model.precision, device)
         self._drawn: dict[int, int] = {}
         self._set = SampleSet.create_or_resume(spec.output.uri, header)
         if device != "cpu" and not spec.cluster.mixed_devices:
@@ -148,6 +155,8 @@ class HeadWorker:
             device_software=self._software,
             intervals=clock.intervals,
             searches=tuple(clock.searches),
+            gpu_s=clock.gpu_s,
+            peak_flops_per_s=None if clock.gpu_s is None else self._peak,
         )
         entry = self._set.commit_shard(shard.index, table, measured)
         self._drawn.pop(shard.index, None)
