@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -132,7 +133,7 @@ class RarmHead(NetworkHead):
         start = self._start_tokens(1)
         # A token's work grows by as much for every one before it.
         first, last = (
-            count(lambda position=position: transformer.next_logits(start, position, started[0]))
+            count(partial(transformer.next_logits, start, position, started[0]))
             for position in (0, num_tokens - 1)
         )
         tokens = torch.zeros(1, num_tokens, dtype=torch.int64, device=self._device)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from rdm_batch.backends import multiplying
 from rdm_batch.heads.arithmetic import torch_dtype
@@ -31,6 +30,8 @@ def count_flops(run: Callable[[], object]) -> float:
     Args:
         run: The computation; on tensors of the meta device it costs next to nothing.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # takes half a second
+
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         run()
     return float(counter.get_total_flops())
