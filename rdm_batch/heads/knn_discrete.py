@@ -133,6 +133,17 @@ class KnnDiscreteHead(NetworkHead):
         codes = self._sampler.sample(predict, num_samples, num_tokens, step_uniform, self._device)
         return codes, failed_at
 
+    def work_of(
+        self, context: Float[Tensor, "1 entry dim"], count: Callable[[Callable[[], object]], float]
+    ) -> float:
+        """Sum up the steps and the decoder; see ``NetworkHead``."""
+        sizes = self.architecture.transformer
+        states = torch.zeros(1, sizes.num_positions, dtype=torch.int64, device=self._device)
+        predictors: list[Callable[..., Tensor]] = []
+        once = count(lambda: predictors.append(self._predictor(context)))
+        step = count(lambda: predictors[0](states, sizes.num_times))
+        return once + self._sampler.num_steps * step + count(lambda: self.decode(states))
+
     @computes
     def _repeat_once(self, context: Float[Tensor, "batch entry dim"]) -> None:
         """Give the logits of masks once; see ``NetworkHead``."""

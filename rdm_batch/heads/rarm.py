@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -119,6 +122,22 @@ class RarmHead(NetworkHead):
             choose,
             observe,
         )
+
+    def work_of(
+        self, context: Float[Tensor, "1 entry dim"], count: Callable[[Callable[[], object]], float]
+    ) -> float:
+        """Sum up the tokens and the decoder; see ``NetworkHead``."""
+        transformer, num_tokens = self._transformer, self.architecture.transformer.num_positions
+        started: list[Generation] = []
+        once = count(lambda: started.append(transformer.start(context, self._guided)))
+        start = self._start_tokens(1)
+        # A token's work grows by as much for every one before it.
+        first, last = (
+            count(partial(transformer.next_logits, start, position, started[0]))
+            for position in (0, num_tokens - 1)
+        )
+        tokens = torch.zeros(1, num_tokens, dtype=torch.int64, device=self._device)
+        return once + num_tokens * (first + last) / 2 + count(lambda: self.decode(tokens))
 
     @computes
     def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:

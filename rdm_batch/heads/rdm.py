@@ -140,6 +140,25 @@ class RdmHead(NetworkHead):
             latents = latents.to(self._dtype)
         return decode_in_parts(self._autoencoder.decode, latents, self.image_size)
 
+    def work_of(
+        self, context: Float[Tensor, "1 entry dim"], count: Callable[[Callable[[], object]], float]
+    ) -> float:
+        """Sum up the evaluations of the UNet and the decoder; see ``NetworkHead``."""
+        evaluations = 0
+
+        def predict(x: Tensor, _: int) -> Tensor:
+            nonlocal evaluations
+            evaluations += 1
+            return x
+
+        one = torch.zeros(1)
+        self._solver.sample(predict, one, lambda _: one)
+        latents = torch.zeros(1, *self.architecture.latent_shape, device=self._device)
+        predictors: list[Predict] = []
+        once = count(lambda: predictors.append(self._predictor(context)))
+        step = count(lambda: predictors[0](latents, 0))
+        return once + evaluations * step + count(lambda: self.decode(latents))
+
     @computes
     def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:
         """Predict the noise in latents once; see ``NetworkHead``."""
