@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow as pa
 import torch
 from jaxtyping import Float32, Int64, UInt8
 
@@ -27,9 +26,8 @@ from rdm_batch.heads.memory import telling_failures
 from rdm_batch.retrieval.retriever import ObservedRetriever, Retriever, Search
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.sampling import SamplingSpec
-from rdm_batch.storage.manifest import WARM_UP, Interval, epoch_s
-from rdm_batch.storage.png import encode_png
-from rdm_batch.storage.table import make_table
+from rdm_batch.storage.drawn_shard import DrawnShard
+from rdm_batch.storage.manifest import WARM_UP, Interval, Measured, epoch_s
 
 
 @dataclass
@@ -77,28 +75,31 @@ class ContextSource:
     retriever: Retriever
 
 
-def shard_table(rendered: RenderedShard, sampling: SamplingSpec) -> pa.Table:
-    """Encode a shard's images and put them beside their provenance.
+def drawn_shard(
+    rendered: RenderedShard, sampling: SamplingSpec, measured: Measured | None = None
+) -> DrawnShard:
+    """Put a shard's images beside what is recorded of them, to be encoded and stored.
 
     Args:
         rendered: The shard.
         sampling: How it was drawn.
+        measured: Who made it and how fast.
     """
     conditioning = rendered.inputs.conditioning
-    return make_table(
-        sample_indices=rendered.shard.indices,
-        images=[encode_png(image) for image in rendered.images],
-        seed=sampling.seed,
-        query_ids=conditioning.query_ids,
-        neighbor_ids=conditioning.neighbor_ids,
-        neighbor_scores=conditioning.neighbor_scores,
-        labels=rendered.inputs.labels,
-        prompts=rendered.inputs.prompts,
-        sampler=sampling.sampler,
-        num_steps=sampling.columns.num_steps,
-        eta=sampling.columns.eta,
-        guidance_scale=sampling.guidance_scale,
-    )
+    columns = {
+        "sample_indices": rendered.shard.indices,
+        "seed": sampling.seed,
+        "query_ids": conditioning.query_ids,
+        "neighbor_ids": conditioning.neighbor_ids,
+        "neighbor_scores": conditioning.neighbor_scores,
+        "labels": rendered.inputs.labels,
+        "prompts": rendered.inputs.prompts,
+        "sampler": sampling.sampler,
+        "num_steps": sampling.columns.num_steps,
+        "eta": sampling.columns.eta,
+        "guidance_scale": sampling.guidance_scale,
+    }
+    return DrawnShard(rendered.shard.index, rendered.images, columns, measured)
 
 
 class _ModelRun:

@@ -87,7 +87,7 @@ class Canvas:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._checks: list[tuple[Tensor, Tell]] = []
-        self._begun = _marked() if device.type == "cuda" else None
+        self._begun = mark() if device.type == "cuda" else None
 
     def check(self, failed: Bool[Tensor, " batch"], tell: Tell) -> None:
         """Refuse the batch if some samples failed.
@@ -109,7 +109,7 @@ class Canvas:
         if self._begun is None:
             return Finished(images.numpy())
         left = _leaving(images)
-        return _Leaving(left, self._checks, self._begun, _marked())
+        return _Leaving(left, self._checks, self._begun, mark())
 
 
 class _Leaving:
@@ -145,8 +145,8 @@ class _Leaving:
         return float(self._begun.elapsed_time(self._ended)) / 1e3
 
 
-def _marked() -> Any:
-    """Mark how far the current stream has been told to go."""
+def mark() -> Any:
+    """Mark how far the current stream has been told to go, and when it gets there."""
     event = torch.cuda.Event(enable_timing=True)
     event.record()
     return event

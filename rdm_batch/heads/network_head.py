@@ -210,6 +210,17 @@ class NetworkHead(ABC):
     def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:
         """Call the network as every step, or token, does."""
 
+    @abstractmethod
+    def work_of(
+        self, context: Float[Tensor, "1 entry dim"], count: Callable[[Callable[[], object]], float]
+    ) -> float:
+        """Sum up the work of drawing and decoding one sample, on the device of the head.
+
+        Args:
+            context: As stored.
+            count: Gives the work of a computation. What is done many times alike is given once.
+        """
+
     def _convert(self, networks: nn.Module) -> None:
         """Give networks the arithmetic of the head, and the layouts it is fastest in."""
         codebooks = [part for part in networks.modules() if isinstance(part, Codebook)]

@@ -19,7 +19,7 @@ from rdm_batch.generation.renderer import (
     RenderedShard,
     ShardClock,
     ShardRenderer,
-    shard_table,
+    drawn_shard,
 )
 from rdm_batch.heads.drawing import Drawing, Finished
 from rdm_batch.heads.head import Head
@@ -308,7 +308,7 @@ def test_rows_hold_the_images_and_their_provenance(spec: JobSpec, source: Contex
     rendered = ShardRenderer(NullHead(8, DIM), 5, 3).render(
         ShardRange(1, 4, 8), source, ShardClock()
     )
-    table = shard_table(rendered, spec.sampling)
+    table = drawn_shard(rendered, spec.sampling).table()
     rows = table.to_pylist()
     assert [row["sample_index"] for row in rows] == [4, 5, 6, 7]
     for row, image, ids in zip(
@@ -319,4 +319,4 @@ def test_rows_hold_the_images_and_their_provenance(spec: JobSpec, source: Contex
         assert row["query_id"] == ids[0]
         assert (row["sampler"], row["num_steps"], row["eta"]) == ("ddim", 3, 1.0)
         assert (row["seed"], row["guidance_scale"], row["label"]) == (5, 1.5, None)
-    assert table_bytes(table) == table_bytes(shard_table(rendered, spec.sampling))
+    assert table_bytes(table) == table_bytes(drawn_shard(rendered, spec.sampling).table())
