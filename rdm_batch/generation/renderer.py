@@ -97,6 +97,21 @@ def shard_table(rendered: RenderedShard, sampling: SamplingSpec) -> pa.Table:
     )
 
 
+def start_model_thread(cpu_threads: int) -> ThreadPoolExecutor:
+    """Start the one thread that enters a model.
+
+    Args:
+        cpu_threads: Threads of its arithmetic on CPU.
+    """
+    return ThreadPoolExecutor(
+        max_workers=1,
+        thread_name_prefix="model",
+        # PyTorch's thread count belongs to the thread that computes.
+        initializer=torch.set_num_threads,
+        initargs=(cpu_threads,),
+    )
+
+
 class ShardRenderer:
     """Turn shard ranges into images.
 
@@ -107,6 +122,8 @@ class ShardRenderer:
         cpu_threads: Threads of the model's arithmetic on CPU.
         rows: Most samples any batch of the job has, to which short ones are filled up where the
             head must see one shape. None: ``batch_size``.
+        model_thread: Thread that enters the model, shared with the renderers of other heads of
+            this process, which then take turns. None: one of its own.
     """
 
     def __init__(
@@ -116,6 +133,7 @@ class ShardRenderer:
         batch_size: int,
         cpu_threads: int = 1,
         rows: int | None = None,
+        model_thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self._head = head
         self._seed = seed
@@ -123,13 +141,7 @@ class ShardRenderer:
         self._rows = rows or batch_size
         self._warming_up = threading.Lock()
         self._is_warm = not head.fixed_batches
-        self._model_thread = ThreadPoolExecutor(
-            max_workers=1,
-            thread_name_prefix="model",
-            # PyTorch's thread count belongs to the thread that computes.
-            initializer=torch.set_num_threads,
-            initargs=(cpu_threads,),
-        )
+        self._model_thread = model_thread or start_model_thread(cpu_threads)
 
     def render(
         self,
