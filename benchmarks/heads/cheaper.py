@@ -13,21 +13,13 @@ soon as it is measured.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 
-import torch
-
-from benchmarks.assemble import K_NN, random_networks, shipped_networks
-from benchmarks.heads.counting import count_work
+from benchmarks.assemble import K_NN, shipped_networks
 from benchmarks.heads.samplers import Case, measure_cases, parse
 from benchmarks.recorder import Recorder, run
 from benchmarks.records import Details
-from rdm_batch.heads.build import build_head_around
-from rdm_batch.heads.rdm import RdmHead
-from rdm_batch.models.networks import RdmNetworks
-from rdm_batch.specs.sampling import SamplingSpec
+from rdm_batch.heads.work import flops_per_sample
 
-_BATCH = 4
 _MIDDLE = (0.3, 5.0)
 BASELINE = Case("ddim", 100)
 CASES = (
@@ -50,26 +42,9 @@ CASES = (
 
 def operations(case: Case, guidance_scale: float) -> float:
     """Count the floating-point operations of an image: sampling and decoding."""
-    architecture = shipped_networks(case.head).architecture
-    networks = random_networks(architecture, "meta")
-    weaker = random_networks(architecture, "meta") if case.weaker else None
-    sampling: SamplingSpec = case.sampling(guidance_scale)
-    head = build_head_around(networks, sampling, "meta", weaker=weaker)
-    assert isinstance(head, RdmHead)
-    assert isinstance(networks, RdmNetworks)
-    shape = (_BATCH, *head.architecture.latent_shape)
-    latents = torch.empty(shape, device="meta")
-    context = torch.empty(_BATCH, K_NN, architecture.context_dim, device="meta")
-    flops = count_work(lambda: head.decode(latents), networks).flops
-    # One step of every kind is counted: they cost the same whichever they are.
-    predict = head._predictor(context)
-    plan = head._evaluations
-    kinds = list(zip(plan.guided, plan.whole, strict=True))
-    costs = {
-        kinds[step]: count_work(partial(predict, latents, step), networks).flops
-        for step in plan.kinds()
-    }
-    return (flops + sum(costs[kind] for kind in kinds)) / _BATCH
+    weaker = shipped_networks(case.weaker[0]).architecture if case.weaker else None
+    own = shipped_networks(case.head).architecture
+    return flops_per_sample(own, case.sampling(guidance_scale), K_NN, weaker)
 
 
 def main(argv: list[str] | None = None, cases: Iterable[Case] = CASES) -> None:

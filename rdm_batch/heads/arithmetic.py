@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from rdm_batch.errors import SpecError
 from rdm_batch.specs.precisions import PRECISIONS, Precision
 
+_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
@@ -38,7 +39,9 @@ def check_precision(precision: Precision, device: str) -> None:
         )
 
 
-def compiled(function: Callable[..., _Result], device: torch.device) -> Callable[..., _Result]:
+def compiled(
+    function: Callable[_Arguments, _Result], device: torch.device
+) -> Callable[_Arguments, _Result]:
     """Compile a function, as one graph, for inputs of fixed shapes.
 
     On a GPU its kernels are also recorded in a CUDA graph, so that launching them costs next
@@ -66,9 +69,9 @@ def compiled(function: Callable[..., _Result], device: torch.device) -> Callable
         options={"triton.cudagraphs": True, "deterministic": True},
     )
 
-    def run(*args: object) -> _Result:
+    def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         torch.compiler.cudagraph_mark_step_begin()
-        return recorded(*args)
+        return recorded(*args, **kwargs)
 
     return run
 

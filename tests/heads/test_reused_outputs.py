@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rdm_batch.heads import rarm, unet_steps
+from rdm_batch.heads import decode, knn_discrete, rarm, rdm, token_loop, unet_steps
 from rdm_batch.heads.build import build_head, build_head_around
 from rdm_batch.models.networks import load_networks
 from rdm_batch.sampling.noise import SampleNoise
@@ -20,10 +20,11 @@ from rdm_batch.specs.sampling import (
     AutoregressiveSampling,
     DdimSampling,
     DpmSolverSampling,
+    MaskReplaceSampling,
     PlmsSampling,
     SamplingSpec,
 )
-from tests.tiny_heads import TINY_RARM, TINY_RDM, random_weights
+from tests.tiny_heads import TINY_KNN_DISCRETE, TINY_RARM, TINY_RDM, random_weights
 
 _SAMPLINGS = {
     "ddim": (TINY_RDM, DdimSampling(sampler="ddim", num_steps=4, eta=1.0, num_samples=2)),
@@ -34,6 +35,10 @@ _SAMPLINGS = {
         DdimSampling(sampler="ddim", num_steps=5, num_samples=2, reuse_deep_features=2),
     ),
     "tokens": (TINY_RARM, AutoregressiveSampling(sampler="autoregressive", num_samples=2)),
+    "codes": (
+        TINY_KNN_DISCRETE,
+        MaskReplaceSampling(sampler="mask_replace", num_steps=3, num_samples=2),
+    ),
 }
 
 
@@ -47,6 +52,8 @@ def _recorder() -> Callable[..., Callable[..., Any]]:
             for tensor in last:
                 tensor.fill_(torch.nan)
             found = function(*args)
+            if found is None:
+                return None
             tensors = found if isinstance(found, tuple) else (found,)
             last[:] = [tensor.clone() for tensor in tensors]
             return tuple(last) if isinstance(found, tuple) else last[0]
@@ -68,8 +75,11 @@ def test_nothing_is_kept_that_the_next_call_overwrites(
     context = np.random.default_rng(0).standard_normal((2, 3, 6)).astype(np.float32)
     images = []
     recorded = _recorder()
-    monkeypatch.setattr(unet_steps, "compiled", recorded)
-    monkeypatch.setattr(rarm, "compiled", recorded)
+    for module in (rdm, rarm, token_loop, knn_discrete, unet_steps):
+        monkeypatch.setattr(module, "compiled", recorded)
+    # Decoded in two parts, by one graph.
+    monkeypatch.setattr(decode, "_PIXELS_AT_ONCE", architecture.image_size**2)
+    monkeypatch.setattr(token_loop, "_BUCKET", 4)
     for compile in (False, True):
         weights = random_weights(architecture)
         head = build_head(architecture, weights, sampling, compile=compile)
@@ -80,7 +90,9 @@ def test_nothing_is_kept_that_the_next_call_overwrites(
 
 
 def test_two_networks_overwrite_nothing_of_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unet_steps, "compiled", _recorder())
+    recorded = _recorder()
+    for module in (rdm, unet_steps):
+        monkeypatch.setattr(module, "compiled", recorded)
     sampling = PlmsSampling(
         sampler="plms",
         num_steps=6,

@@ -17,7 +17,7 @@ from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling
 from rdm_batch.training.weights import load_autoencoder
 
 WORLD = Path(__file__).parents[2] / "rdm_batch" / "assets" / "shapes"
-LARGEST_WEIGHTS_BYTES = 20_000_000
+LARGEST_WEIGHTS_BYTES = 32_000_000
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,21 @@ def test_captions_lie_where_their_images_do(encoder: OpenClipEncoder) -> None:
     # 0.14 and 0.015; before the text tower was brought to the images, 0.59 and 0.37.
     assert np.sqrt(np.square(images - texts).mean()) < 0.3 * spread
     assert np.sqrt(np.square(images.mean(axis=0) - texts.mean(axis=0)).mean()) < 0.1 * spread
+
+
+def test_the_encoder_with_a_gap_sees_pictures_alike_and_texts_apart(
+    encoder: OpenClipEncoder,
+) -> None:
+    apart = load_encoder(WORLD / "clip-gap.safetensors")
+    source = ShapesSource("held_out", 50)
+    images = [source[i].image for i in range(50)]
+    captions = [describe(source[i].attributes) for i in range(50)]
+    embedded = encoder.encode_images(images)
+    assert np.array_equal(apart.encode_images(images), embedded)
+    assert (encoder.name, apart.name) == ("shapes-clip", "shapes-clip-gap")
+    away = embedded.mean(axis=0) - apart.encode_texts(captions).mean(axis=0)
+    near = embedded.mean(axis=0) - encoder.encode_texts(captions).mean(axis=0)
+    assert np.linalg.norm(away) > 10 * np.linalg.norm(near)
 
 
 def test_database_belongs_to_the_encoder(encoder: OpenClipEncoder) -> None:
