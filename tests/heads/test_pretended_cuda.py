@@ -30,6 +30,12 @@ from tests.tiny_heads import TINY_KNN_CONTINUOUS, TINY_KNN_DISCRETE, TINY_RARM, 
 STEPS = 3
 _SAMPLINGS = {
     "ddim": (TINY_RDM, DdimSampling(sampler="ddim", num_steps=STEPS, eta=1.0, num_samples=4)),
+    "cheaper": (
+        TINY_RDM,
+        DdimSampling(
+            sampler="ddim", num_steps=STEPS, eta=1.0, num_samples=4, reuse_deep_features=2
+        ),
+    ),
     "plms": (TINY_RDM, PlmsSampling(sampler="plms", num_steps=STEPS, num_samples=4)),
     "dpm": (TINY_RDM, DpmSolverSampling(sampler="dpm_solver_pp", num_steps=STEPS, num_samples=4)),
     "tokens": (TINY_RARM, AutoregressiveSampling(sampler="autoregressive", num_samples=4)),
