@@ -50,6 +50,9 @@ def job_identity(spec: JobSpec, contents: ContentDigests) -> dict[str, Any]:
     for part, field in _LATER:
         if identity[part][field] is None:
             del identity[part][field]
+    if identity["database"]["engine"] != "exact":
+        # `auto` follows from the database, whose digest is here.
+        del identity["database"]["engine"]
     identity["model"]["checkpoint_digest"] = contents.checkpoint
     identity["database"]["digest"] = contents.database
     if contents.encoder is not None:

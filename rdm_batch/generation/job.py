@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import sys
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import groupby
 from pathlib import Path
+
+import numpy as np
 
 from rdm_batch.cluster.connect import NONE, connected
 from rdm_batch.cluster.local import local_resources
@@ -18,8 +21,11 @@ from rdm_batch.evaluation.evaluate import EvaluationRequest
 from rdm_batch.evaluation.extraction import run_evaluation
 from rdm_batch.evaluation.views import look_at
 from rdm_batch.generation.counting import SampleCount
+from rdm_batch.generation.engines import search_effort
+from rdm_batch.generation.exact_search import GROUP_SAMPLES, forget_searches, search_ahead
 from rdm_batch.generation.head_worker import HeadResources, make_shards, plan_resources
 from rdm_batch.generation.modes import mode_of
+from rdm_batch.generation.modes.mode import Conditioner
 from rdm_batch.generation.plan import ShardRange
 from rdm_batch.generation.preflight import CheckedJob, preflight
 from rdm_batch.generation.renderer import ContextSource
@@ -38,6 +44,7 @@ from rdm_batch.reports.run_report import (
 )
 from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
 from rdm_batch.reports.views import Views
+from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.device_class import classes_of
@@ -166,8 +173,7 @@ class _Run:
             _tell_of_other_versions(sample_set.header, self._job.header)
         searched = RetrieverNeeds(
             num_actors=spec.database.retriever_shards,
-            leaves_to_search=spec.database.leaves_to_search,
-            reorder=spec.database.reorder,
+            effort=search_effort(spec, self._job.database.manifest),
             num_cpus=spec.cluster.cpus_per_retriever,
         )
         with cluster.retriever(self._job.database, searched) as retriever:
@@ -177,19 +183,26 @@ class _Run:
             # What a conditioner looks up it may keep: this one has not looked yet.
             fresh = copy.copy(conditioner)
             if missing:
-                source = ContextSource(conditioner, retriever)
-                # One after the other: a job may have a billion shards.
-                shards = (self._job.shards[shard] for shard in missing)
                 total = spec.sampling.num_samples
                 stored = total - missing.num_samples
                 count = SampleCount(progress, total, stored, loading.finish)
-                self._generate(cluster, shards, source, resources, count)
+                # One after the other: a job may have a billion shards.
+                shards = (self._job.shards[shard] for shard in missing)
+                for group, source in self._sources(
+                    cluster, shards, conditioner, retriever, progress
+                ):
+                    self._generate(cluster, group, source, resources, count)
+                count.finish()
             loading.finish()
             with progress.step("measure retrieval"):
                 sample_set.finish()
-                recall = measure_recall(
-                    retriever, fresh, spec.sampling.seed, spec.sampling.num_samples
-                )
+                forget_searches(spec.output.uri)
+                resident = retriever.resident_bytes()
+                recall = None
+                if not searched.effort.exactly:
+                    recall = measure_recall(
+                        retriever, fresh, spec.sampling.seed, spec.sampling.num_samples
+                    )
                 illustrated, pictures = illustrate(sample_set, retriever)
         entries = sample_set.entries()
         mine = measured_in(self._id, entries)
@@ -222,6 +235,8 @@ class _Run:
                 per_batch=summarize_latencies(raw.batch_s),
                 query_method=_QUERY_METHOD,
                 recall=recall,
+                engine="exact" if searched.effort.exactly else "scann",
+                resident_bytes=resident,
             ),
             scores=scores,
             views=views,
@@ -232,6 +247,37 @@ class _Run:
             kept = {"throughput", "start_up", "sample_set"}
             report = report.model_copy(update={k: getattr(before.report, k) for k in kept})
         return SavedRun(report, raw, pictures | seen)
+
+    def _sources(
+        self,
+        cluster: Cluster,
+        shards: Iterable[ShardRange],
+        conditioner: Conditioner,
+        retriever: CompositeRetriever,
+        progress: Progress,
+    ) -> Iterator[tuple[Iterable[ShardRange], ContextSource]]:
+        """Give groups of shards with what their samples are conditioned on."""
+        spec, database = self._job.spec, self._job.database
+        if not search_effort(spec, database.manifest).exactly:
+            yield shards, ContextSource(conditioner, retriever)
+            return
+        size, last = spec.output.shard_size, spec.sampling.num_samples
+        per_group = max(1, GROUP_SAMPLES // size)
+        for number, group in groupby(shards, lambda shard: shard.index // per_group):
+            first = number * per_group * size
+            # Of all its samples, also of stored ones: a run that resumes asks for the same.
+            indices = np.arange(first, min(first + per_group * size, last), dtype=np.int64)
+            found = search_ahead(
+                cluster,
+                database,
+                retriever,
+                partial(copy.copy, conditioner),
+                spec.sampling.seed,
+                indices,
+                spec.output.uri,
+                progress,
+            )
+            yield group, ContextSource(copy.copy(conditioner), found)
 
     def _evaluate(
         self, cluster: Cluster, progress: Progress
@@ -278,7 +324,6 @@ class _Run:
             committed,
             count.drawn,
         )
-        count.finish()
 
 
 def _tell_of_other_versions(begun: SampleSetHeader, now: SampleSetHeader) -> None:
