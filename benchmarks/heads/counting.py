@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import best_time
+from rdm_batch.heads.work import count_flops
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,10 @@ def count_work(run: Callable[[], object], network: nn.Module, evaluations: int =
         network: The network it evaluates.
         evaluations: How often it does.
     """
-    with FlopCounterMode(display=False) as flops, torch.inference_mode():
-        run()
     with _ByteCounter() as counter, torch.inference_mode():
         run()
     weight_bytes = sum(value.numel() * value.element_size() for value in network.parameters())
-    return Work(
-        float(flops.get_total_flops()), float(counter.num_bytes), float(evaluations * weight_bytes)
-    )
+    return Work(count_flops(run), float(counter.num_bytes), float(evaluations * weight_bytes))
 
 
 def measure_machine(device: str, dtype: torch.dtype, size: int) -> Machine:

@@ -15,7 +15,7 @@ from benchmarks.heads.counting import Work, count_work
 from benchmarks.timing import best_time, peak_memory_bytes, reset_peak_memory
 from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.models.networks import RarmNetworks, RdmNetworks
-from rdm_batch.sampling.autoregressive import TokenSampler, draw
+from rdm_batch.sampling.autoregressive import TokenSampler
 from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
 from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
@@ -260,10 +260,10 @@ def _own_rarm(
         sampler = _token_sampler(architecture)
         head = autoregressive_head(networks, sampler, settings.guidance_scale, how)
         context = _context(architecture, settings, device)
-        uniform = torch.full((settings.batch,), 0.5, dtype=torch.float64, device=device)
+        uniform = torch.full((settings.batch, num_tokens), 0.5, dtype=torch.float64, device=device)
         tokens = _grid(architecture, settings, device).flatten(1)
         return (
-            lambda: head.sample_tokens(context, lambda p, position: draw(p, uniform)),
+            lambda: head.draw_tokens(context, uniform),
             lambda: head.decode(tokens),
         )
 

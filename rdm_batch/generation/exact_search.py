@@ -8,11 +8,13 @@ and is never computed again.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
@@ -23,7 +25,11 @@ from jaxtyping import Float32, Int64
 from rdm_batch.cluster.pool import Cluster, WorkerNeeds
 from rdm_batch.errors import DatabaseError, SampleSetError
 from rdm_batch.files import UNREADABLE
+from rdm_batch.generation.engines import engine_of
 from rdm_batch.generation.modes.mode import Conditioner
+from rdm_batch.generation.plan import ShardRange
+from rdm_batch.generation.preflight import CheckedJob
+from rdm_batch.generation.renderer import ContextSource
 from rdm_batch.heads.devices import require_device
 from rdm_batch.inputs.databases import Database
 from rdm_batch.reports.progress import Progress
@@ -125,11 +131,54 @@ class _Collector:
         return self._rows.thumbnails(ids)
 
 
+def sources(
+    cluster: Cluster,
+    job: CheckedJob,
+    shards: Iterable[ShardRange],
+    conditioner: Conditioner,
+    retriever: CompositeRetriever,
+    progress: Progress,
+) -> Iterator[tuple[Iterable[ShardRange], ContextSource]]:
+    """Give groups of shards with what their samples are conditioned on.
+
+    All shards at once where an index is asked as they are made; else as many as are searched for
+    in one pass over the rows, once that pass is done.
+
+    Args:
+        cluster: Where blocks are searched.
+        job: The job.
+        shards: Those to make, in order.
+        conditioner: What conditions their samples.
+        retriever: The database, as the job's engine opens it.
+        progress: Shows the rows that were searched.
+    """
+    spec = job.spec
+    if engine_of(spec, job.database.manifest) == "scann":
+        yield shards, ContextSource(conditioner, retriever)
+        return
+    size, last = spec.output.shard_size, spec.sampling.num_samples
+    per_group = max(1, GROUP_SAMPLES // size)
+    for number, group in groupby(shards, lambda shard: shard.index // per_group):
+        first = number * per_group * size
+        # Of all its samples, also of stored ones: a run that resumes asks for the same.
+        found = search_ahead(
+            cluster,
+            job.database,
+            retriever,
+            copy.copy(conditioner),
+            spec.sampling.seed,
+            np.arange(first, min(first + per_group * size, last), dtype=np.int64),
+            spec.output.uri,
+            progress,
+        )
+        yield group, ContextSource(copy.copy(conditioner), found)
+
+
 def search_ahead(
     cluster: Cluster,
     database: Database,
     rows: CompositeRetriever,
-    fresh: Callable[[], Conditioner],
+    conditioner: Conditioner,
     seed: int,
     indices: Int64[np.ndarray, " samples"],
     output: str,
@@ -141,7 +190,7 @@ def search_ahead(
         cluster: Where blocks are searched.
         database: The database.
         rows: The same, opened without an index.
-        fresh: Gives a conditioner that has looked nothing up, and that nobody else uses.
+        conditioner: What asks; it has looked nothing up, and is not used again.
         seed: Seed of the job.
         indices: The samples, in order.
         output: Sample set beside which finished blocks are kept.
@@ -151,7 +200,7 @@ def search_ahead(
         DatabaseError: Rows cannot be read, or have no direction.
         ClusterError: A worker was lost more often than it may be brought back.
     """
-    conditioner, collector = fresh(), _Collector(rows)
+    collector = _Collector(rows)
     for start in range(0, len(indices), _SAMPLES_AT_ONCE):
         conditioner(SampleNoise(seed, indices[start : start + _SAMPLES_AT_ONCE]), collector)
     if not collector.queries:

@@ -21,7 +21,7 @@ def head_problems(spec: JobSpec, model: OpenedCheckpoint) -> Iterator[RdmBatchEr
             "conditioning",
             f"{spec.conditioning.mode!r} as it is set gives the head {spec.model.head} no query",
             "a context whose first entry is the query",
-            "mode text with context text_and_neighbors (or text, with k_nn 1), or unconditional",
+            "context query_and_neighbors (or the query alone, with k_nn 1), or mode unconditional",
         )
     if model.architecture is None:
         return
@@ -48,21 +48,9 @@ def encoder_problems(
 ) -> Iterator[RdmBatchError]:
     """List why texts cannot be embedded, or not by the encoder the database was built with."""
     if database is not None:
-        built_with = database.manifest.encoder
-        # Imported embeddings come without the digest of what made them; their name must do.
-        same = (
-            encoder.spec.name == built_with.name
-            if built_with.digest is None
-            else encoder.digest == built_with.digest
-        )
-        if not same:
-            yield DatabaseError(
-                f"Database {database.uri}",
-                f"was built with {_named(built_with.name, built_with.digest)}, but "
-                f"database.encoder is {_named(encoder.spec.name, encoder.digest)}",
-                "one encoder for images and texts",
-                "rebuild the database, or name the encoder it was built with",
-            )
+        unfit = attempt(lambda: encoder.check_built(database, "database.encoder")).problems
+        if unfit:
+            yield from unfit
             return
     if prompts is not None:
         yield from attempt(lambda: encoder.check_texts(prompts.texts)).problems
@@ -81,7 +69,3 @@ def context_problems(
             "a database made by the encoder the head was trained with",
             "rebuild the database with that encoder, or name another checkpoint",
         )
-
-
-def _named(name: str, digest: str | None) -> str:
-    return f"{name} (digest {digest[:12]})" if digest else name

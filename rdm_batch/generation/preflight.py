@@ -26,7 +26,7 @@ from rdm_batch.generation.modes import mode_of
 from rdm_batch.generation.modes.mode import Mode
 from rdm_batch.generation.plan import ShardPlan, describe_plan, plan_shards
 from rdm_batch.generation.submission import load_job
-from rdm_batch.inputs.resolve import Resolution, Resolved, attempt, found_by, resolve
+from rdm_batch.inputs.resolve import Openings, Resolution, Resolved, attempt, found_by, resolve
 from rdm_batch.reports.provenance import software_versions
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import SampleSetHeader
@@ -49,19 +49,22 @@ class CheckedJob(Resolved):
     header: SampleSetHeader
 
 
-def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob:
+def preflight(
+    spec: JobSpec, where: str, software: dict[str, str], openings: Openings | None = None
+) -> CheckedJob:
     """Open everything a job names, and check the job against it.
 
     Args:
         spec: The job, with absolute locations.
         where: The job file, named in the message.
         software: Versions to record in the header of a new sample set.
+        openings: What other jobs have opened. None: there are none.
 
     Raises:
         InvalidJobError: Something is missing or does not fit; all of it is listed.
     """
     mode = mode_of(spec.conditioning)
-    resolution = resolve(spec, mode)
+    resolution = resolve(spec, mode, openings)
     problems = tuple(_problems(spec, mode, resolution))
     if problems:
         raise InvalidJobError(where, problems)

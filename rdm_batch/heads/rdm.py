@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rdm_batch.backends import multiplying
+from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.head import check_context
+from rdm_batch.heads.drawing import Canvas, upload
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.autoencoder import VqAutoencoder
 from rdm_batch.models.networks import RdmNetworks
@@ -37,7 +37,7 @@ class RdmHead(NetworkHead):
         device: Where to compute.
         precision: Arithmetic of the networks. The solver's is always float32, and code words
             are looked up in float32.
-        compile: Whether to compile the UNet.
+        compile: Whether to compile the UNet and the decoder.
 
     Raises:
         SpecError: The guidance scale is below 1.
@@ -69,8 +69,10 @@ class RdmHead(NetworkHead):
         self._unet = networks.unet
         self._autoencoder = networks.autoencoder
         self._predict = self._unet.predict
+        self._decoder = self._last_of_decoding()
         if compile:
             self._predict = compiled(self._unet.predict, self._device)
+            self._decoder = compiled(self._decoder, self._device)
 
     def _prepare(self, networks: RdmNetworks, times: Int64[Tensor, " steps"]) -> None:
         """Compute what the times of the solver contribute, before networks are converted."""
@@ -79,38 +81,37 @@ class RdmHead(NetworkHead):
             tuple(bias[step : step + 1] for bias in biases) for step in range(len(times))
         ]
 
-    @computes
-    def generate(
-        self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
-    ) -> UInt8[np.ndarray, "batch height width 3"]:
-        """Generate one image for every sample; see ``Head``.
-
-        Raises:
-            DatabaseError: The context does not fit the head or is not finite.
-            CheckpointError: Latents or images became infinite or NaN, saying for which sample
-                and when.
-        """
-        check_context(context, noise, self.context_dim)
-        context = self._seen(context)
+    def _draw(
+        self, context: Float[Tensor, "batch k_nn dim"], noise: SampleNoise, canvas: Canvas
+    ) -> Float[Tensor, "batch 3 image_height image_width"]:
+        """Draw latents and decode them; see ``NetworkHead``."""
         shape = self.architecture.latent_shape
-
-        def draw(stream: int) -> Tensor:
-            return torch.from_numpy(noise.normal(stream, shape)).to(self._device)
 
         def sample(observe: Observe | None) -> Tensor:
             return self.sample_latents(
-                torch.from_numpy(context),
-                draw(streams.START),
-                lambda step: draw(streams.step_stream(step)),
+                context,
+                upload(noise.normal(streams.START, shape), self._device),
+                self._numbers_of(
+                    lambda step, out: noise.fill_normal(streams.step_stream(step), out),
+                    len(self._solver.timesteps),
+                    (len(noise), *shape),
+                    torch.float32,
+                ),
                 observe,
             )
 
-        latents = sample(None)
-        if not torch.isfinite(latents).all():
+        def find_failure(failed: Tensor) -> CheckpointError:
             # Looking at every step would cost the good runs; what is not finite stays so,
             # and the same noise leads there again.
-            sample(self._find_failure(noise))
-        return self._finish(self.decode(latents), noise)
+            try:
+                sample(self._find_failure(noise))
+            except CheckpointError as found:
+                return found
+            return not_finite(failed, "latents are not finite", noise, self.precision)
+
+        latents = sample(None)
+        canvas.check(~torch.isfinite(latents).flatten(1).all(dim=1), find_failure)
+        return self.decode(latents)
 
     @computes
     def sample_latents(
@@ -137,15 +138,50 @@ class RdmHead(NetworkHead):
     ) -> Float[Tensor, "batch 3 image_height image_width"]:
         """Decode latents to images, nominally in -1..1, some at a time."""
         latents = latents / self.architecture.scale_factor
-        if not isinstance(self._autoencoder, VqAutoencoder):
-            latents = latents.to(self._dtype)
-        return decode_in_parts(self._autoencoder.decode, latents, self.image_size)
+        if isinstance(self._autoencoder, VqAutoencoder):
+            nearest, decode_ids = self._autoencoder.quantize.nearest, self._decoder
+            return decode_in_parts(
+                lambda part: decode_ids(nearest(part)), latents, self.image_size, self._compile
+            )
+        return decode_in_parts(
+            self._decoder, latents.to(self._dtype), self.image_size, self._compile
+        )
+
+    def _last_of_decoding(self) -> Callable[[Tensor], Tensor]:
+        """Give what is the same for all latents, and can be compiled.
+
+        Looking for code words is not: it goes by the number of latents, and in float32.
+        """
+        if isinstance(self._autoencoder, VqAutoencoder):
+            return self._autoencoder.decode_ids
+        return self._autoencoder.decode
+
+    def work_of(
+        self, context: Float[Tensor, "1 entry dim"], count: Callable[[Callable[[], object]], float]
+    ) -> float:
+        """Sum up the evaluations of the UNet and the decoder; see ``NetworkHead``."""
+        evaluations = 0
+
+        def predict(x: Tensor, _: int) -> Tensor:
+            nonlocal evaluations
+            evaluations += 1
+            return x
+
+        one = torch.zeros(1)
+        self._solver.sample(predict, one, lambda _: one)
+        latents = torch.zeros(1, *self.architecture.latent_shape, device=self._device)
+        predictors: list[Predict] = []
+        once = count(lambda: predictors.append(self._predictor(context)))
+        step = count(lambda: predictors[0](latents, 0))
+        return once + evaluations * step + count(lambda: self.decode(latents))
 
     @computes
     def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:
-        """Predict the noise in latents once; see ``NetworkHead``."""
+        """Predict the noise in latents once, and decode them; see ``NetworkHead``."""
         x = torch.zeros(len(context), *self.architecture.latent_shape, device=self._device)
-        self._predictor(context)(x.contiguous(memory_format=torch.channels_last), 0)
+        x = x.contiguous(memory_format=torch.channels_last)
+        self._predictor(context)(x, 0)
+        self.decode(x)
 
     def _predictor(self, context: Float[Tensor, "batch k_nn dim"]) -> Predict:
         features = self._unet.context_features(context.to(self._device, self._dtype), self._guided)

@@ -20,6 +20,8 @@ from rdm_batch.specs.database import DatabaseBuild, EncodeSettings
 from tests.fixtures.fake_encoder import FakeEncoder, MortalEncoder
 from tests.ray_nodes import TwoNodes
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 def build(
     out: Path, make_encoder: Callable[[], FakeEncoder] = FakeEncoder, **request: Any

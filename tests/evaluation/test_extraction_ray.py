@@ -27,6 +27,8 @@ from tests.ray_kit import kill_one
 from tests.ray_nodes import TwoNodes
 from tests.tolerances import NETWORK_REL
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 COUNT = 60
 
 

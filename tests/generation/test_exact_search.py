@@ -187,7 +187,7 @@ def test_a_finished_block_is_never_searched_again(
                 LocalCluster(),
                 database,
                 rows,
-                Asking,
+                Asking(),
                 0,
                 np.arange(50),
                 str(tmp_path / "out"),

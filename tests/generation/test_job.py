@@ -37,6 +37,8 @@ NO_RAY = ("--address", "none")
 RUN_AND_LOOK_FOR_RAY = """
 import sys
 from rdm_batch.run import main
+
+pytestmark = pytest.mark.xdist_group("ray")
 status = main(sys.argv[1:])
 print("modules of ray:", [name for name in sys.modules if name.split(".")[0] == "ray"])
 sys.exit(status)

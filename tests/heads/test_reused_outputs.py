@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rdm_batch.heads import rarm, rdm
+from rdm_batch.heads import decode, knn_discrete, rarm, rdm, token_loop
 from rdm_batch.heads.build import build_head
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.families import Architecture
@@ -18,27 +18,35 @@ from rdm_batch.specs.sampling import (
     AutoregressiveSampling,
     DdimSampling,
     DpmSolverSampling,
+    MaskReplaceSampling,
     PlmsSampling,
     SamplingSpec,
 )
-from tests.tiny_heads import TINY_RARM, TINY_RDM, random_weights
+from tests.tiny_heads import TINY_KNN_DISCRETE, TINY_RARM, TINY_RDM, random_weights
 
 _SAMPLINGS = {
     "ddim": (TINY_RDM, DdimSampling(sampler="ddim", num_steps=4, eta=1.0, num_samples=2)),
     "plms": (TINY_RDM, PlmsSampling(sampler="plms", num_steps=5, num_samples=2)),
     "dpm": (TINY_RDM, DpmSolverSampling(sampler="dpm_solver_pp", num_steps=5, num_samples=2)),
     "tokens": (TINY_RARM, AutoregressiveSampling(sampler="autoregressive", num_samples=2)),
+    "codes": (
+        TINY_KNN_DISCRETE,
+        MaskReplaceSampling(sampler="mask_replace", num_steps=3, num_samples=2),
+    ),
 }
 
 
-def _recorded(function: Callable[..., Tensor], _: torch.device) -> Callable[..., Tensor]:
+def _recorded(function: Callable[..., Any], _: torch.device) -> Callable[..., Any]:
     """Overwrite, at every call, what the last one returned."""
     last: list[Tensor] = []
 
-    def run(*args: Any) -> Tensor:
+    def run(*args: Any) -> Any:
         for tensor in last:
             tensor.fill_(torch.nan)
-        last[:] = [function(*args).clone()]
+        result = function(*args)
+        if result is None:
+            return None
+        last[:] = [result.clone()]
         return last[0]
 
     return run
@@ -55,8 +63,11 @@ def test_nothing_is_kept_that_the_next_call_overwrites(
     sampling = sampling.model_copy(update={"guidance_scale": guidance_scale})
     context = np.random.default_rng(0).standard_normal((2, 3, 6)).astype(np.float32)
     images = []
-    monkeypatch.setattr(rdm, "compiled", _recorded)
-    monkeypatch.setattr(rarm, "compiled", _recorded)
+    for module in (rdm, rarm, token_loop, knn_discrete):
+        monkeypatch.setattr(module, "compiled", _recorded)
+    # Decoded in two parts, by one graph.
+    monkeypatch.setattr(decode, "_PIXELS_AT_ONCE", architecture.image_size**2)
+    monkeypatch.setattr(token_loop, "_BUCKET", 4)
     for compile in (False, True):
         weights = random_weights(architecture)
         head = build_head(architecture, weights, sampling, compile=compile)

@@ -9,6 +9,7 @@ import re
 import struct
 import zipfile
 from collections import OrderedDict
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from rdm_batch.errors import RdmBatchError
+from rdm_batch.formats.weights_file import open_weights
 from rdm_batch.metrics.network_weights import read_state_dict
 from rdm_batch.models.checkpoint import check_checkpoint, load_checkpoint
 from rdm_batch.models.clip import build_clip, carries_encoder, load_clip, read_word_tokenizer
@@ -174,19 +177,32 @@ def _read(path: Path) -> None:
     load_checkpoint(path, TINY_RDM, "raw")
 
 
+def _read_tensors(path: Path) -> None:
+    """Hold a file against an architecture, then read its tensors whatever they are called.
+
+    A small file has not the tensors of an architecture: it would always be refused before one
+    is read.
+    """
+    with suppress(RdmBatchError):
+        _read(path)
+    open_weights(path).read_all()
+
+
 def _read_carried(path: Path) -> None:
     load_checkpoint(path)
 
 
 TARGETS = (
-    Target("torch-archive", _checkpoints, _read, "weights.ckpt", tokens=(b"PK\x01\x02",)),
+    Target("torch-archive", _checkpoints, _read_tensors, "weights.ckpt", tokens=(b"PK\x01\x02",)),
     Target(
-        "torch-pickle", _pickles, _read, "weights.ckpt", wrap=_with_pickle,
+        "torch-pickle", _pickles, _read_tensors, "weights.ckpt", wrap=_with_pickle,
         generate=_instructions, tokens=_PIECES,
     ),
-    Target("safetensors", lambda: [_with_header(header) for header in _headers()], _read, "a"),
     Target(
-        "safetensors-header", _headers, _read, "a", wrap=_with_header,
+        "safetensors", lambda: [_with_header(header) for header in _headers()], _read_tensors, "a",
+    ),
+    Target(
+        "safetensors-header", _headers, _read_tensors, "a", wrap=_with_header,
         tokens=(b'"dtype":"F64"', b"[0,24]", b"[[[[", b'{"__metadata__":[]}', b"[1.5]", b"[-1]"),
     ),
     Target(
