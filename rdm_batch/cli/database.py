@@ -1,15 +1,19 @@
-"""``rdm-batch database``: build, import, describe, check."""
+"""``rdm-batch database``: build, import, describe, search, check."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdm_batch.cli.options import Command, Options
+from rdm_batch.errors import DatabaseError
+from rdm_batch.files import check_target, written_aside
 
 if TYPE_CHECKING:
     from rdm_batch.retrieval.database import DatabaseManifest
     from rdm_batch.specs.database import DatabaseBuild, DatabaseImport
+    from rdm_batch.specs.database_search import DatabaseSearch
     from rdm_batch.specs.job import EncoderSpec
 
 
@@ -37,6 +41,14 @@ def _import() -> Options[DatabaseImport]:
     return Options(DatabaseImport, names, only=taken)
 
 
+def _search() -> Options[DatabaseSearch]:
+    from rdm_batch.specs.database_search import DatabaseSearch
+
+    names = {"uri": "URI", "text": "--text TEXT", "image": "--image FILE", "rows": "--rows ROW"}
+    names |= {"k": "-k", "encoder": "--encoder NAME"}
+    return Options(DatabaseSearch, names)
+
+
 def _add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     build = actions.add_parser(
@@ -59,6 +71,15 @@ def _add(parser: argparse.ArgumentParser) -> None:
         "--encoder-weights", metavar="URI", help="recorded, so that jobs can check theirs"
     )
     convert.set_defaults(run=_run_import)
+    search = actions.add_parser(
+        "search",
+        help="look what a database holds",
+        description="Print the rows of a database nearest to texts, to pictures, or to rows of its "
+        "own, and write a page of their thumbnails.",
+    )
+    _search().add_to(search)
+    search.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page as well")
+    search.set_defaults(run=_run_search)
     for name, summary, run in (
         ("info", "describe a database", _run_info),
         ("check", "compare every file with its digest", _run_check),
@@ -66,6 +87,15 @@ def _add(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=summary)
         action.add_argument("uri", metavar="URI", help="the database, a path or s3://")
         action.set_defaults(run=run)
+    info = actions.choices["info"]
+    info.description = (
+        "Say what the manifest of a database says. With --page, also look into its rows: where "
+        "they lie, rows per leaf, nearest duplicates, how much of the proposal distribution top_m "
+        "keeps."
+    )
+    info.add_argument(
+        "--page", type=Path, metavar="FILE", help="look into the rows, and write an HTML page"
+    )
 
 
 def _run_build(args: argparse.Namespace) -> int:
@@ -99,10 +129,60 @@ def _run_import(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_search(args: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+
+    request = _search().build(args)
+    if args.page is not None:
+        check_target(args.page, DatabaseError)
+
+    from rdm_batch.databases.search import search_database
+    from rdm_batch.reports.progress import Progress
+    from rdm_batch.reports.provenance import command_line
+    from rdm_batch.reports.search_page import render_search, search_tables
+    from rdm_batch.reports.table import print_blocks
+
+    with Progress() as progress, progress.step("search"):
+        found = search_database(request)
+    print_blocks(search_tables(found), Console())
+    if args.page is not None:
+        _write_page(args.page, render_search(found, datetime.now(UTC), command_line()))
+    return 0
+
+
+def _write_page(path: Path, page: str) -> None:
+    try:
+        with written_aside(path) as aside:
+            aside.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise DatabaseError(str(path), f"cannot be written ({error.strerror})") from None
+    print(f"page: {path}")
+
+
 def _run_info(args: argparse.Namespace) -> int:
     from rdm_batch.inputs.databases import Database
 
-    _print(args.uri, Database.open(args.uri).manifest)
+    if args.page is not None:
+        check_target(args.page, DatabaseError)
+    database = Database.open(args.uri)
+    _print(args.uri, database.manifest)
+    if args.page is None:
+        return 0
+
+    from datetime import UTC, datetime
+
+    from rdm_batch.databases.insight import look_into
+    from rdm_batch.reports.database_page import insight_lines, render_database
+    from rdm_batch.reports.progress import Progress
+    from rdm_batch.reports.provenance import command_line
+
+    with Progress() as progress, progress.step("look into the rows"):
+        report = look_into(database)
+    for name, text in insight_lines(report):
+        print(f"  {name:<9}{text}")
+    _write_page(args.page, render_database(report, datetime.now(UTC), command_line()))
     return 0
 
 
@@ -130,4 +210,6 @@ def _print(uri: str, manifest: DatabaseManifest) -> None:
         print(f"  left out  {len(manifest.source.skipped) - 10:,} more, listed in database.json")
 
 
-DATABASE = Command("database", "build, import, describe or check a retrieval database", _add)
+DATABASE = Command(
+    "database", "build, import, describe, search or check a retrieval database", _add
+)

@@ -150,7 +150,7 @@ class Options(Generic[M]):
         else:
             keywords["type"] = kind
             keywords["metavar"] = metavar or ("URI" if kind is str else "N")
-        if name.startswith("--"):
+        if name.startswith("-"):
             required = leaf.required and path not in self.defaults
             parser.add_argument(name, dest=self._dest(path), required=required, **keywords)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rdm_batch.errors import DatabaseError
 from rdm_batch.inputs.databases import Database
 from rdm_batch.reports.progress import Progress
+from rdm_batch.reports.units import format_bytes
 from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.storage.object_store import open_store
 
@@ -32,10 +33,26 @@ def describe_database(manifest: DatabaseManifest) -> dict[str, str]:
         "encoder": f"{manifest.encoder.name} ({digest[:12] if digest else 'file not recorded'})",
         "source": f"{source.description}: {source.images:,} images{patches}{skipped}",
         "shards": "; ".join(f"{count} x {text}" for text, count in counts.items()),
+        "memory": _memory(manifest),
         "proposal": "none" if manifest.proposal is None else "stored",
         "size": f"{sum(file.num_bytes for file in manifest.files()):,} bytes",
         "digest": manifest.digest,
     }
+
+
+def _memory(manifest: DatabaseManifest) -> str:
+    """Say what searching takes: rows that are scored, index files that are searched."""
+    rows = manifest.rows * manifest.dim * (2 if manifest.dtype == "float16" else 4)
+    index = sum(file.num_bytes for shard in manifest.shards for file in shard.index_files)
+    per_leaf = [
+        shard.rows / (shard.index.leaves or 1)
+        for shard in manifest.shards
+        if shard.index.kind == "tree_ah"
+    ]
+    text = f"{format_bytes(rows)} of rows, {format_bytes(index)} of index"
+    if per_leaf:
+        text += f" ({sum(per_leaf) / len(per_leaf):,.0f} rows a leaf)"
+    return text
 
 
 def check_database(uri: str, progress: Progress) -> list[str]:

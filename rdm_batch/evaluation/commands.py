@@ -20,6 +20,7 @@ from rdm_batch.evaluation.evaluate import (
 )
 from rdm_batch.evaluation.extraction import extract_features, workers_worth_starting
 from rdm_batch.evaluation.features import load_features, parts_without_features
+from rdm_batch.files import written_aside
 from rdm_batch.inputs.extractors import extractor_digest
 from rdm_batch.inputs.image_sets import ImageSet, open_image_set
 from rdm_batch.metrics.evaluation import ScoreSettings
@@ -146,7 +147,8 @@ def save_page(request: EvaluationRequest, evaluated: Evaluated, path: Path) -> N
         software=software_versions(),
     )
     try:
-        path.write_text(render_evaluation(report, pictures), encoding="utf-8")
+        with written_aside(path) as aside:
+            aside.write_text(render_evaluation(report, pictures), encoding="utf-8")
     except OSError as error:
         raise MetricError(str(path), f"cannot be written ({error.strerror})") from error
 

@@ -84,7 +84,7 @@ class NpzFile:
         """
         member = find_member(self._archive, f"{name}.npy")
         with format_errors(), self._archive.open(member) as stream:
-            header = _read_header(stream, name)
+            header = read_array_header(stream, name)
         needed = math.prod(header.shape) * header.dtype.itemsize
         if header.num_bytes + needed != member.file_size:
             raise FormatError(
@@ -155,7 +155,17 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
             yield NpzFile(archive, file)
 
 
-def _read_header(stream: IO[bytes] | io.BufferedIOBase, name: str) -> ArrayHeader:
+def read_array_header(stream: IO[bytes] | io.BufferedIOBase, name: str) -> ArrayHeader:
+    """Read the header of an array, and leave the stream at its first number.
+
+    Args:
+        stream: At the array's begin.
+        name: Names the array in messages.
+
+    Raises:
+        FormatError: It is no array of plain numbers. Whether its numbers are there is not looked
+            at.
+    """
     start = stream.read(8)
     if start[:6] != _MAGIC or start[6:] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
         raise FormatError(f"{name} is no array of numpy")

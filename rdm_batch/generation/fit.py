@@ -5,29 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rdm_batch.errors import DatabaseError, RdmBatchError, SpecError
+from rdm_batch.heads.autoguidance import weaker_problems
 from rdm_batch.heads.build import HEADS
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.encoders import OpenedEncoder
 from rdm_batch.inputs.prompts import Prompts
 from rdm_batch.inputs.resolve import attempt
-from rdm_batch.inputs.weights import OpenedCheckpoint
+from rdm_batch.inputs.weights import OpenedCheckpoint, OpenedWeights
 from rdm_batch.specs.job import JobSpec
 
 
-def head_problems(spec: JobSpec, model: OpenedCheckpoint) -> Iterator[RdmBatchError]:
-    """List what conditioning and sampling ask of a head and it cannot do."""
+def head_problems(
+    spec: JobSpec, model: OpenedCheckpoint, weaker: OpenedWeights | None = None
+) -> Iterator[RdmBatchError]:
+    """List what conditioning and sampling ask of a head and it cannot do.
+
+    Args:
+        spec: The job.
+        model: Its head.
+        weaker: What the head is to be guided away from, if anything.
+    """
     if spec.model.query_first and not spec.conditioning.query_leads:
         yield SpecError(
             "conditioning",
             f"{spec.conditioning.mode!r} as it is set gives the head {spec.model.head} no query",
             "a context whose first entry is the query",
-            "mode text with context text_and_neighbors (or text, with k_nn 1), or unconditional",
+            "context query_and_neighbors (or the query alone, with k_nn 1), or mode unconditional",
         )
     if model.architecture is None:
         return
     yield from attempt(
         lambda: HEADS[spec.model.family].sampler_of(model.architecture, spec.sampling)
     ).problems
+    if weaker is not None:
+        yield from weaker_problems(model.architecture, weaker.architecture)
     if not model.architecture.parametric:
         return
     found = None
@@ -48,21 +59,9 @@ def encoder_problems(
 ) -> Iterator[RdmBatchError]:
     """List why texts cannot be embedded, or not by the encoder the database was built with."""
     if database is not None:
-        built_with = database.manifest.encoder
-        # Imported embeddings come without the digest of what made them; their name must do.
-        same = (
-            encoder.spec.name == built_with.name
-            if built_with.digest is None
-            else encoder.digest == built_with.digest
-        )
-        if not same:
-            yield DatabaseError(
-                f"Database {database.uri}",
-                f"was built with {_named(built_with.name, built_with.digest)}, but "
-                f"database.encoder is {_named(encoder.spec.name, encoder.digest)}",
-                "one encoder for images and texts",
-                "rebuild the database, or name the encoder it was built with",
-            )
+        unfit = attempt(lambda: encoder.check_built(database, "database.encoder")).problems
+        if unfit:
+            yield from unfit
             return
     if prompts is not None:
         yield from attempt(lambda: encoder.check_texts(prompts.texts)).problems
@@ -81,7 +80,3 @@ def context_problems(
             "a database made by the encoder the head was trained with",
             "rebuild the database with that encoder, or name another checkpoint",
         )
-
-
-def _named(name: str, digest: str | None) -> str:
-    return f"{name} (digest {digest[:12]})" if digest else name

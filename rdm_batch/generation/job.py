@@ -24,8 +24,15 @@ from rdm_batch.generation.plan import ShardRange
 from rdm_batch.generation.preflight import CheckedJob, preflight
 from rdm_batch.generation.renderer import ContextSource
 from rdm_batch.generation.retrieval_report import illustrate, measure_recall
-from rdm_batch.generation.speed import latencies, latest_run, measured_in, throughput
+from rdm_batch.generation.speed import (
+    drawn_on_gpus,
+    latencies,
+    latest_run,
+    measured_in,
+    throughput,
+)
 from rdm_batch.generation.submission import default_address, load_job
+from rdm_batch.heads.work import flops_per_sample
 from rdm_batch.reports.latency import summarize_latencies
 from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.progress import Progress
@@ -253,7 +260,11 @@ class JobRun:
                 resumed_shards=len(entries) - len(mine),
                 device_classes=classes_of(entries),
             ),
-            throughput=throughput(known, self._started if mine else None),
+            throughput=throughput(
+                known,
+                self._started if mine else None,
+                self._flops_per_image() if drawn_on_gpus(known) else None,
+            ),
             start_up=stages_from_milestones(self._milestones),
             retrieval=None
             if raw is None
@@ -272,6 +283,13 @@ class JobRun:
             kept = {"throughput", "start_up", "sample_set"}
             report = report.model_copy(update={k: getattr(before.report, k) for k in kept})
         return SavedRun(report, raw, illustrated[1] | seen)
+
+    def _flops_per_image(self) -> float | None:
+        model, spec = self._job.model, self._job.spec
+        if model.architecture is None:
+            return None
+        weaker = None if model.weaker is None else model.weaker.architecture
+        return flops_per_sample(model.architecture, spec.sampling, spec.conditioning.k_nn, weaker)
 
     def _evaluate(
         self, cluster: Cluster, progress: Progress

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int64
+
 from rdm_batch.errors import DatabaseError
 from rdm_batch.files import Damage, file_sha256, written_aside
 from rdm_batch.retrieval.composite import CompositeRetriever
@@ -20,6 +23,7 @@ from rdm_batch.retrieval.database import (
 from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.index import check_index_folder
 from rdm_batch.retrieval.proposal import Proposal
+from rdm_batch.retrieval.row_records import RowRecord, read_records
 from rdm_batch.retrieval.shard import open_shard
 from rdm_batch.retrieval.tables import read_counts, read_embeddings
 from rdm_batch.storage.object_store import local_path, open_store, redact
@@ -145,6 +149,47 @@ class Database:
             for number in numbers
         ]
         return CompositeRetriever(opened, first_row=self.manifest.shards[numbers[0]].first_row)
+
+    def records(self, ids: Sequence[int]) -> dict[int, RowRecord]:
+        """Read what is known of some rows: captions, and where they came from.
+
+        Args:
+            ids: Rows; those the database does not have are refused.
+
+        Raises:
+            DatabaseError: A row does not exist, or a table cannot be read.
+        """
+        wanted = np.unique(np.array(ids, dtype=np.int64))
+        self.check_row_ids(wanted, f"Database {redact(self.uri)}")
+        store = open_store(self.uri, DatabaseError)
+        found: dict[int, RowRecord] = {}
+        for shard in self.manifest.shards:
+            here = wanted[(wanted >= shard.first_row) & (wanted < shard.first_row + shard.rows)]
+            if not len(here):
+                continue
+            name = shard.embeddings.path
+            with store.open_read(name) as file:
+                records = read_records(file, here - shard.first_row, store.child_uri(name))
+            found |= dict(zip(here.tolist(), records, strict=True))
+        return found
+
+    def check_row_ids(self, ids: Int64[np.ndarray, " n"], where: str) -> None:
+        """Refuse rows that the database does not have.
+
+        Args:
+            ids: The rows.
+            where: Names them in the message.
+
+        Raises:
+            DatabaseError: A row does not exist; the first is named.
+        """
+        outside = ids[(ids < 0) | (ids >= self.manifest.rows)]
+        if outside.size:
+            raise DatabaseError(
+                where,
+                f"row id {int(outside[0])} ({outside.size:,} of {ids.size:,} ids)",
+                f"0 <= id < {self.manifest.rows:,}, the rows of {redact(self.uri)}",
+            )
 
     def proposal(self) -> Proposal | None:
         """Load the proposal distribution; None when the database was built without.

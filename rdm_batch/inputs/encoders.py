@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rdm_batch.errors import CheckpointError, SpecError
+from rdm_batch.errors import CheckpointError, DatabaseError, SpecError
+from rdm_batch.inputs.databases import Database
 from rdm_batch.models.clip import (
     ImageTextEncoder,
     carries_encoder,
@@ -19,7 +20,10 @@ from rdm_batch.models.clip import (
 from rdm_batch.specs.job import EncoderSpec
 from rdm_batch.storage.object_store import local_path
 
-SHIPPED_ENCODERS = {"shapes-clip": "package://shapes/clip.safetensors"}
+SHIPPED_ENCODERS = {
+    "shapes-clip": "package://shapes/clip.safetensors",
+    "shapes-clip-gap": "package://shapes/clip-gap.safetensors",
+}
 """Encoders whose weights are part of this package."""
 _SHA256 = re.compile(r"/([0-9a-f]{64})/")
 _SHA256_PREFIX = re.compile(r"-([0-9a-f]{8})\.\w+$")
@@ -30,8 +34,8 @@ def encoder_files(name: str, weights: str | None) -> tuple[str | Path, Path | No
     """Find the local files of an encoder, as ``load_encoder`` takes them.
 
     Args:
-        name: ``shapes-clip``, any name for a file that ``rdm-batch train clip`` wrote, or an
-            open_clip architecture.
+        name: ``shapes-clip`` or another that ships here, any name for a file that
+            ``rdm-batch train clip`` wrote, or an open_clip architecture.
         weights: URI of the weights; None for encoders that ship with this package.
 
     Raises:
@@ -43,7 +47,7 @@ def encoder_files(name: str, weights: str | None) -> tuple[str | Path, Path | No
             f"encoder {name}",
             "no weights file is named",
             published_weights(name) or "a local or s3:// file; nothing is downloaded from a hub",
-            f"only {', '.join(SHIPPED_ENCODERS)} ships with this package",
+            f"only {' and '.join(SHIPPED_ENCODERS)} ship with this package",
         )
     try:
         path = local_path(weights or str(shipped), error=CheckpointError)
@@ -92,13 +96,40 @@ class OpenedEncoder:
     files: tuple[str | Path, Path | None]
     digest: str
 
-    def check_texts(self, texts: Sequence[str]) -> None:
+    def check_built(self, database: Database, field: str) -> None:
+        """Check that this encoder is the one that made the rows of a database.
+
+        Args:
+            database: The database.
+            field: Names this encoder in the message.
+
+        Raises:
+            DatabaseError: It is another one.
+        """
+        built_with = database.manifest.encoder
+        # Imported embeddings come without the digest of what made them; their name must do.
+        same = (
+            self.spec.name == built_with.name
+            if built_with.digest is None
+            else self.digest == built_with.digest
+        )
+        if not same:
+            raise DatabaseError(
+                f"Database {database.uri}",
+                f"was built with {_named(built_with.name, built_with.digest)}, but "
+                f"{field} is {_named(self.spec.name, self.digest)}",
+                "one encoder for images and texts",
+                "rebuild the database, or name the encoder it was built with",
+            )
+
+    def check_texts(self, texts: Sequence[str], where: str = "conditioning") -> None:
         """Check that the encoder can read some texts, without loading its networks.
 
         Encoders with a word vocabulary read known words only; all others read anything.
 
         Args:
             texts: Prompts, or class labels in their template.
+            where: Names them in the message.
 
         Raises:
             SpecError: A text has an unknown word or too many; the first such text is named.
@@ -117,11 +148,15 @@ class OpenedEncoder:
         if problems:
             first = problems[0]
             raise SpecError(
-                f"conditioning, {first.where}",
+                f"{where}, {first.where}",
                 f"{first.found} ({len(problems)} of {len(texts)} texts cannot be embedded)",
                 first.needed,
                 f"use other words, or another encoder than {self.spec.name}",
             )
+
+
+def _named(name: str, digest: str | None) -> str:
+    return f"{name} (digest {digest[:12]})" if digest else name
 
 
 def open_encoder(spec: EncoderSpec) -> OpenedEncoder:

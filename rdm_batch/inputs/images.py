@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 from rdm_batch.datasets.folder import ImageFolder
-from rdm_batch.datasets.listing import list_folder
+from rdm_batch.datasets.listing import SUFFIXES, list_folder
 from rdm_batch.datasets.parquet import ImageParquet
 from rdm_batch.datasets.shapes import ShapesSource
+from rdm_batch.datasets.single import ImageFile
 from rdm_batch.datasets.source import ImageSource
 from rdm_batch.errors import ImageError
 from rdm_batch.files import canonical_digest
@@ -25,8 +26,8 @@ def open_images(location: str) -> tuple[ImageSource, str]:
     Args:
         location: ``shapes:SUBSET[:COUNT[:STYLE,STYLE...[:SHAPE,SHAPE...]]]`` for the embedded
             world (``all`` stands for every style); else a
-            path or ``s3://`` URI of a folder of image files, a parquet file, or a folder
-            of parquet files.
+            path or ``s3://`` URI of a folder of image files, an image file, a parquet file, or a
+            folder of parquet files.
 
     Returns:
         The images, and a fingerprint that changes when they do: for files it covers their
@@ -39,6 +40,8 @@ def open_images(location: str) -> tuple[ImageSource, str]:
     if location.startswith(SHAPES_PREFIX):
         return _open_shapes(location), location
     path = local_path(location, error=ImageError)
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        return ImageFile(path), _fingerprint(path.parent, [path])
     if path.is_file():
         return ImageParquet(path), _fingerprint(path.parent, [path])
     listing = list_folder(path)

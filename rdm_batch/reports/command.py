@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rdm_batch.errors import SampleSetError
+from rdm_batch.files import written_aside
 from rdm_batch.reports.compare import (
     compare,
     compare_scores,
@@ -37,7 +38,8 @@ def show_report(uri: str, out: Path | None = None, console: Console | None = Non
     print_summary(run.report, console)
     if out is not None:
         try:
-            out.write_text(run.page(), encoding="utf-8")
+            with written_aside(out) as aside:
+                aside.write_text(run.page(), encoding="utf-8")
         except OSError as error:
             raise SampleSetError(str(out), f"cannot be written ({error.strerror})") from error
         where = str(out)

@@ -346,7 +346,13 @@ def stored_file(store: Store, key: str) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "object"
-        yield path
+        try:
+            yield path
+        except OSError as problem:
+            # A write that fails names no file, and this one lies where nobody would look.
+            if problem.filename is None:
+                problem.filename = f"{path} (on its way to {key})"
+            raise
         with path.open("rb") as source, store.open_write(key) as target:
             shutil.copyfileobj(source, target, _COPY_BYTES)
 

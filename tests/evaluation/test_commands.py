@@ -20,6 +20,7 @@ from rdm_batch.storage.png import encode_png
 from rdm_batch.storage.sample_set import SampleSet
 from rdm_batch.storage.table import make_table
 from tests.job_kit import write_encoder
+from tests.limits import largest_file
 from tests.tolerances import NETWORK_REL
 
 
@@ -84,6 +85,32 @@ def test_the_command_reads_a_saved_reference_once(
     command = ["evaluate", samples, "--reference", reference, "--scores", "fid", *extractor]
     assert main([*command, "--page", str(tmp_path / "page.html")]) == 0
     assert read == [Path(reference)]
+
+
+def test_an_evaluation_whose_disk_is_full_fails_with_one_error_and_goes_on_after(
+    tmp_path: Path, extractor: list[str], cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples, images = _folder(tmp_path / "a", 25, 0), _folder(tmp_path / "b", 30, 1)
+    page, scores = tmp_path / "page.html", tmp_path / "scores.json"
+    command = ["evaluate", samples, "--reference", images, "--scores", "fid", *extractor]
+    command += ["--page", str(page), "--json", str(scores)]
+    for limit, what in ((500, ".npz"), (5_000, "page.html")):
+        capsys.readouterr()
+        with largest_file(limit):
+            assert main(command) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("error: ")
+        assert what in error
+        assert not page.exists()
+        assert [path.name for path in tmp_path.rglob("*.partial")] == []
+    first = scores.read_bytes()
+    page.write_text("a page")
+    with largest_file(5_000):
+        assert main(command) == 1
+    assert page.read_text() == "a page"
+    assert main(command) == 0
+    assert scores.read_bytes() == first
+    assert page.read_text().startswith("<!doctype html>")
 
 
 def test_both_sides_may_be_images(tmp_path: Path, extractor: list[str]) -> None:

@@ -120,3 +120,68 @@ def test_the_posterior_is_that_of_diffusers(t: int) -> None:
     expected = theirs.q_posterior(log_clean, states, torch.tensor(t - 1)).exp().transpose(1, 2)
     # Its tables are logarithms in float32.
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-5)
+
+
+def _explicit_bound(
+    clean: torch.Tensor, codes: torch.Tensor, states: torch.Tensor, times: torch.Tensor
+) -> torch.Tensor:
+    """The divergence of the two posteriors, written out over all states."""
+    schedule = MaskReplaceSchedule.linear(clean.shape[-1], T)
+    at = times[:, None]
+    known = torch.nn.functional.one_hot(codes, clean.shape[-1]).double()
+    true = schedule.posterior(known, states, at, at - 1)
+    predicted = schedule.posterior(clean, states, at, at - 1)
+    least = 1e-300
+    return (true * (true.clamp(min=least).log() - predicted.clamp(min=least).log())).sum(-1)
+
+
+@pytest.mark.parametrize("sureness", [0.0, 1.0, 8.0])
+@pytest.mark.parametrize("codes_in_all", [7, 300])
+def test_the_closed_bound_is_the_divergence_of_the_posteriors(
+    codes_in_all: int, sureness: float
+) -> None:
+    generator = torch.Generator().manual_seed(codes_in_all)
+    times = torch.tensor([1, 2, 3, 50, 99, 100])
+    shape = (len(times), 30)
+    codes = torch.randint(0, codes_in_all, shape, generator=generator)
+    # A third kept, a third masked, a third replaced (by chance also by itself), but for time 1,
+    # at which another code than the clean one is next to impossible.
+    states = torch.randint(0, codes_in_all, shape, generator=generator)
+    states[:, :10] = codes[:, :10]
+    states[:, 10:20] = codes_in_all
+    states[0, 20:] = codes_in_all
+    scores = torch.randn(*shape, codes_in_all, generator=generator, dtype=torch.float64)
+    scores += sureness * torch.nn.functional.one_hot(codes, codes_in_all)
+    schedule = MaskReplaceSchedule.linear(codes_in_all, T)
+
+    wanted_scores = scores.clone().requires_grad_()
+    wanted = _explicit_bound(wanted_scores.softmax(-1), codes, states, times)
+    wanted.sum().backward()
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+        found_scores = scores.detach().to(dtype).clone().requires_grad_()
+        log_clean = found_scores.log_softmax(-1)
+        found, surprise = schedule.bound(log_clean, codes, states, times)
+        found.sum().backward()
+        torch.testing.assert_close(found.double(), wanted, rtol=0, atol=tolerance)
+        assert wanted_scores.grad is not None
+        assert found_scores.grad is not None
+        torch.testing.assert_close(
+            found_scores.grad.double(), wanted_scores.grad, rtol=0, atol=tolerance
+        )
+        expected = -log_clean.gather(-1, codes[..., None])[..., 0]
+        torch.testing.assert_close(surprise, expected)
+        torch.testing.assert_close(found[0], surprise[0], rtol=0, atol=tolerance)
+
+
+def test_codes_that_are_out_of_the_question_leave_the_bound_finite() -> None:
+    schedule = MaskReplaceSchedule.linear(K, T)
+    scores = torch.zeros(T, 3, K)
+    scores[..., 0] = 300.0
+    scores.requires_grad_()
+    codes = torch.tensor([0, 1, 1]).expand(T, 3)
+    states = torch.tensor([0, K, 2]).expand(T, 3)
+    bound, _ = schedule.bound(scores.log_softmax(-1), codes, states, torch.arange(1, T + 1))
+    bound.sum().backward()
+    assert torch.isfinite(bound).all()
+    assert scores.grad is not None
+    assert torch.isfinite(scores.grad).all()

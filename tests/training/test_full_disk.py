@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,18 +10,8 @@ from rdm_batch.cli import main
 from rdm_batch.errors import CheckpointError
 from rdm_batch.files import locked
 from rdm_batch.training.train import train
+from tests.limits import largest_file
 from tests.training.test_train import AUTOENCODER, write
-
-
-@contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    """Refuse larger files in a block, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_training_whose_disk_is_full_fails_with_one_error_and_goes_on_after(

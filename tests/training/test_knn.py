@@ -13,6 +13,7 @@ import yaml
 
 from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.models.checkpoint import load_checkpoint
+from rdm_batch.sampling.mask_replace import MaskReplaceSchedule
 from rdm_batch.specs.networks import CodeTransformerConfig
 from rdm_batch.training.context import NeighborContext, QueryContext, _without_itself
 from rdm_batch.training.knn_discrete import KnnDiscreteObjective
@@ -54,24 +55,29 @@ def test_an_image_is_no_neighbor_of_itself() -> None:
     assert _without_itself(ids, scores).tolist() == [[1, 2], [3, 4]]
 
 
-def test_an_untrained_networks_loss_is_that_of_equally_likely_codes() -> None:
+def test_the_mean_loss_is_that_of_all_times_however_they_are_drawn() -> None:
     objective = _objective()
     network = objective.network.network
     with torch.no_grad():
         network.out.weight.zero_()
         network.out.bias.zero_()
-    codes = objective._codes
-    # At time 1 the term is -log p(x_0 | x_1): nearly all codes are as they were, so it is small
-    # for those, and log K for the masked ones.
-    log_clean = torch.full((64, POSITIONS, CODES), -math.log(CODES), dtype=torch.float64)
-    masked = torch.full_like(codes, CODES)
-    bound, surprise = objective._terms(log_clean, codes, masked, torch.ones(64).long())
-    torch.testing.assert_close(surprise, torch.full((64,), math.log(CODES)).double())
-    torch.testing.assert_close(bound, surprise)
-    exact = torch.nn.functional.one_hot(codes, CODES).double().clamp(min=1e-300).log()
-    bound, surprise = objective._terms(exact, codes, masked, torch.full((64,), 7))
-    assert float(bound.abs().max()) < 1e-9
-    assert float(surprise.abs().max()) == 0
+    losses = [
+        float(objective.loss(step, torch.arange(64), torch.Generator().manual_seed(step)).detach())
+        for step in range(80)
+    ]
+    # Codes that all are equally likely: every kept one and every mask costs the same.
+    schedule = MaskReplaceSchedule.linear(CODES, TIMES)
+    log_clean = torch.full((TIMES, 2, CODES), -math.log(CODES))
+    states = torch.tensor([0, CODES]).expand(TIMES, 2)
+    times = torch.arange(1, TIMES + 1)
+    bound, surprise = schedule.bound(log_clean, torch.zeros(TIMES, 2).long(), states, times)
+    torch.testing.assert_close(surprise, torch.full((TIMES, 2), math.log(CODES)))
+    chances = torch.from_numpy(np.stack([schedule.kept, schedule.masked], axis=1))[1:]
+    expected = float((chances * bound).sum(1).mean())
+    expected += 5e-4 * math.log(CODES) * (1.5 - 0.5 / TIMES)
+    # Times of large losses come oftener than others after the first two steps.
+    assert int(objective.network.draws.max()) > 2 * int(objective.network.draws.median())
+    assert np.mean(losses) == pytest.approx(expected, rel=0.05)
 
 
 def test_training_lowers_the_loss() -> None:
