@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
+from jaxtyping import Float32, Int64
 
 from rdm_batch.generation.modes.mode import SampleInputs
 from rdm_batch.retrieval.conditioning import Conditioning
+from rdm_batch.retrieval.merge import Neighbors
 from rdm_batch.retrieval.retriever import Retriever
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sweeps.lookups import SharedLookups
 
-NO_RETRIEVER = cast(Retriever, None)
+
+class NoRetriever:
+    """Stand for a database that nobody asks."""
+
+    rows = dim = 2
+
+    def search(self, queries: Float32[np.ndarray, "n dim"], k: int) -> Neighbors:
+        raise NotImplementedError
+
+    def fetch(self, ids: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
+        raise NotImplementedError
+
+    def thumbnails(self, ids: Int64[np.ndarray, " n"]) -> list[bytes]:
+        raise NotImplementedError
+
+
+NO_RETRIEVER = NoRetriever()
 
 
 class Counting:
