@@ -12,7 +12,7 @@ from rdm_batch.backends import multiplying
 from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.drawing import Canvas, upload
+from rdm_batch.heads.drawing import Canvas
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.autoencoder import VqAutoencoder
 from rdm_batch.models.networks import RdmNetworks
@@ -23,6 +23,7 @@ from rdm_batch.sampling.solver import Observe, Predict, Solver
 from rdm_batch.specs.families import RdmArchitecture
 from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
+from rdm_batch.transfers import upload
 
 
 class RdmHead(NetworkHead):

@@ -91,6 +91,11 @@ class DatabaseBuild(Spec):
         description="Encoders. One runs in this process, more are Ray actors, which take 8 s to "
         "start.",
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="Where encoders compute. `auto`: on GPUs where there are some, which the "
+        "workers share. Moves no row beyond its last digits.",
+    )
     address: str = Field(
         default="local",
         description="For more than one worker, the Ray to use: `local` starts one here, `auto` "
