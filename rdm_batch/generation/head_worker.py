@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -104,6 +105,7 @@ class HeadWorker:
         context_dim: Width of the database's embeddings.
         device: What it reserved, ``cpu`` or ``cuda``.
         number: Number of this head.
+        model_thread: As in ``ShardRenderer``.
 
     Raises:
         RdmBatchError: The head cannot be loaded, or what it reserved cannot be used.
@@ -117,6 +119,7 @@ class HeadWorker:
         context_dim: int,
         device: str,
         number: int,
+        model_thread: ThreadPoolExecutor | None = None,
     ) -> None:
         require_device(device)
         self._name = f"head-{number}"
@@ -146,6 +149,7 @@ class HeadWorker:
             spec.sampling.batch_size,
             spec.model.cpu_threads,
             largest_batch(spec),
+            model_thread,
         )
 
     def make(self, shard: ShardRange, source: ContextSource, run_id: str) -> ShardEntry:

@@ -18,7 +18,7 @@ _PIXELS_AT_ONCE = 2**21
 
 
 def decode_in_parts(
-    decode: Callable[[Tensor], Tensor], latents: Tensor, image_size: int
+    decode: Callable[[Tensor], Tensor], latents: Tensor, image_size: int, even: bool = False
 ) -> Float[Tensor, "batch channel height width"]:
     """Apply a decoder to as many rows at once as memory allows.
 
@@ -26,13 +26,21 @@ def decode_in_parts(
         decode: Maps rows of latents or codes to images.
         latents: What to decode.
         image_size: Side length of the images, pixels.
+        even: Whether all parts have one shape, as a compiled decoder needs: the last is then
+            filled up, and what was added is dropped.
 
     Returns:
-        Images in float32.
+        Images in float32, in memory of their own.
     """
     rows = max(1, _PIXELS_AT_ONCE // image_size**2)
-    parts = torch.split(latents, rows)
-    return torch.cat([decode(part).float() for part in parts])
+    count = len(latents)
+    if even:
+        rows = -(-count // -(-count // rows))
+        missing = -count % rows
+        latents = torch.cat([latents, latents[:1].expand(missing, *latents.shape[1:])])
+    # What a recorded graph returns is overwritten by its next call.
+    parts = [decode(part).to(torch.float32, copy=even) for part in torch.split(latents, rows)]
+    return torch.cat(parts)[:count]
 
 
 def not_finite(

@@ -38,7 +38,7 @@ class KnnDiscreteHead(NetworkHead):
             context.
         device: Where to compute.
         precision: Arithmetic of the networks; probabilities are computed in double precision.
-        compile: Whether to compile the transformer.
+        compile: Whether to compile the transformer and the decoder.
 
     Raises:
         SpecError: The guidance scale is below 1.
@@ -67,8 +67,10 @@ class KnnDiscreteHead(NetworkHead):
         self._transformer = networks.transformer
         self._autoencoder = networks.autoencoder
         self._logits = self._transformer.forward
+        self._decode_ids = networks.autoencoder.decode_ids
         if compile:
             self._logits = compiled(self._transformer.forward, self._device)
+            self._decode_ids = compiled(self._decode_ids, self._device)
 
     def _draw(
         self, context: Float[Tensor, "batch entry dim"], noise: SampleNoise, canvas: Canvas
@@ -146,12 +148,13 @@ class KnnDiscreteHead(NetworkHead):
 
     @computes
     def _repeat_once(self, context: Float[Tensor, "batch entry dim"]) -> None:
-        """Give the logits of masks once; see ``NetworkHead``."""
+        """Give the logits of masks once, and decode; see ``NetworkHead``."""
         sizes = self.architecture.transformer
         states = torch.full(
             (len(context), sizes.num_positions), sizes.codebook_size, device=self._device
         )
         self._predictor(context)(states, sizes.num_times)
+        self.decode(torch.zeros_like(states))
 
     def _predictor(self, context: Float[Tensor, "batch entry dim"]) -> Callable[..., Tensor]:
         projected = self._transformer.keys_values(context.to(self._device, self._dtype))
@@ -169,5 +172,5 @@ class KnnDiscreteHead(NetworkHead):
         """Decode codes to images, nominally in -1..1, some at a time."""
         size = self.architecture.latent_size
         return decode_in_parts(
-            self._autoencoder.decode_ids, codes.reshape(-1, size, size), self.image_size
+            self._decode_ids, codes.reshape(-1, size, size), self.image_size, self._compile
         )

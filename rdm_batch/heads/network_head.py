@@ -234,12 +234,18 @@ class NetworkHead(ABC):
         if self._device.type == "cpu" and not self._compile and can_pack(self._dtype):
             pack_linears(networks)
 
-    def _guide(self, branches: Float[Tensor, " rows *rest"]) -> Float[Tensor, " samples *rest"]:
+    def _guide(
+        self, branches: Float[Tensor, " rows *rest"], guided: bool = True
+    ) -> Float[Tensor, " samples *rest"]:
         """Turn what the network predicted, in one or two branches, into one prediction.
 
         It has memory of its own: solvers keep predictions over steps, and what a recorded
         graph returns is overwritten by its next call.
+
+        Args:
+            branches: What the network predicted.
+            guided: Whether a guided head predicted in two branches here.
         """
-        if self._guided:
+        if self._guided and guided:
             return guide(branches.float(), self._guidance_scale)
         return branches.to(torch.float32, copy=True)

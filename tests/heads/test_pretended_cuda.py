@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from rdm_batch.heads import knn_discrete, rarm, rdm, token_loop
 from rdm_batch.heads.build import HEADS
 from rdm_batch.models.networks import NETWORKS
 from rdm_batch.sampling.noise import SampleNoise
@@ -29,6 +30,12 @@ from tests.tiny_heads import TINY_KNN_CONTINUOUS, TINY_KNN_DISCRETE, TINY_RARM, 
 STEPS = 3
 _SAMPLINGS = {
     "ddim": (TINY_RDM, DdimSampling(sampler="ddim", num_steps=STEPS, eta=1.0, num_samples=4)),
+    "cheaper": (
+        TINY_RDM,
+        DdimSampling(
+            sampler="ddim", num_steps=STEPS, eta=1.0, num_samples=4, reuse_deep_features=2
+        ),
+    ),
     "plms": (TINY_RDM, PlmsSampling(sampler="plms", num_steps=STEPS, num_samples=4)),
     "dpm": (TINY_RDM, DpmSolverSampling(sampler="dpm_solver_pp", num_steps=STEPS, num_samples=4)),
     "tokens": (TINY_RARM, AutoregressiveSampling(sampler="autoregressive", num_samples=4)),
@@ -74,21 +81,32 @@ class Counted(Watch):
 
 
 _CASES = [
-    *product(_SAMPLINGS, (1.0, 2.0), ("bfloat16",)),
-    *product(("ddim", "tokens"), (1.0,), ("float32", "tf32", "float16")),
+    *product(_SAMPLINGS, (1.0, 2.0), ("bfloat16",), (False,)),
+    *product(("ddim", "tokens"), (1.0,), ("float32", "tf32", "float16"), (False,)),
+    *product(("ddim", "tokens", "codes"), (2.0,), ("bfloat16",), (True,)),
 ]
-"""Every solver and guidance; every precision of both families."""
+"""Every solver and guidance; every precision of both families; compiled heads."""
 
 
-@pytest.mark.parametrize(("name", "guidance_scale", "precision"), _CASES)
-def test_a_head_stays_on_its_gpu(name: str, guidance_scale: float, precision: Precision) -> None:
+@pytest.mark.parametrize(("name", "guidance_scale", "precision", "compile"), _CASES)
+def test_a_head_stays_on_its_gpu(
+    name: str,
+    guidance_scale: float,
+    precision: Precision,
+    compile: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if compile:
+        # What is to be compiled is run as it is: where its tensors are does not change.
+        for module in (rdm, rarm, token_loop, knn_discrete):
+            monkeypatch.setattr(module, "compiled", lambda function, device: function)
     architecture, sampling = _SAMPLINGS[name]
     sampling = sampling.model_copy(update={"guidance_scale": guidance_scale})
     context = np.ones((4, 3, 6), np.float32)
     with pretended_cuda():
         with torch.device("cuda"):
             networks = NETWORKS[architecture.kind](architecture)
-        head = HEADS[architecture.kind].build(networks, sampling, "cuda", precision, False)
+        head = HEADS[architecture.kind].build(networks, sampling, "cuda", precision, compile)
         assert head.fixed_batches
         with Counted() as seen:
             drawing = head.start(context, SampleNoise(0, np.arange(4)))
