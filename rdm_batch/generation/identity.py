@@ -19,12 +19,19 @@ _NOT_IDENTITY = {
     "evaluation": True,
     "model": {"checkpoint", "preset", "architecture"},
     "database": {"uri", "encoder", "retriever_shards"},
-    "conditioning": {"prompts", "prompts_file"},
+    "conditioning": {
+        *("prompts", "prompts_file", "prompt_column", "columns"),
+        *("images", "file", "column", "rows", "rows_file", "through"),
+    },
     "output": {"uri"},
 }
-_LATER = (("database", "reorder"),)
-"""Fields that jobs did not have once. Left alone, they do not enter, so that sample sets of before
-can be completed."""
+_LATER = (
+    ("database", "reorder", None),
+    ("conditioning", "samples_per_query", 1),
+    ("conditioning", "query_weight", None),
+)
+"""Fields that jobs did not have once, with their defaults. Left alone, they do not enter, so that
+sample sets of before can be completed."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +43,24 @@ class ContentDigests:
         database: Of the database manifest, which covers its embeddings and indexes.
         encoder: Of the encoder weights. None when no text is embedded.
         prompts: The prompts in order, read from wherever they stand. None without text.
+        columns: Of what stands beside the prompts and is recorded. None where nothing does.
+        queries: Of pictures, embeddings or rows that are given. None without such.
     """
 
     checkpoint: str | None
     database: str
     encoder: str | None
     prompts: tuple[str, ...] | None
+    columns: str | None = None
+    queries: str | None = None
 
 
 def job_identity(spec: JobSpec, contents: ContentDigests) -> dict[str, Any]:
     """Collect everything that defines the samples, as plain JSON values."""
     identity: dict[str, Any] = spec.model_dump(mode="json", exclude=_NOT_IDENTITY)  # type: ignore[arg-type]
-    for part, field in _LATER:
-        if identity[part][field] is None:
-            del identity[part][field]
+    for part, field, default in _LATER:
+        if identity[part].get(field, default) == default:
+            identity[part].pop(field, None)
     identity["model"]["checkpoint_digest"] = contents.checkpoint
     identity["database"]["digest"] = contents.database
     if contents.encoder is not None:
@@ -59,4 +70,8 @@ def job_identity(spec: JobSpec, contents: ContentDigests) -> dict[str, Any]:
         identity["conditioning"]["prompts_digest"] = canonical_digest(
             list(contents.prompts), escape=False
         )
+    if contents.columns is not None:
+        identity["conditioning"]["prompt_columns_digest"] = contents.columns
+    if contents.queries is not None:
+        identity["conditioning"]["queries_digest"] = contents.queries
     return identity

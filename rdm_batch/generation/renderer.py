@@ -94,6 +94,7 @@ def shard_table(rendered: RenderedShard, sampling: SamplingSpec) -> pa.Table:
         num_steps=sampling.columns.num_steps,
         eta=sampling.columns.eta,
         guidance_scale=sampling.guidance_scale,
+        others=rendered.inputs.columns,
     )
 
 
