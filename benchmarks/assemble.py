@@ -17,7 +17,7 @@ import torch
 from rdm_batch.generation.modes.mode import Conditioner, SampleInputs
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.generation.plan import ShardRange
-from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, shard_table
+from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, drawn_shard
 from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.heads.build import build_head_around
 from rdm_batch.heads.head import Head
@@ -182,7 +182,7 @@ def null_shards(spec: JobSpec, count: int) -> Iterator[dict[str, tuple[float, fl
         shard = ShardRange(index, index * size, (index + 1) * size)
         rendered = renderer.render(shard, contexts, clock)
         with clock.measure("encode"):
-            table = shard_table(rendered, spec.sampling)
+            table = drawn_shard(rendered, spec.sampling).table()
         with clock.measure("write"):
             table_bytes(table)
         yield dict(clock.intervals)

@@ -7,6 +7,7 @@ noise of sample i, as in a job of seed 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -43,18 +44,22 @@ class Case:
 
 
 class World:
-    """The shipped encoder and database, opened once."""
+    """A shipped encoder and the database, opened once.
 
-    def __init__(self) -> None:
-        encoder = load_encoder(local_path("package://shapes/clip.safetensors"))
+    Args:
+        encoder_uri: Its weights; the image tower has to be that of the database.
+    """
+
+    def __init__(self, encoder_uri: str = "package://shapes/clip.safetensors") -> None:
+        encoder = load_encoder(local_path(encoder_uri))
         assert isinstance(encoder, OpenClipEncoder)
         self.encoder = encoder
         self.source = Source()
         self.pictures = ShapesSource("database", self.source.retriever.rows)
 
-    def unconditional(self, count: int, top_m: float = 1.0) -> Case:
+    def unconditional(self, count: int, top_m: float = 1.0, k_nn: int = K_NN) -> Case:
         """Neighbors of pseudo-queries: pictures should show what the query shows."""
-        inputs = self.source.inputs(self.source.unconditional(top_m), count)
+        inputs = self.source.inputs(self.source.unconditional(top_m, k_nn), count)
         queries = inputs.conditioning.query_ids
         assert queries is not None
         facts = [self.pictures[int(row)].attributes for row in queries]
@@ -80,22 +85,40 @@ class World:
         pairs = [{name: fact[name] for name in ("shape", "color")} for fact in wanted]
         return Case(inputs.conditioning.context, pairs)
 
-    def styled(self, count: int) -> tuple[Case, Case]:
-        """Exchange the database for dotted pictures: unconditional, and by text."""
+    def class_texts(self, count: int, k_nn: int) -> Case:
+        """Follow "An image of a star.", the text first and its neighbors after it."""
+        labels = [SHAPES[index % len(SHAPES)] for index in range(count)]
+        prompts = tuple(f"An image of a {label}." for label in labels)
+        embeddings = self.encoder.encode_texts(list(prompts))
+        conditioner = TextConditioner(prompts, embeddings, k_nn, "query_and_neighbors")
+        context = self.source.inputs(conditioner, count).conditioning.context
+        return Case(context, [{"shape": label} for label in labels])
+
+    def styled(self, count: int, k_nn: int = K_NN, text_leads: bool = False) -> tuple[Case, Case]:
+        """Exchange the database for dotted pictures: unconditional, and by text.
+
+        Args:
+            count: Samples of each.
+            k_nn: Entries of a context.
+            text_leads: Whether a text's embedding is the first of them.
+        """
         source = ShapesSource("style", NUM_STYLED, [STYLE])
         rows = self.encoder.encode_images([source[index].image for index in range(NUM_STYLED)])
         uniforms = SampleNoise(0, np.arange(count)).uniform(QUERY, ())
         queries = np.floor(uniforms * NUM_STYLED).astype(np.int64)
-        ids, _ = exact_top_k(rows, rows[queries], K_NN)
+        ids, _ = exact_top_k(rows, rows[queries], k_nn)
         wanted = _held_out_facts(count, held_out_pairs=False)
         texts = self.encoder.encode_texts([describe(fact, _SHORT) for fact in wanted])
-        text_ids, _ = exact_top_k(rows, texts, K_NN)
+        text_ids, _ = exact_top_k(rows, texts, k_nn - text_leads)
+        by_text = rows[text_ids]
+        if text_leads:
+            by_text = np.concatenate([texts[:, None], by_text], axis=1)
         of_texts = [
             {"shape": fact["shape"], "color": fact["color"], "style": STYLE} for fact in wanted
         ]
         return (
             Case(rows[ids], [source[int(row)].attributes for row in queries]),
-            Case(rows[text_ids], of_texts),
+            Case(by_text, of_texts),
         )
 
 
@@ -114,6 +137,20 @@ def claims(world: World, count: int) -> dict[str, Case]:
     }
 
 
+def query_claims(world: World, count: int, k_nn: int) -> dict[str, Case]:
+    """Prepare the same for heads that a query leads: it and its k_nn - 1 neighbors."""
+    styled, styled_text = world.styled(count, k_nn, text_leads=True)
+    return {
+        "text": world.texts(count, "query_and_neighbors", k_nn=k_nn),
+        "class": world.class_texts(count, k_nn),
+        "held-out pairs": world.texts(count, "query_and_neighbors", True, k_nn),
+        "dotted database": styled,
+        "dotted database, text": styled_text,
+        "unconditional": world.unconditional(count, k_nn=k_nn),
+    }
+
+
+@cache
 def _held_out_facts(count: int, held_out_pairs: bool) -> Facts:
     """What pictures of ``held_out`` show; of all, or of the pairs never trained on."""
     found: Facts = []

@@ -13,10 +13,10 @@ import torch
 from benchmarks.assemble import K_NN
 from benchmarks.experiments.cases import World
 from rdm_batch.datasets.shapes import ShapesSource
-from rdm_batch.metrics.frechet import frechet_distance
 from rdm_batch.metrics.manifold_scores import manifold_scores
 from rdm_batch.metrics.moments import gaussian_statistics
 from rdm_batch.metrics.reference import ReferenceStatistics
+from rdm_batch.metrics.resampling import estimate_frechet
 from rdm_batch.models.clip import OpenClipEncoder
 from rdm_batch.storage.object_store import local_path
 
@@ -42,13 +42,21 @@ class Scorer:
         self._gaussian = gaussian_statistics(reference)
 
     def __call__(self, images: np.ndarray) -> dict[str, float]:
-        """Give FID, precision and recall (k = 3, first as many real pictures as samples)."""
+        """Give FID, precision and recall (k = 3, first as many real pictures as samples).
+
+        Beside FID stands its standard error over the samples.
+        """
         features = self._encoder.encode_images(list(images)).astype(np.float32)
-        fid = frechet_distance(gaussian_statistics(features), self._gaussian)
+        fid = estimate_frechet(features, self._gaussian)
         scores = manifold_scores(features, self._reference[: len(features)])
         manifold = scores.precision_recall
         assert manifold is not None
-        return {"fid": fid, "precision": manifold.precision, "recall": manifold.recall}
+        return {
+            "fid": fid.value,
+            "fid error": fid.error,
+            "precision": manifold.precision,
+            "recall": manifold.recall,
+        }
 
 
 def measure_copying(world: World, images: np.ndarray, neighbor_ids: np.ndarray) -> list[Row]:

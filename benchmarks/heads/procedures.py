@@ -13,9 +13,10 @@ from benchmarks.assemble import Arithmetic, autoregressive_head, diffusion_head,
 from benchmarks.heads import published_procedure as published
 from benchmarks.heads.counting import Work, count_work
 from benchmarks.timing import best_time, peak_memory_bytes, reset_peak_memory
+from rdm_batch.backends import multiplying
 from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.models.networks import RarmNetworks, RdmNetworks
-from rdm_batch.sampling.autoregressive import TokenSampler, draw
+from rdm_batch.sampling.autoregressive import TokenSampler
 from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
 from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
@@ -60,14 +61,18 @@ class Measurement:
 
 
 def measure(architecture: Architecture, settings: Settings) -> list[Measurement]:
-    """Measure the published procedure, then this package's head in every precision."""
+    """Measure the published procedure, in IEEE float32, then this package's in every precision."""
     if isinstance(architecture, RdmArchitecture):
+        with multiplying():
+            published_first = _published_rdm(architecture, settings)
         return [
-            _published_rdm(architecture, settings),
+            published_first,
             *(_own_rdm(architecture, settings, one) for one in settings.precisions),
         ]
+    with multiplying():
+        published_first = _published_rarm(architecture, settings)
     return [
-        _published_rarm(architecture, settings),
+        published_first,
         *(_own_rarm(architecture, settings, one) for one in settings.precisions),
     ]
 
@@ -260,10 +265,10 @@ def _own_rarm(
         sampler = _token_sampler(architecture)
         head = autoregressive_head(networks, sampler, settings.guidance_scale, how)
         context = _context(architecture, settings, device)
-        uniform = torch.full((settings.batch,), 0.5, dtype=torch.float64, device=device)
+        uniform = torch.full((settings.batch, num_tokens), 0.5, dtype=torch.float64, device=device)
         tokens = _grid(architecture, settings, device).flatten(1)
         return (
-            lambda: head.sample_tokens(context, lambda p, position: draw(p, uniform)),
+            lambda: head.draw_tokens(context, uniform),
             lambda: head.decode(tokens),
         )
 

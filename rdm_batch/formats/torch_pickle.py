@@ -93,6 +93,9 @@ def storage_of(value: object) -> tuple[str, torch.dtype, int] | None:
 def state_dict_of(content: object) -> dict[str, PickledTensor]:
     """Find the weights in what was saved: a state dict, or a checkpoint that holds one.
 
+    The checkpoint is Lightning's, with ``state_dict``; or VQ-Diffusion's, with ``model`` and
+    perhaps ``ema``, whose tensors get that prefix.
+
     Raises:
         FormatError: There is none, or it holds something other than tensors by name.
     """
@@ -100,6 +103,10 @@ def state_dict_of(content: object) -> dict[str, PickledTensor]:
     if found is not None and "state_dict" in found:
         content = found["state_dict"]
         found = as_mapping(content)
+    elif found is not None and (model := as_mapping(found.get("model"))) is not None:
+        # VQ-Diffusion's layout: the moving average lies beside the model.
+        averages = as_mapping(found.get("ema")) or {}
+        found = {**model, **{f"ema.{name}": value for name, value in averages.items()}}
     if found is None:
         raise FormatError(
             f"holds {describe(content)}; needed a state dict, or a Lightning checkpoint with "

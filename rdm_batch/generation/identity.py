@@ -18,6 +18,7 @@ _NOT_IDENTITY = {
     "cluster": True,
     "evaluation": True,
     "model": {"checkpoint", "preset", "architecture"},
+    "sampling": {"autoguidance": {"checkpoint", "preset", "architecture"}},
     "database": {"uri", "encoder", "retriever_shards"},
     "conditioning": {
         *("prompts", "prompts_file", "prompt_column", "columns"),
@@ -25,13 +26,16 @@ _NOT_IDENTITY = {
     },
     "output": {"uri"},
 }
-_LATER = (
-    ("database", "reorder", None),
-    ("conditioning", "samples_per_query", 1),
-    ("conditioning", "query_weight", None),
-)
-"""Fields that jobs did not have once, with their defaults. Left alone, they do not enter, so that
-sample sets of before can be completed."""
+_LATER: dict[tuple[str, str], Any] = {
+    ("database", "reorder"): None,
+    ("sampling", "guidance_interval"): None,
+    ("sampling", "autoguidance"): None,
+    ("sampling", "reuse_deep_features"): 1,
+    ("conditioning", "samples_per_query"): 1,
+    ("conditioning", "query_weight"): None,
+}
+"""Fields that jobs did not have once, and what they are where left alone: then they do not enter,
+so that sample sets of before can be completed."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class ContentDigests:
         prompts: The prompts in order, read from wherever they stand. None without text.
         columns: Of what stands beside the prompts and is recorded. None where nothing does.
         queries: Of pictures, embeddings or rows that are given. None without such.
+        weaker: Of the weights and the architecture that ``sampling.autoguidance`` names.
     """
 
     checkpoint: str | None
@@ -53,16 +58,19 @@ class ContentDigests:
     prompts: tuple[str, ...] | None
     columns: str | None = None
     queries: str | None = None
+    weaker: str | None = None
 
 
 def job_identity(spec: JobSpec, contents: ContentDigests) -> dict[str, Any]:
     """Collect everything that defines the samples, as plain JSON values."""
     identity: dict[str, Any] = spec.model_dump(mode="json", exclude=_NOT_IDENTITY)  # type: ignore[arg-type]
-    for part, field, default in _LATER:
-        if identity[part].get(field, default) == default:
+    for (part, field), left_alone in _LATER.items():
+        if identity[part].get(field, left_alone) == left_alone:
             identity[part].pop(field, None)
     identity["model"]["checkpoint_digest"] = contents.checkpoint
     identity["database"]["digest"] = contents.database
+    if contents.weaker is not None:
+        identity["sampling"]["autoguidance"]["checkpoint_digest"] = contents.weaker
     if contents.encoder is not None:
         identity["database"]["encoder_digest"] = contents.encoder
     if contents.prompts is not None:

@@ -13,7 +13,7 @@ from rdm_batch.cluster.connect import NONE, connected
 from rdm_batch.cluster.local import local_resources
 from rdm_batch.cluster.pool import Cluster, RetrieverNeeds, device_for
 from rdm_batch.cluster.texts import ClusterEmbedder
-from rdm_batch.evaluation.evaluate import EvaluationRequest
+from rdm_batch.evaluation.evaluate import Evaluated, EvaluationRequest
 from rdm_batch.evaluation.extraction import run_evaluation
 from rdm_batch.evaluation.views import look_at
 from rdm_batch.generation.counting import SampleCount
@@ -23,13 +23,22 @@ from rdm_batch.generation.plan import ShardRange
 from rdm_batch.generation.preflight import CheckedJob, preflight
 from rdm_batch.generation.renderer import ContextSource
 from rdm_batch.generation.retrieval_report import illustrate, measure_recall
-from rdm_batch.generation.speed import latencies, latest_run, measured_in, throughput
+from rdm_batch.generation.speed import (
+    drawn_on_gpus,
+    latencies,
+    latest_run,
+    measured_in,
+    throughput,
+)
 from rdm_batch.generation.submission import default_address, load_job
+from rdm_batch.heads.work import flops_per_sample
 from rdm_batch.reports.latency import summarize_latencies
 from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.provenance import collect_provenance, process_age_s, software_versions
 from rdm_batch.reports.run_report import (
+    IllustratedSample,
+    Recall,
     RetrievalReport,
     RunReport,
     SampleSetSummary,
@@ -94,7 +103,7 @@ def _complete(
     """Run a job; give what came of it, and where its page is."""
     with progress.step("check the job"):
         job = preflight(spec, where, software_versions())
-    run = _Run(job, started)
+    run = JobRun(job, started)
     saved = run.nothing_to_do()
     if saved is None:
         address = address or default_address()
@@ -123,13 +132,25 @@ def _said(evaluation: object) -> object:
     return {name: value for name, value in evaluation.items() if value is not None}
 
 
-class _Run:
-    """One execution of a job, from what is stored already to the finished set."""
+class JobRun:
+    """One execution of a job, from what is stored already to the finished set.
 
-    def __init__(self, job: CheckedJob, started: float) -> None:
+    Args:
+        job: The job.
+        started: When the command started, seconds since the epoch.
+        influences: Whether scores are to tell what every image does to them.
+
+    Attributes:
+        run_id: Recorded in the entries of the shards it makes.
+        evaluated: The evaluation behind the report, once there is one.
+    """
+
+    def __init__(self, job: CheckedJob, started: float, influences: bool = False) -> None:
         self._job = job
         self._started = started
-        self._id = uuid.uuid4().hex
+        self._influences = influences
+        self.run_id = uuid.uuid4().hex
+        self.evaluated: Evaluated | None = None
         self._milestones: dict[str, float] = {}
 
     def reached(self, milestone: str) -> None:
@@ -138,13 +159,14 @@ class _Run:
 
     def nothing_to_do(self) -> SavedRun | None:
         """Give what is saved where the set, its scores and its report are complete."""
-        saved = self._saved()
+        saved = self.saved()
         evaluation = self._job.spec.model_dump(mode="json")["evaluation"]
         if saved is None or _said(saved.report.spec.get("evaluation")) != _said(evaluation):
             return None
         return saved
 
-    def _saved(self) -> SavedRun | None:
+    def saved(self) -> SavedRun | None:
+        """Give what is saved beside a finished set, whatever it was judged by."""
         uri = self._job.spec.output.uri
         sample_set = SampleSet.find(uri)
         if sample_set is None or sample_set.success() is None:
@@ -158,18 +180,10 @@ class _Run:
         spec = self._job.spec
         loading = progress.begin("load heads and index")
         resources = plan_resources(spec, cluster.resources, len(self._job.shards))
-        before = self._saved()
-        sample_set = SampleSet.create_or_resume(spec.output.uri, self._job.header)
+        before = self.saved()
+        sample_set = self.begin_set()
         missing = sample_set.missing_shards()
-        if missing:
-            _tell_of_other_versions(sample_set.header, self._job.header)
-        searched = RetrieverNeeds(
-            num_actors=spec.database.retriever_shards,
-            leaves_to_search=spec.database.leaves_to_search,
-            reorder=spec.database.reorder,
-            num_cpus=spec.cluster.cpus_per_retriever,
-        )
-        with cluster.retriever(self._job.database, searched) as retriever:
+        with cluster.retriever(self._job.database, retriever_needs(spec)) as retriever:
             conditioner = mode_of(spec.conditioning).build_conditioner(
                 self._job, ClusterEmbedder(cluster)
             )
@@ -190,11 +204,42 @@ class _Run:
                     retriever, fresh, spec.sampling.seed, spec.sampling.num_samples
                 )
                 picture_of = mode_of(spec.conditioning).picture_of(self._job.queries)
-                illustrated, pictures = illustrate(
-                    sample_set, retriever, self._job.database, picture_of
-                )
+                illustrated = illustrate(sample_set, retriever, self._job.database, picture_of)
+        return self.report(cluster, sample_set, before, recall, illustrated, progress)
+
+    def begin_set(self) -> SampleSet:
+        """Start the set, or go on with what is there.
+
+        Raises:
+            SampleSetError: The location holds another job's samples.
+        """
+        sample_set = SampleSet.create_or_resume(self._job.spec.output.uri, self._job.header)
+        if sample_set.missing_shards():
+            _tell_of_other_versions(sample_set.header, self._job.header)
+        return sample_set
+
+    def report(
+        self,
+        cluster: Cluster,
+        sample_set: SampleSet,
+        before: SavedRun | None,
+        recall: Recall | None,
+        illustrated: tuple[tuple[IllustratedSample, ...], Pictures],
+        progress: Progress,
+    ) -> SavedRun:
+        """Score a finished set, and put together what is known of it.
+
+        Args:
+            cluster: Where features are extracted.
+            sample_set: The set.
+            before: What was saved of it before, if anything.
+            recall: Of its index, where that was measured.
+            illustrated: What ``illustrate`` gave.
+            progress: Shows the stages.
+        """
+        spec = self._job.spec
         entries = sample_set.entries()
-        mine = measured_in(self._id, entries)
+        mine = measured_in(self.run_id, entries)
         # Killed after the last shard and before the report: the entries still tell.
         known = mine or measured_in(latest_run(entries) or "", entries)
         raw = latencies(known)
@@ -215,7 +260,11 @@ class _Run:
                 resumed_shards=len(entries) - len(mine),
                 device_classes=classes_of(entries),
             ),
-            throughput=throughput(known, self._started if mine else None),
+            throughput=throughput(
+                known,
+                self._started if mine else None,
+                self._flops_per_image() if drawn_on_gpus(known) else None,
+            ),
             start_up=stages_from_milestones(self._milestones),
             retrieval=None
             if raw is None
@@ -227,13 +276,20 @@ class _Run:
             ),
             scores=scores,
             views=views,
-            illustrated=illustrated,
+            illustrated=illustrated[0],
         )
         if before is not None and not mine:
             # Nothing was generated: speed stays what it was when the samples were made.
             kept = {"throughput", "start_up", "sample_set"}
             report = report.model_copy(update={k: getattr(before.report, k) for k in kept})
-        return SavedRun(report, raw, pictures | seen)
+        return SavedRun(report, raw, illustrated[1] | seen)
+
+    def _flops_per_image(self) -> float | None:
+        model, spec = self._job.model, self._job.spec
+        if model.architecture is None:
+            return None
+        weaker = None if model.weaker is None else model.weaker.architecture
+        return flops_per_sample(model.architecture, spec.sampling, spec.conditioning.k_nn, weaker)
 
     def _evaluate(
         self, cluster: Cluster, progress: Progress
@@ -249,11 +305,16 @@ class _Run:
                 stage.finish()
 
         request = EvaluationRequest(
-            spec.output.uri, spec.evaluation, spec.database, opened=self._job.database
+            spec.output.uri,
+            spec.evaluation,
+            spec.database,
+            opened=self._job.database,
+            influences=self._influences,
         )
         with progress.step("compute scores"):
             evaluated = run_evaluation(cluster, request, extracted, self._job.references)
             stage.finish()
+            self.evaluated = evaluated
             return evaluated.scores, *look_at(evaluated, self._job.database)
 
     def _generate(
@@ -276,11 +337,21 @@ class _Run:
             self._job.header,
             shards,
             source,
-            self._id,
+            self.run_id,
             committed,
             count.drawn,
         )
         count.finish()
+
+
+def retriever_needs(spec: JobSpec) -> RetrieverNeeds:
+    """Say how the database of a job is spread and searched."""
+    return RetrieverNeeds(
+        num_actors=spec.database.retriever_shards,
+        leaves_to_search=spec.database.leaves_to_search,
+        reorder=spec.database.reorder,
+        num_cpus=spec.cluster.cpus_per_retriever,
+    )
 
 
 def _tell_of_other_versions(begun: SampleSetHeader, now: SampleSetHeader) -> None:

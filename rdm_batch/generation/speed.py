@@ -40,13 +40,19 @@ def latest_run(entries: Sequence[ShardEntry]) -> str | None:
     return max(measured, key=lambda shard: shard.end).run if measured else None
 
 
-def throughput(entries: Sequence[MeasuredShard], started: float | None) -> Throughput:
+def throughput(
+    entries: Sequence[MeasuredShard],
+    started: float | None,
+    flops_per_image: float | None = None,
+) -> Throughput:
     """Measure a run from the entries it made.
 
     Args:
         entries: Shards of one run; none when everything was there already.
         started: When the command started, seconds since the epoch. None where that is not
             known any more: then the run counts from its first shard.
+        flops_per_image: Operations that drawing and decoding an image takes; None where they are
+            not counted.
     """
     if not entries:
         return Throughput(images=0, start_up_s=0, generation_s=0)
@@ -60,6 +66,7 @@ def throughput(entries: Sequence[MeasuredShard], started: float | None) -> Throu
         start_up_s=0.0 if started is None else max(0.0, first - started),
         warm_up_s=max(map(_warm_up_s, entries)),
         generation_s=last - first,
+        flops_per_image=flops_per_image,
         heads=tuple(_head_report(name, mine, last) for name, mine in by_head.items()),
     )
 
@@ -83,7 +90,21 @@ def _head_report(name: str, entries: Sequence[MeasuredShard], run_end: float) ->
         images=sum(entry.num_rows for entry in entries),
         wall_s=run_end - start,
         times=divide_time(entries, start, run_end),
+        gpu_s=_gpu_s(entries),
+        peak_flops_per_s=entries[0].measured.peak_flops_per_s,
     )
+
+
+def _gpu_s(entries: Sequence[MeasuredShard]) -> float | None:
+    """Sum up a head's time on its GPU; None where one of its shards was not made on one."""
+    times = [entry.measured.gpu_s for entry in entries]
+    known = [time for time in times if time is not None]
+    return math.fsum(known) if len(known) == len(times) else None
+
+
+def drawn_on_gpus(entries: Sequence[MeasuredShard]) -> bool:
+    """Say whether any shard was."""
+    return any(entry.measured.gpu_s is not None for entry in entries)
 
 
 def divide_time(entries: Sequence[MeasuredShard], start: float, end: float) -> HeadTimes:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
 
 from rdm_batch.errors import SpecError
 from rdm_batch.specs.precisions import PRECISIONS, Precision
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 def torch_dtype(precision: Precision) -> torch.dtype:
@@ -36,7 +39,9 @@ def check_precision(precision: Precision, device: str) -> None:
         )
 
 
-def compiled(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+def compiled(
+    function: Callable[_Arguments, _Result], device: torch.device
+) -> Callable[_Arguments, _Result]:
     """Compile a function, as one graph, for inputs of fixed shapes.
 
     On a GPU its kernels are also recorded in a CUDA graph, so that launching them costs next
@@ -64,9 +69,9 @@ def compiled(function: Callable[..., Tensor], device: torch.device) -> Callable[
         options={"triton.cudagraphs": True, "deterministic": True},
     )
 
-    def run(*args: object) -> Tensor:
+    def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         torch.compiler.cudagraph_mark_step_begin()
-        return recorded(*args)
+        return recorded(*args, **kwargs)
 
     return run
 

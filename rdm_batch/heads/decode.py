@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rdm_batch.errors import CheckpointError
-from rdm_batch.models.pixels import to_uint8
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.precisions import Precision
 
@@ -20,7 +18,7 @@ _PIXELS_AT_ONCE = 2**21
 
 
 def decode_in_parts(
-    decode: Callable[[Tensor], Tensor], latents: Tensor, image_size: int
+    decode: Callable[[Tensor], Tensor], latents: Tensor, image_size: int, even: bool = False
 ) -> Float[Tensor, "batch channel height width"]:
     """Apply a decoder to as many rows at once as memory allows.
 
@@ -28,27 +26,21 @@ def decode_in_parts(
         decode: Maps rows of latents or codes to images.
         latents: What to decode.
         image_size: Side length of the images, pixels.
+        even: Whether all parts have one shape, as a compiled decoder needs: the last is then
+            filled up, and what was added is dropped.
 
     Returns:
-        Images in float32.
+        Images in float32, in memory of their own.
     """
     rows = max(1, _PIXELS_AT_ONCE // image_size**2)
-    parts = torch.split(latents, rows)
-    return torch.cat([decode(part).float() for part in parts])
-
-
-def finite_bytes(
-    images: Float[Tensor, "batch 3 height width"], noise: SampleNoise, precision: Precision
-) -> UInt8[np.ndarray, "batch height width 3"]:
-    """Turn decoded images into bytes.
-
-    Raises:
-        CheckpointError: An image holds infinite numbers or NaN, which have no bytes.
-    """
-    failed = ~torch.isfinite(images).flatten(1).all(dim=1)
-    if failed.any():
-        raise not_finite(failed, "decoded image is not finite", noise, precision)
-    return to_uint8(images).cpu().numpy()
+    count = len(latents)
+    if even:
+        rows = -(-count // -(-count // rows))
+        missing = -count % rows
+        latents = torch.cat([latents, latents[:1].expand(missing, *latents.shape[1:])])
+    # What a recorded graph returns is overwritten by its next call.
+    parts = [decode(part).to(torch.float32, copy=even) for part in torch.split(latents, rows)]
+    return torch.cat(parts)[:count]
 
 
 def not_finite(

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from rdm_batch.errors import DatabaseError
+from rdm_batch.heads.drawing import Drawing
 from rdm_batch.sampling.noise import SampleNoise
 
 
@@ -31,6 +32,19 @@ class Head(Protocol):
 
         Args:
             context: As ``generate`` will be given.
+        """
+        ...
+
+    def start(self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise) -> Drawing:
+        """Begin to generate one image for every sample, and collect them later.
+
+        On a GPU this returns when the batch is launched, so that the next one can be launched
+        before its images are waited for; elsewhere when it is drawn. Batches are started and
+        collected by one thread, in one order.
+
+        Args:
+            context: As ``generate``.
+            noise: As ``generate``.
         """
         ...
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.head import check_context
+from rdm_batch.heads.drawing import Canvas
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.networks import KnnDiscreteNetworks
 from rdm_batch.sampling.code_sampler import CodeSampler, StepUniform, guide_codes
@@ -38,7 +38,7 @@ class KnnDiscreteHead(NetworkHead):
             context.
         device: Where to compute.
         precision: Arithmetic of the networks; probabilities are computed in double precision.
-        compile: Whether to compile the transformer.
+        compile: Whether to compile the transformer and the decoder.
 
     Raises:
         SpecError: The guidance scale is below 1.
@@ -67,37 +67,37 @@ class KnnDiscreteHead(NetworkHead):
         self._transformer = networks.transformer
         self._autoencoder = networks.autoencoder
         self._logits = self._transformer.forward
+        self._decode_ids = networks.autoencoder.decode_ids
         if compile:
             self._logits = compiled(self._transformer.forward, self._device)
+            self._decode_ids = compiled(self._decode_ids, self._device)
 
-    @computes
-    def generate(
-        self, context: Float32[np.ndarray, "batch entry dim"], noise: SampleNoise
-    ) -> UInt8[np.ndarray, "batch height width 3"]:
-        """Generate one image for every sample; see ``Head``.
+    def _draw(
+        self, context: Float[Tensor, "batch entry dim"], noise: SampleNoise, canvas: Canvas
+    ) -> Float[Tensor, "batch 3 image_height image_width"]:
+        """Draw codes and decode them; see ``NetworkHead``.
 
         Args:
             context: The query's embedding, then those of its neighbors.
             noise: The samples' noise; two numbers a code and step.
-
-        Raises:
-            DatabaseError: The context does not fit the head or is not finite.
-            CheckpointError: Logits or images became infinite or NaN, saying for which sample
-                and when.
+            canvas: Is told of samples that failed.
         """
-        check_context(context, noise, self.context_dim)
         num_tokens = self.architecture.transformer.num_positions
+        step_uniform = self._numbers_of(
+            lambda step, out: noise.fill_uniform(step_stream(step), out),
+            self._sampler.num_steps,
+            (len(noise), num_tokens, 2),
+            torch.float64,
+        )
+        codes, failed_at = self.sample_codes(context, len(noise), step_uniform)
 
-        def step_uniform(step: int) -> Tensor:
-            return torch.from_numpy(noise.uniform(step_stream(step), (num_tokens, 2)))
-
-        codes, failed_at = self.sample_codes(torch.from_numpy(context), len(noise), step_uniform)
-        failed = failed_at > 0
-        if failed.any():
-            time = int(failed_at[failed][0])
+        def tell(failed: Tensor) -> CheckpointError:
+            time = int(failed_at[failed.to(self._device)][0])
             what = f"logits are not finite at time {time} of {self._sampler.schedule.num_times}"
-            raise not_finite(failed, what, noise, self.precision)
-        return self._finish(self.decode(codes), noise)
+            return not_finite(failed, what, noise, self.precision)
+
+        canvas.check(failed_at > 0, tell)
+        return self.decode(codes)
 
     def sample_codes(
         self,
@@ -135,14 +135,26 @@ class KnnDiscreteHead(NetworkHead):
         codes = self._sampler.sample(predict, num_samples, num_tokens, step_uniform, self._device)
         return codes, failed_at
 
+    def work_of(
+        self, context: Float[Tensor, "1 entry dim"], count: Callable[[Callable[[], object]], float]
+    ) -> float:
+        """Sum up the steps and the decoder; see ``NetworkHead``."""
+        sizes = self.architecture.transformer
+        states = torch.zeros(1, sizes.num_positions, dtype=torch.int64, device=self._device)
+        predictors: list[Callable[..., Tensor]] = []
+        once = count(lambda: predictors.append(self._predictor(context)))
+        step = count(lambda: predictors[0](states, sizes.num_times))
+        return once + self._sampler.num_steps * step + count(lambda: self.decode(states))
+
     @computes
     def _repeat_once(self, context: Float[Tensor, "batch entry dim"]) -> None:
-        """Give the logits of masks once; see ``NetworkHead``."""
+        """Give the logits of masks once, and decode; see ``NetworkHead``."""
         sizes = self.architecture.transformer
         states = torch.full(
             (len(context), sizes.num_positions), sizes.codebook_size, device=self._device
         )
         self._predictor(context)(states, sizes.num_times)
+        self.decode(torch.zeros_like(states))
 
     def _predictor(self, context: Float[Tensor, "batch entry dim"]) -> Callable[..., Tensor]:
         projected = self._transformer.keys_values(context.to(self._device, self._dtype))
@@ -160,5 +172,5 @@ class KnnDiscreteHead(NetworkHead):
         """Decode codes to images, nominally in -1..1, some at a time."""
         size = self.architecture.latent_size
         return decode_in_parts(
-            self._autoencoder.decode_ids, codes.reshape(-1, size, size), self.image_size
+            self._decode_ids, codes.reshape(-1, size, size), self.image_size, self._compile
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -14,10 +15,13 @@ from torch import Tensor, nn
 
 from rdm_batch.backends import multiplying
 from rdm_batch.heads.arithmetic import check_precision, recording_graphs, torch_dtype
-from rdm_batch.heads.decode import finite_bytes
-from rdm_batch.heads.head import no_context
+from rdm_batch.heads.decode import not_finite
+from rdm_batch.heads.drawing import Canvas, Drawing, upload
+from rdm_batch.heads.head import check_context, no_context
+from rdm_batch.heads.prefetch import CudaLanes, Fill, NumbersAhead
 from rdm_batch.models.codebook import Codebook
 from rdm_batch.models.packed import can_pack, pack_linears
+from rdm_batch.models.pixels import to_uint8
 from rdm_batch.sampling.guidance import check_guidance_scale, guide
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.families import Architecture
@@ -108,15 +112,81 @@ class NetworkHead(ABC):
         self._dtype = torch_dtype(precision)
         self._compile = compile
         self._parametric = architecture.parametric
+        self._drawer: ThreadPoolExecutor | None = None
         # Another shape would be compiled again, and other kernels add up in another order. On
         # CPU it costs more than it is worth, and bytes stay what they were.
         self.fixed_batches = compile or self._device.type == "cuda"
 
-    @abstractmethod
     def generate(
         self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
     ) -> UInt8[np.ndarray, "batch height width 3"]:
-        """Generate one image for every sample; see ``Head``."""
+        """Generate one image for every sample; see ``Head``.
+
+        Raises:
+            RdmBatchError: As ``start``, and what is known only at the end on a GPU.
+        """
+        return self.start(context, noise).collect()
+
+    @computes
+    def start(self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise) -> Drawing:
+        """Begin to generate one image for every sample; see ``Head``.
+
+        Raises:
+            DatabaseError: The context does not fit the head or is not finite.
+            CheckpointError: On a CPU, what is drawn became infinite or NaN, saying for which
+                sample and when. On a GPU collecting raises it.
+        """
+        check_context(context, noise, self.context_dim)
+        canvas = Canvas(self._device)
+        images = self._draw(upload(self._seen(context), self._device), noise, canvas)
+        failed = ~torch.isfinite(images).flatten(1).all(dim=1)
+        canvas.check(
+            failed,
+            lambda failed: not_finite(failed, "decoded image is not finite", noise, self.precision),
+        )
+        return canvas.deliver(to_uint8(images))
+
+    @abstractmethod
+    def _draw(
+        self, context: Float[Tensor, "batch k_nn dim"], noise: SampleNoise, canvas: Canvas
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Draw images, nominally in -1..1.
+
+        On a GPU nothing in here may wait for it: what can go wrong is left to ``canvas``.
+
+        Args:
+            context: What the networks see, where the head computes.
+            noise: The samples' noise.
+            canvas: Is told of samples that failed.
+        """
+
+    def _numbers_of(
+        self,
+        fill: Fill,
+        num_steps: int,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+    ) -> Callable[[int], Tensor]:
+        """Give the numbers of a step where the head computes; on a GPU drawn ahead of it.
+
+        Args:
+            fill: Draws them.
+            num_steps: Steps of the batch.
+            shape: Of a step's numbers.
+            dtype: Theirs.
+        """
+        if self._device.type == "cuda":
+            if self._drawer is None:
+                self._drawer = ThreadPoolExecutor(1, thread_name_prefix="noise")
+                self._lanes = CudaLanes(self._device)
+            return NumbersAhead(fill, num_steps, shape, dtype, self._lanes, self._drawer)
+
+        def numbers(step: int) -> Tensor:
+            drawn = torch.empty(shape, dtype=dtype)
+            fill(step, drawn.numpy())
+            return drawn
+
+        return numbers
 
     def warm_up(self, context: Float32[np.ndarray, "batch k_nn dim"]) -> None:
         """Compile, and record, what is repeated; see ``Head``.
@@ -140,6 +210,17 @@ class NetworkHead(ABC):
     def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:
         """Call the network as every step, or token, does."""
 
+    @abstractmethod
+    def work_of(
+        self, context: Float[Tensor, "1 entry dim"], count: Callable[[Callable[[], object]], float]
+    ) -> float:
+        """Sum up the work of drawing and decoding one sample, on the device of the head.
+
+        Args:
+            context: As stored.
+            count: Gives the work of a computation. What is done many times alike is given once.
+        """
+
     def _convert(self, networks: nn.Module) -> None:
         """Give networks the arithmetic of the head, and the layouts it is fastest in."""
         codebooks = [part for part in networks.modules() if isinstance(part, Codebook)]
@@ -152,17 +233,18 @@ class NetworkHead(ABC):
         if self._device.type == "cpu" and not self._compile and can_pack(self._dtype):
             pack_linears(networks)
 
-    def _guide(self, branches: Float[Tensor, " rows *rest"]) -> Float[Tensor, " samples *rest"]:
+    def _guide(
+        self, branches: Float[Tensor, " rows *rest"], guided: bool = True
+    ) -> Float[Tensor, " samples *rest"]:
         """Turn what the network predicted, in one or two branches, into one prediction.
 
         It has memory of its own: solvers keep predictions over steps, and what a recorded
         graph returns is overwritten by its next call.
+
+        Args:
+            branches: What the network predicted.
+            guided: Whether a guided head predicted in two branches here.
         """
-        if self._guided:
+        if self._guided and guided:
             return guide(branches.float(), self._guidance_scale)
         return branches.to(torch.float32, copy=True)
-
-    def _finish(
-        self, images: Float[Tensor, "batch 3 height width"], noise: SampleNoise
-    ) -> UInt8[np.ndarray, "batch height width 3"]:
-        return finite_bytes(images, noise, self.precision)

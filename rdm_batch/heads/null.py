@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from rdm_batch.heads.drawing import Drawing, Finished
 from rdm_batch.heads.head import check_context
 from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.noise import SampleNoise
@@ -25,6 +26,10 @@ class NullHead:
 
     def warm_up(self, context: Float32[np.ndarray, "batch k_nn dim"]) -> None:
         """Do nothing."""
+
+    def start(self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise) -> Drawing:
+        """Make the images at once; see ``Head``."""
+        return Finished(self.generate(context, noise))
 
     def generate(
         self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise

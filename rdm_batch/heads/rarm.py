@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from functools import partial
+
 import torch
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.head import check_context
+from rdm_batch.heads.drawing import Canvas, upload
 from rdm_batch.heads.network_head import NetworkHead, computes
+from rdm_batch.heads.token_loop import TokenLoop
 from rdm_batch.models.networks import RarmNetworks
-from rdm_batch.models.transformer import Generation, Past
+from rdm_batch.models.transformer import Generation
 from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.autoregressive import (
     Choose,
@@ -41,7 +45,7 @@ class RarmHead(NetworkHead):
         guidance_scale: 1 is none; above, logits are guided away from an all-zero context's.
         device: Where to compute.
         precision: Arithmetic of the networks; logits are turned into tokens in float32.
-        compile: Whether to compile the transformer.
+        compile: Whether to compile drawing a token, and the decoder.
 
     Raises:
         SpecError: The guidance scale is below 1.
@@ -68,41 +72,45 @@ class RarmHead(NetworkHead):
         self._convert(networks)
         self._transformer = networks.transformer
         self._autoencoder = networks.autoencoder
-        num_tokens = self.architecture.transformer.num_positions
-        self._next_logits = self._transformer.next_logits
-        self._positions: list[int | Tensor] = list(range(num_tokens))
-        # Graphs are recorded with the addresses of what they write to: kept by batch size.
-        self._past: dict[int, Past] | None = None
+        self._decode_ids = networks.autoencoder.decode_ids
+        self._loop: TokenLoop | None = None
         if compile:
-            self._next_logits = compiled(self._transformer.next_logits, self._device)
-            self._positions = list(torch.arange(num_tokens, device=self._device).split(1))
-            self._past = {}
+            self._decode_ids = compiled(self._decode_ids, self._device)
+            self._loop = TokenLoop(
+                self._transformer, sampler, self._guide, self._guided, self.architecture.start_token
+            )
+
+    def _draw(
+        self, context: Float[Tensor, "batch k_nn dim"], noise: SampleNoise, canvas: Canvas
+    ) -> Float[Tensor, "batch 3 image_height image_width"]:
+        """Draw tokens and decode them; see ``NetworkHead``."""
+        num_tokens = self.architecture.transformer.num_positions
+        uniform = upload(noise.uniform(streams.TOKENS, (num_tokens,)), self._device)
+        drawn = self.draw_tokens(context, uniform)
+
+        def tell(failed: Tensor) -> CheckpointError:
+            token = int(drawn.failed_at[failed.to(self._device)][0]) + 1
+            what = f"logits are not finite at token {token} of {num_tokens}"
+            return not_finite(failed, what, noise, self.precision)
+
+        canvas.check(drawn.failed_at >= 0, tell)
+        return self.decode(drawn.tokens)
 
     @computes
-    def generate(
-        self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
-    ) -> UInt8[np.ndarray, "batch height width 3"]:
-        """Generate one image for every sample; see ``Head``.
+    def draw_tokens(
+        self, context: Float[Tensor, "batch k_nn dim"], uniform: Float64[Tensor, "batch position"]
+    ) -> Drawn:
+        """Draw the codes of an image, row by row, one number a code.
 
-        Raises:
-            DatabaseError: The context does not fit the head or is not finite.
-            CheckpointError: Logits or images became infinite or NaN, saying for which sample
-                and when.
+        Args:
+            context: Neighbor embeddings as stored.
+            uniform: Numbers in [0, 1), on the device of the head.
         """
-        check_context(context, noise, self.context_dim)
-        context = self._seen(context)
-        num_tokens = self.architecture.transformer.num_positions
-        uniform = torch.from_numpy(noise.uniform(streams.TOKENS, (num_tokens,))).to(self._device)
-        drawn = self.sample_tokens(
-            torch.from_numpy(context),
-            lambda probabilities, position: draw(probabilities, uniform[:, position]),
+        if self._loop is not None:
+            return self._loop.draw(context.to(self._device, self._dtype), uniform)
+        return self.sample_tokens(
+            context, lambda probabilities, position: draw(probabilities, uniform[:, position])
         )
-        failed = drawn.failed_at >= 0
-        if failed.any():
-            token = int(drawn.failed_at[failed][0]) + 1
-            what = f"logits are not finite at token {token} of {num_tokens}"
-            raise not_finite(failed, what, noise, self.precision)
-        return self._finish(self.decode(drawn.tokens), noise)
 
     @computes
     def sample_tokens(
@@ -111,7 +119,7 @@ class RarmHead(NetworkHead):
         choose: Choose,
         observe: Observe | None = None,
     ) -> Drawn:
-        """Draw the codes of an image, row by row.
+        """Draw codes in a way of one's own, and look at them: never compiled.
 
         Args:
             context: Neighbor embeddings as stored.
@@ -128,32 +136,41 @@ class RarmHead(NetworkHead):
             observe,
         )
 
+    def work_of(
+        self, context: Float[Tensor, "1 entry dim"], count: Callable[[Callable[[], object]], float]
+    ) -> float:
+        """Sum up the tokens and the decoder; see ``NetworkHead``."""
+        transformer, num_tokens = self._transformer, self.architecture.transformer.num_positions
+        started: list[Generation] = []
+        once = count(lambda: started.append(transformer.start(context, self._guided)))
+        start = self._start_tokens(1)
+        # A token's work grows by as much for every one before it.
+        first, last = (
+            count(partial(transformer.next_logits, start, position, started[0]))
+            for position in (0, num_tokens - 1)
+        )
+        tokens = torch.zeros(1, num_tokens, dtype=torch.int64, device=self._device)
+        return once + num_tokens * (first + last) / 2 + count(lambda: self.decode(tokens))
+
     @computes
     def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:
-        """Give the logits of the first token once; see ``NetworkHead``."""
-        self._predictor(context)(self._start_tokens(len(context)), 0)
+        """Draw a token of every length once, and decode; see ``NetworkHead``."""
+        if self._loop is not None:
+            self._loop.repeat_once(context.to(self._device, self._dtype))
+        num_tokens = self.architecture.transformer.num_positions
+        self.decode(torch.zeros(len(context), num_tokens, dtype=torch.int64, device=self._device))
 
     def _start_tokens(self, count: int) -> Int[Tensor, " batch"]:
         token = self.architecture.start_token
         return torch.full((count,), token, dtype=torch.int64, device=self._device)
 
     def _predictor(self, context: Float[Tensor, "batch k_nn dim"]) -> NextLogits:
-        generation = self._start(context.to(self._device, self._dtype))
+        generation = self._transformer.start(context.to(self._device, self._dtype), self._guided)
 
         def next_logits(tokens: Tensor, position: int) -> Tensor:
-            return self._guide(self._next_logits(tokens, self._positions[position], generation))
+            return self._guide(self._transformer.next_logits(tokens, position, generation))
 
         return next_logits
-
-    def _start(self, context: Float[Tensor, "batch k_nn dim"]) -> Generation:
-        if self._past is None:
-            return self._transformer.start(context, self._guided)
-        generation = self._transformer.start(context, self._guided, self._past.get(len(context)))
-        if len(context) not in self._past:
-            self._past[len(context)] = generation.past
-            for tensor in (tensor for block in generation.past for tensor in block):
-                torch._dynamo.mark_static_address(tensor)
-        return generation
 
     @computes
     def decode(
@@ -162,5 +179,5 @@ class RarmHead(NetworkHead):
         """Decode codes to images, nominally in -1..1, some at a time."""
         size = self.architecture.latent_size
         return decode_in_parts(
-            self._autoencoder.decode_ids, tokens.reshape(-1, size, size), self.image_size
+            self._decode_ids, tokens.reshape(-1, size, size), self.image_size, self._compile
         )

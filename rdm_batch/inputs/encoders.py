@@ -20,7 +20,10 @@ from rdm_batch.models.clip import (
 from rdm_batch.specs.job import EncoderSpec
 from rdm_batch.storage.object_store import local_path
 
-SHIPPED_ENCODERS = {"shapes-clip": "package://shapes/clip.safetensors"}
+SHIPPED_ENCODERS = {
+    "shapes-clip": "package://shapes/clip.safetensors",
+    "shapes-clip-gap": "package://shapes/clip-gap.safetensors",
+}
 """Encoders whose weights are part of this package."""
 _SHA256 = re.compile(r"/([0-9a-f]{64})/")
 _SHA256_PREFIX = re.compile(r"-([0-9a-f]{8})\.\w+$")
@@ -31,8 +34,8 @@ def encoder_files(name: str, weights: str | None) -> tuple[str | Path, Path | No
     """Find the local files of an encoder, as ``load_encoder`` takes them.
 
     Args:
-        name: ``shapes-clip``, any name for a file that ``rdm-batch train clip`` wrote, or an
-            open_clip architecture.
+        name: ``shapes-clip`` or another that ships here, any name for a file that
+            ``rdm-batch train clip`` wrote, or an open_clip architecture.
         weights: URI of the weights; None for encoders that ship with this package.
 
     Raises:
@@ -44,7 +47,7 @@ def encoder_files(name: str, weights: str | None) -> tuple[str | Path, Path | No
             f"encoder {name}",
             "no weights file is named",
             published_weights(name) or "a local or s3:// file; nothing is downloaded from a hub",
-            f"only {', '.join(SHIPPED_ENCODERS)} ships with this package",
+            f"only {' and '.join(SHIPPED_ENCODERS)} ship with this package",
         )
     try:
         path = local_path(weights or str(shipped), error=CheckpointError)

@@ -90,17 +90,27 @@ class CausalTransformer(nn.Module):
         self,
         context: Float[Tensor, "batch k_nn dim"],
         guided: bool = False,
-        past: Past | None = None,
+        earlier: Generation | None = None,
     ) -> Generation:
         """Prepare to generate: project the neighbors once, make room for keys and values.
 
         Args:
             context: Neighbor embeddings, as stored.
             guided: Whether logits for an all-zero context are wanted too.
-            past: Room of an earlier generation of as many samples, to be used again.
+            earlier: A generation of as many samples and neighbors that has ended: it is begun
+                anew, in the memory it has, and given back.
         """
         neighbors = tuple(block.attn2.keys_values(context) for block in self.blocks)
-        return Generation(neighbors, past or self._make_room(context, guided), guided)
+        if earlier is None:
+            return Generation(neighbors, self._make_room(context, guided), guided)
+        for kept, new in zip(earlier.neighbors, neighbors, strict=True):
+            kept[0].copy_(new[0])
+            kept[1].copy_(new[1])
+        for block_past in earlier.past:
+            # What is attended to with a weight of zero must be finite.
+            block_past[0].zero_()
+            block_past[1].zero_()
+        return earlier
 
     def _make_room(self, context: Float[Tensor, "batch k_nn dim"], guided: bool) -> Past:
         batch, config = len(context), self.config
@@ -117,15 +127,17 @@ class CausalTransformer(nn.Module):
         tokens: Int[Tensor, " batch"],
         position: int | Int[Tensor, " 1"],
         generation: Generation,
+        length: int | None = None,
     ) -> Float[Tensor, "_ code"]:
         """Give the logits of the code that follows, with all earlier positions remembered.
 
         Args:
             tokens: The tokens at ``position``, one a sample (the start token at 0).
             position: Their position; every one before has been given in an earlier call. As a
-                tensor it changes no shapes, as a compiled function needs: then all positions
-                are attended to, those to come with a weight of zero.
+                tensor it changes no shapes, as a compiled function needs: then the first
+                ``length`` positions are attended to, those to come with a weight of zero.
             generation: What ``start`` prepared; the new keys and values are added to it.
+            length: Above a position that is a tensor; None means all positions there are.
 
         Returns:
             One row a sample; if guided, the conditional logits of all samples followed by
@@ -137,12 +149,13 @@ class CausalTransformer(nn.Module):
         else:
             encoding = self.positional_encoding.index_select(1, position).T
             x = self.proj_in(tokens[:, None]) + encoding
-            seen = torch.arange(self.config.num_positions, device=x.device)[None] <= position
+            length = length or self.config.num_positions
+            seen = torch.arange(length, device=x.device)[None] <= position
         for block, past, neighbors in zip(
             self.blocks, generation.past, generation.neighbors, strict=True
         ):
             normed = block.norm1(x)
-            so_far = _remember(past, block.attn1.keys_values(normed), position)
+            so_far = _remember(past, block.attn1.keys_values(normed), position, length)
             x = x + block.attn1(normed, so_far, seen=seen)
             x = block.cross_attend(x, neighbors, generation.guided)
             x = x + block.ff(block.norm3(x))
@@ -166,7 +179,10 @@ class CausalTransformer(nn.Module):
 
 
 def _remember(
-    past: _BlockPast, new: tuple[_New, _New], position: int | Int[Tensor, " 1"]
+    past: _BlockPast,
+    new: tuple[_New, _New],
+    position: int | Int[Tensor, " 1"],
+    length: int | None,
 ) -> tuple[_SoFar, _SoFar]:
     """Store the keys and values of a position, and give those to attend to."""
     if isinstance(position, int):
@@ -175,4 +191,4 @@ def _remember(
         return past[0][:, :, : position + 1], past[1][:, :, : position + 1]
     for remembered, added in zip(past, new, strict=True):
         remembered.index_copy_(2, position, added)
-    return past
+    return past[0][:, :, :length], past[1][:, :, :length]

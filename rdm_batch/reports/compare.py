@@ -198,6 +198,8 @@ def _figures(report: RunReport) -> Iterator[_Figure]:
     yield _Figure("images/s overall", with_start_up, "higher", format_number)
     yield _Figure("start-up", speed.start_up_s, "lower", format_seconds)
     yield _Figure("time in the model", speed.model_share, "higher", format_share)
+    yield _Figure("time of GPUs drawing", speed.gpu_share, "higher", format_share)
+    yield _Figure("share of peak FLOP/s", speed.peak_share, "higher", format_share)
     for scope in ("query", "batch"):
         latency = None if retrieval is None else getattr(retrieval, f"per_{scope}")
         for percentile in ("p50", "p95", "p99"):

@@ -142,6 +142,9 @@ class HeadReport(_Part):
     """Report one head actor: what it made and where its wall time went.
 
     ``wall_s`` runs from the start of the head's first shard to the end of the run's last.
+    ``gpu_s`` is how long batches took on its GPU, by the GPU's clock: from the first operation
+    of a batch to the last of it, waiting in between included. None on a CPU.
+    ``peak_flops_per_s`` is what that GPU did in large matrix products when the head started.
     """
 
     name: str
@@ -149,6 +152,8 @@ class HeadReport(_Part):
     images: NonNegativeInt
     wall_s: NonNegativeFloat
     times: HeadTimes
+    gpu_s: NonNegativeFloat | None = None
+    peak_flops_per_s: NonNegativeFloat | None = None
 
     @property
     def images_per_s(self) -> float | None:
@@ -162,12 +167,15 @@ class Throughput(_Part):
     ``images`` counts this run only. ``generation_s`` is the time from the start of the first
     shard to the commit of the last one; ``start_up_s`` the time from the command to the start
     of the first shard, ``warm_up_s`` of it the longest that a head compiled itself.
+    ``flops_per_image`` counts the operations that drawing and decoding an image takes; None
+    where no head had a GPU.
     """
 
     images: NonNegativeInt
     start_up_s: NonNegativeFloat
     warm_up_s: NonNegativeFloat = 0
     generation_s: NonNegativeFloat
+    flops_per_image: NonNegativeFloat | None = None
     heads: tuple[HeadReport, ...] = ()
 
     @property
@@ -186,6 +194,31 @@ class Throughput(_Part):
         """Give the fraction of all heads' wall time spent in the model; None without heads."""
         wall_s = sum(head.wall_s for head in self.heads)
         return sum(head.times.model_s for head in self.heads) / wall_s if wall_s else None
+
+    @property
+    def gpu_share(self) -> float | None:
+        """Give the fraction of the heads' wall time in which their GPUs drew; None without GPUs."""
+        heads = [head for head in self.heads if head.gpu_s is not None]
+        wall_s = sum(head.wall_s for head in heads)
+        return sum(head.gpu_s or 0.0 for head in heads) / wall_s if wall_s else None
+
+    @property
+    def flops_per_s(self) -> float | None:
+        """Give the rate a GPU worked at, over its head's wall time; None without GPUs."""
+        heads = [head for head in self.heads if head.gpu_s is not None]
+        wall_s = sum(head.wall_s for head in heads)
+        if self.flops_per_image is None or not wall_s:
+            return None
+        return self.flops_per_image * sum(head.images for head in heads) / wall_s
+
+    @property
+    def peak_share(self) -> float | None:
+        """Give that rate as a fraction of the measured peak; None where no peak is known."""
+        heads = [head for head in self.heads if head.peak_flops_per_s]
+        possible = sum(head.wall_s * (head.peak_flops_per_s or 0.0) for head in heads)
+        if self.flops_per_image is None or not possible:
+            return None
+        return self.flops_per_image * sum(head.images for head in heads) / possible
 
 
 class Stage(_Part):

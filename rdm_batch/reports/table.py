@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rdm_batch.reports.latency import LatencySummary
-from rdm_batch.reports.run_report import HeadReport, RunReport
+from rdm_batch.reports.run_report import HeadReport, RunReport, Throughput
 from rdm_batch.reports.units import (
     format_bytes,
     format_count,
@@ -120,6 +120,10 @@ def _key_figures(report: RunReport) -> Table:
     table.add_row("start-up", start_up)
     if speed.model_share is not None:
         table.add_row("in the model", f"{format_share(speed.model_share)} of the heads' time")
+    if speed.gpu_share is not None:
+        table.add_row("GPUs drew", f"{format_share(speed.gpu_share)} of the heads' time")
+    if speed.flops_per_s is not None:
+        table.add_row("FLOP/s", _operations(speed))
     if report.retrieval is not None and report.retrieval.recall is not None:
         recall = report.retrieval.recall
         queries = format_count(recall.queries, "query").replace("querys", "queries")
@@ -135,6 +139,13 @@ def _rates(report: RunReport) -> str:
         f"{format_number(speed.images_per_s)} between first and last shard, "
         f"{format_number(speed.images_per_s_with_start_up)} with start-up"
     )
+
+
+def _operations(speed: Throughput) -> str:
+    told = f"{format_number((speed.flops_per_s or 0.0) / 1e12)} T a GPU"
+    if speed.peak_share is not None:
+        told += f", {format_share(speed.peak_share)} of what it does in matrix products"
+    return told
 
 
 def _heads(heads: tuple[HeadReport, ...]) -> Table:

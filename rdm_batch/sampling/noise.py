@@ -61,13 +61,21 @@ class SampleNoise:
     def normal(self, stream: int, shape: tuple[int, ...]) -> Float32[np.ndarray, " batch *shape"]:
         """Draw standard normal numbers of the given shape for every sample."""
         out = np.empty((len(self), *shape), dtype=np.float32)
+        self.fill_normal(stream, out)
+        return out
+
+    def fill_normal(self, stream: int, out: Float32[np.ndarray, "batch ..."]) -> None:
+        """Write the numbers that ``normal`` draws into an array, such as one in pinned memory."""
         for row, generator in zip(out, self._generators(stream), strict=True):
             generator.standard_normal(out=row, dtype=np.float32)
-        return out
 
     def uniform(self, stream: int, shape: tuple[int, ...]) -> Float64[np.ndarray, " batch *shape"]:
         """Draw numbers uniform in [0, 1) of the given shape for every sample."""
         out = np.empty((len(self), *shape), dtype=np.float64)
-        for row, generator in enumerate(self._generators(stream)):
-            out[row] = generator.random(shape)
+        self.fill_uniform(stream, out)
         return out
+
+    def fill_uniform(self, stream: int, out: Float64[np.ndarray, "batch ..."]) -> None:
+        """Write the numbers that ``uniform`` draws into an array."""
+        for row, generator in enumerate(self._generators(stream)):
+            out[row] = generator.random(out.shape[1:])

@@ -13,7 +13,7 @@ Predict = Callable[[Tensor, int], Tensor]
 """Predict the noise in latents at the solver's ``timesteps[i]``, given latents and i."""
 
 StepNoise = Callable[[int], Tensor]
-"""Give the standard normal noise that step i (from 0) adds."""
+"""Give the standard normal noise that step i (from 0) adds; it may be overwritten two calls on."""
 
 Observe = Callable[[int, Tensor, Tensor], None]
 """See, after step i, the latents and the clean latents the step predicted."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rdm_batch.specs.base import Spec, Uri
 
@@ -37,6 +37,15 @@ class _Conditioning(Spec):
     k_nn: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=4, description="Neighbors per query, the query itself included where it counts."
     )
+
+    @field_validator("context", mode="before", check_fields=False)
+    @classmethod
+    def _query_and_neighbors_in_every_mode(cls, value: Any) -> Any:
+        """Take ``query_and_neighbors`` for the mode's own name of it, as KNN-Diffusion calls it."""
+        if value != "query_and_neighbors":
+            return value
+        names = get_args(cls.model_fields["context"].annotation)
+        return next((name for name in names if name.endswith("_and_neighbors")), value)
 
     @property
     def query_leads(self) -> bool:

@@ -136,6 +136,11 @@ class ClusterSpec(Spec):
         default=None,
         description="CPUs reserved per head. None: model.cpu_threads without a GPU, else 1.",
     )
+    encoders_per_head: Annotated[int, Field(ge=0, le=64)] | None = Field(
+        default=None,
+        description="Processes that encode and store what a head draws, beside its own. 0: its own "
+        "does it. None: 2 for a head with a GPU, else 0.",
+    )
     mixed_devices: bool = Field(
         default=False,
         description="Whether one sample set may come from several kinds of devices, whose samples "

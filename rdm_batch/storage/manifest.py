@@ -118,6 +118,14 @@ class Measured(Manifest):
     searches: tuple[tuple[int, float], ...] = Field(
         default=(), description="Queries and seconds of every retrieval call."
     )
+    gpu_s: float | None = Field(
+        default=None,
+        description="Seconds its batches took on the GPU, by its own clock. None on a CPU.",
+    )
+    peak_flops_per_s: float | None = Field(
+        default=None,
+        description="Rate of that GPU in large matrix products, measured when the head started.",
+    )
 
     @property
     def start(self) -> float:

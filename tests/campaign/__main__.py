@@ -45,6 +45,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of all chance (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON, written after every kill")
     parser.add_argument(
+        "--more", action="store_true", help="go on with the campaign that --out holds"
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="record of a benchmark, with a page beside it"
     )
     parser.add_argument("--flow", default="", help="names of flows, or their first words, by comma")
@@ -64,6 +67,8 @@ def main() -> int:
     # A shell's background processes ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if args.more and args.out is None:
+        parser.error("--more needs --out")
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     rng = random.Random(args.seed)
@@ -82,8 +87,10 @@ def main() -> int:
             work = _mixed(here, on_ray, args.ray)
         if not work:
             parser.error("no flow has such a victim there")
-        settings = {name: str(value) for name, value in vars(args).items() if name != "out"}
-        campaign = Campaign(settings)
+        settings = {
+            name: str(value) for name, value in vars(args).items() if name not in ("out", "more")
+        }
+        campaign = Campaign.of(settings, args.out if args.more else None)
         run_campaign(made, campaign, work, rng, args.kills, args.minutes * 60, args.out)
     rows = campaign.rows()
     if args.json is not None:

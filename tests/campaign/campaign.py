@@ -288,10 +288,10 @@ def run_campaign(
         seconds: Longest time.
         out: File that is written after every kill.
     """
-    began = time.monotonic()
+    began, before = time.monotonic(), campaign.seconds
 
     def save() -> None:
-        campaign.seconds = round(time.monotonic() - began, 1)
+        campaign.seconds = round(before + time.monotonic() - began, 1)
         campaign.save(out)
 
     def changed(found: Round) -> None:

@@ -77,6 +77,16 @@ class Campaign:
     rounds: list[Round] = field(default_factory=list)
     seconds: float = 0.0
 
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], earlier: Path | None) -> Campaign:
+        """Begin a campaign, or go on with the one that a file holds: its rounds count."""
+        if earlier is None:
+            return cls(settings)
+        found = json.loads(earlier.read_text())
+        rounds = [Round(**each) for each in found["rounds"]]
+        before = f"{found['kills']} kills of {found['settings']}"
+        return cls({**settings, "before": before}, rounds, found["seconds"])
+
     @property
     def kills(self) -> int:
         """Kills of all rounds."""

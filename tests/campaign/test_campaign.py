@@ -29,6 +29,10 @@ def test_killed_drivers_lose_nothing(tmp_path: Path) -> None:
     assert found["kills"] == 6
     assert found["faults"] == 0
     assert len({each["flow"] for each in found["rounds"]}) > 1
+    rounds = len(found["rounds"])
+    more = campaign(tmp_path / "a.json", "--more", "--address", "none", "--kills", "7", *flows)
+    assert more["kills"] == 7
+    assert more["rounds"][:rounds] == found["rounds"]
 
 
 @pytest.mark.slow

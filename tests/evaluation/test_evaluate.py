@@ -17,7 +17,7 @@ from rdm_batch.evaluation.features import (
 )
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.generation.plan import plan_shards
-from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, shard_table
+from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, drawn_shard
 from rdm_batch.heads.null import NullHead
 from rdm_batch.inputs.databases import Database, open_database
 from rdm_batch.inputs.extractors import extractor_digest, load_extractor
@@ -84,7 +84,7 @@ def _commit(sample_set: SampleSet, world: World, shards: list[int], seed: int = 
     for shard in plan_shards(spec):
         if shard.index in shards:
             rendered = renderer.render(shard, source, ShardClock())
-            sample_set.commit_shard(shard.index, shard_table(rendered, spec.sampling))
+            sample_set.commit_shard(shard.index, drawn_shard(rendered, spec.sampling).table())
 
 
 @pytest.fixture

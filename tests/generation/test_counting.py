@@ -7,13 +7,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 import rdm_batch
 from rdm_batch.generation.counting import SampleCount
 from rdm_batch.generation.plan import ShardRange
+from rdm_batch.heads.drawing import Drawing
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.reports import progress as shown
 from rdm_batch.reports.progress import Progress, Stage
@@ -96,9 +96,9 @@ def test_a_run_is_named_and_counted_before_its_first_shard_is_stored(
     monkeypatch.setattr(shown, "_TICK_S", 0.01)
     stream = io.StringIO()
     monkeypatch.setattr(shown, "Console", lambda **_: Console(file=stream, width=100))
-    generate, seen, drawn = RdmHead.generate, threading.Event(), [0]
+    start, seen, drawn = RdmHead.start, threading.Event(), [0]
 
-    def slow(self: RdmHead, *arguments: Any) -> np.ndarray:
+    def slow(self: RdmHead, *arguments: Any) -> Drawing:
         if drawn[0]:
             # The second batch is drawn when the first has been seen, long before any shard.
             for _ in range(1000):
@@ -107,9 +107,9 @@ def test_a_run_is_named_and_counted_before_its_first_shard_is_stored(
                     break
                 threading.Event().wait(0.01)
         drawn[0] += 1
-        return generate(self, *arguments)
+        return start(self, *arguments)
 
-    monkeypatch.setattr(RdmHead, "generate", slow)
+    monkeypatch.setattr(RdmHead, "start", slow)
     document = job_document(tmp_path)
     document["output"] = {"uri": str(tmp_path / "out"), "shard_size": 24}
     rdm_batch.run(rdm_batch.load_job(document), address="none")

@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
+import rdm_batch
 from rdm_batch.cluster.pool import ClusterResources
 from rdm_batch.errors import ClusterError
-from rdm_batch.generation.head_worker import HeadResources, plan_resources
+from rdm_batch.generation.head_worker import HeadResources, encoders_per_head, plan_resources
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.load import parse_job
+from tests.worlds import World
 
 LAPTOP = ClusterResources(num_nodes=1, num_cpus=8.0, num_gpus=0.0)
 GPU_BOX = ClusterResources(num_nodes=1, num_cpus=16.0, num_gpus=4.0)
@@ -69,3 +71,32 @@ def test_more_than_the_cluster_has_is_refused(
     with pytest.raises(ClusterError, match=r"lower cluster\.heads or cluster\..pus_per_head") as e:
         plan_resources(job, cluster, 100)
     assert words in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("job", "device", "expected"),
+    [
+        (_job(), "cpu", 0),
+        (_job(), "cuda", 2),
+        (_job(encoders_per_head=0), "cuda", 0),
+        (_job(encoders_per_head=3), "cpu", 3),
+    ],
+)
+def test_encoders_leave_the_process_of_a_gpu_alone(
+    job: JobSpec, device: str, expected: int
+) -> None:
+    assert encoders_per_head(job, device) == expected
+
+
+def test_encoders_store_what_the_head_itself_does(built_world: World) -> None:
+    success = []
+    for encoders in (0, 2):
+        output = {"uri": str(built_world.root / f"encoders-{encoders}"), "shard_size": 4}
+        job = parse_job(
+            built_world.job(output=output, cluster={"encoders_per_head": encoders}), "job"
+        )
+        report = rdm_batch.run(job, address="none")
+        success.append(rdm_batch.open_sample_set(job.output.uri).success())
+        times = report.throughput.heads[0].times
+        assert times.encoding_s + times.writing_s + times.model_s > 0
+    assert success[0] == success[1]

@@ -52,7 +52,7 @@ def _text(context: str, k_nn: int) -> dict[str, Any]:
     "conditioning",
     [
         {"mode": "unconditional", "k_nn": 4},
-        _text("text_and_neighbors", 4),
+        _text("query_and_neighbors", 4),
         _text("text", 1),
     ],
 )
@@ -68,6 +68,21 @@ def test_a_job_makes_its_samples_whatever_their_shards(
     assert len(np.unique(images[0].reshape(10, -1), axis=0)) > 5
     # The last batch of a shard has another shape, which moves the last digits of sums.
     assert np.abs(images[0].astype(int) - images[1]).max() <= 1
+
+
+def test_query_and_neighbors_is_another_name_for_the_modes_own(knn_world: World) -> None:
+    one, other = (
+        parse_job(knn_world.job(conditioning=_text(name, 3)), "jobs/a.yaml")
+        for name in ("query_and_neighbors", "text_and_neighbors")
+    )
+    assert one == other
+    assert one.conditioning.query_leads
+
+
+def test_more_entries_than_the_database_can_give_are_refused(knn_world: World) -> None:
+    for conditioning in ({"mode": "unconditional", "k_nn": 100}, _text("query_and_neighbors", 100)):
+        message = problem_of(knn_world.job(conditioning=conditioning))
+        assert_says(message, "conditioning.k_nn: is 100 but", "rows; needed at most")
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,26 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from rdm_batch.errors import ClusterError, DatabaseError, DeviceLostError
+from rdm_batch.errors import CheckpointError, ClusterError, DatabaseError, DeviceLostError
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.generation.plan import ShardRange, plan_shards
-from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, shard_table
+from rdm_batch.generation.renderer import (
+    ContextSource,
+    RenderedShard,
+    ShardClock,
+    ShardRenderer,
+    drawn_shard,
+)
+from rdm_batch.heads.drawing import Drawing, Finished
 from rdm_batch.heads.head import Head
 from rdm_batch.heads.null import NullHead
 from rdm_batch.inputs.databases import Database, open_database
@@ -111,6 +121,9 @@ class _OneAtATime:
         self.threads.add(threading.get_ident())
         self.warmed_up.append(context.shape)
 
+    def start(self, context: np.ndarray, noise: SampleNoise) -> Drawing:
+        return Finished(self.generate(context, noise))
+
     def generate(self, context: np.ndarray, noise: SampleNoise) -> np.ndarray:
         assert self._inside.acquire(blocking=False), "two threads are in the model"
         self.threads.add(threading.get_ident())
@@ -199,11 +212,103 @@ def test_a_failure_of_the_head_reaches_the_caller(source: ContextSource) -> None
         _render(renderer, source, ShardRange(0, 0, 4))
 
 
+class _Device(_OneAtATime):
+    """A head whose batches are drawn by something else; it notes what is asked of it when."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        super().__init__()
+        self.log: list[tuple[str, int]] = []
+        self.busy = threading.Event()
+        self._fail_at = fail_at
+
+    def start(self, context: np.ndarray, noise: SampleNoise) -> Drawing:
+        images = self.generate(context, noise)
+        first = int(noise.sample_indices[0])
+        images[:, 0, 0, 0] = noise.sample_indices
+        self.log.append(("start", first))
+        if len(self.log) == 1:
+            # The other shards are waiting by the time the first batch is launched.
+            assert self.busy.wait(10)
+        return _Drawn(self, first, images, first == self._fail_at)
+
+
+@dataclass
+class _Drawn:
+    head: _Device
+    first: int
+    images: np.ndarray
+    fails: bool
+    in_background: bool = True
+
+    def collect(self) -> np.ndarray:
+        self.head.threads.add(threading.get_ident())
+        self.head.log.append(("collect", self.first))
+        if self.fails:
+            raise CheckpointError(f"sample {self.first}", "its latents are not finite")
+        return self.images
+
+    def gpu_s(self) -> float | None:
+        return 0.25
+
+
+def _render_at_once(
+    head: _Device, shards: Sequence[ShardRange], source: ContextSource
+) -> list[RenderedShard | BaseException]:
+    """Render shards from a thread each, all of which wait for the model when it begins."""
+    renderer = ShardRenderer(head, 5, 3)
+    clocks = [ShardClock() for _ in shards]
+    with ThreadPoolExecutor(len(shards)) as pool:
+        calls = []
+        for number, (shard, clock) in enumerate(zip(shards, clocks, strict=True)):
+            calls.append(pool.submit(renderer.render, shard, source, clock))
+            # In order: the first has begun, the others stand in line.
+            while number and renderer._waiting < number:
+                time.sleep(0.001)
+            while not head.log:
+                time.sleep(0.001)
+        head.busy.set()
+        done = [call.exception() or call.result() for call in calls]
+    for clock, rendered in zip(clocks, done, strict=True):
+        # The GPU's own clock, of both batches.
+        assert clock.gpu_s == (0.5 if isinstance(rendered, RenderedShard) else 0.25)
+    return done
+
+
+def test_a_batch_is_launched_before_the_one_before_is_waited_for(
+    spec: JobSpec, source: ContextSource
+) -> None:
+    head = _Device()
+    shards = plan_shards(spec)[:3]
+    done = _render_at_once(head, shards, source)
+    order = [first for what, first in head.log if what == "start"]
+    assert order == [0, 3, 4, 7, 8, 11]
+    # Also from one shard to the next; only the last is waited for with nothing behind it.
+    expected = [("start", 0)]
+    for before, after in pairwise(order):
+        expected += [("start", after), ("collect", before)]
+    assert head.log == [*expected, ("collect", 11)]
+    assert len(head.threads) == 1
+    for shard, rendered in zip(shards, done, strict=True):
+        assert isinstance(rendered, RenderedShard)
+        assert rendered.images[:, 0, 0, 0].tolist() == shard.indices.tolist()
+
+
+def test_a_failure_found_late_is_that_of_its_own_shard(
+    spec: JobSpec, source: ContextSource
+) -> None:
+    # The last batch of the first shard: it is collected when the second has begun.
+    head = _Device(fail_at=3)
+    first, second = _render_at_once(head, plan_shards(spec)[:2], source)
+    assert isinstance(first, CheckpointError)
+    assert isinstance(second, RenderedShard)
+    assert second.images[:, 0, 0, 0].tolist() == [4, 5, 6, 7]
+
+
 def test_rows_hold_the_images_and_their_provenance(spec: JobSpec, source: ContextSource) -> None:
     rendered = ShardRenderer(NullHead(8, DIM), 5, 3).render(
         ShardRange(1, 4, 8), source, ShardClock()
     )
-    table = shard_table(rendered, spec.sampling)
+    table = drawn_shard(rendered, spec.sampling).table()
     rows = table.to_pylist()
     assert [row["sample_index"] for row in rows] == [4, 5, 6, 7]
     for row, image, ids in zip(
@@ -214,4 +319,4 @@ def test_rows_hold_the_images_and_their_provenance(spec: JobSpec, source: Contex
         assert row["query_id"] == ids[0]
         assert (row["sampler"], row["num_steps"], row["eta"]) == ("ddim", 3, 1.0)
         assert (row["seed"], row["guidance_scale"], row["label"]) == (5, 1.5, None)
-    assert table_bytes(table) == table_bytes(shard_table(rendered, spec.sampling))
+    assert table_bytes(table) == table_bytes(drawn_shard(rendered, spec.sampling).table())

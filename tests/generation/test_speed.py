@@ -130,3 +130,31 @@ def test_only_the_shards_of_one_run_are_measured() -> None:
         for number, run in enumerate(["old", "new", None, "new"])
     ]
     assert [shard.num_bytes for shard in measured_in("new", entries)] == [1, 3]
+
+
+def _on_gpu(start: float, gpu_s: float | None, head: str, peak: float = 8e14) -> MeasuredShard:
+    shard = _shard(model=(start, start + 10.0), head=head)
+    settings = {"gpu_s": gpu_s, "peak_flops_per_s": None if gpu_s is None else peak}
+    return MeasuredShard(4, 100, shard.measured.model_copy(update=settings))
+
+
+def test_a_gpu_tells_how_long_it_drew_and_how_hard() -> None:
+    shards = [
+        _on_gpu(0, 9.0, "head 0"),
+        _on_gpu(10, 10.0, "head 0"),
+        _on_gpu(0, 5.0, "head 1", peak=4e14),
+    ]
+    found = throughput(shards, started=None, flops_per_image=1e14)
+    assert [head.gpu_s for head in found.heads] == [19.0, 5.0]
+    # Of 20 seconds each: the other head had nothing to do for half of them.
+    assert found.gpu_share == 24 / 40
+    assert found.flops_per_s == 12 * 1e14 / 40
+    assert found.peak_share == pytest.approx(12 * 1e14 / (20 * 8e14 + 20 * 4e14))
+
+
+def test_what_was_drawn_on_cpus_claims_no_gpu() -> None:
+    found = throughput([_on_gpu(0, None, "head 0")], started=None)
+    assert (found.gpu_share, found.flops_per_s, found.peak_share) == (None, None, None)
+    # Nor does a head of which a part was.
+    mixed = throughput([_on_gpu(0, 9.0, "head 0"), _on_gpu(10, None, "head 0")], None, 1e14)
+    assert mixed.gpu_share is None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 @contextmanager
 def pretended_cuda() -> Iterator[FakeTensorMode]:
     """Let tensors be made on, and networks moved to, a device that is not there."""
-    apply = nn.Module._apply
 
     def replace(self: nn.Module, function: Any, recurse: bool = True) -> nn.Module:
         # A parameter cannot change its device in place while its numbers do not exist.
@@ -28,12 +28,49 @@ def pretended_cuda() -> Iterator[FakeTensorMode]:
                 self._buffers[name] = function(buffer)
         return self
 
-    nn.Module._apply = replace  # type: ignore[method-assign]
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            yield mode
-    finally:
-        nn.Module._apply = apply  # type: ignore[method-assign]
+    empty = torch.empty
+
+    def anywhere(*args: Any, pin_memory: bool = False, **kwargs: Any) -> Tensor:
+        return empty(*args, **kwargs)
+
+    stream = _Stream()
+    with (
+        patch.object(nn.Module, "_apply", replace),
+        patch.object(torch, "empty", anywhere),
+        patch.object(Tensor, "pin_memory", lambda self: self),
+        patch.object(torch.cuda, "Event", _Event),
+        patch.object(torch.cuda, "Stream", lambda device: stream),
+        patch.object(torch.cuda, "stream", lambda stream: nullcontext()),
+        patch.object(torch.cuda, "current_stream", lambda device=None: stream),
+        FakeTensorMode(allow_non_fake_inputs=True) as mode,
+    ):
+        yield mode
+
+
+class _Event:
+    """An event of no device, passed at once."""
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        self.timed = enable_timing
+
+    def record(self, stream: object = None) -> None:
+        """Do nothing."""
+
+    def synchronize(self) -> None:
+        """Do nothing."""
+
+    def elapsed_time(self, end: _Event) -> float:
+        """Give a millisecond, if both are timed as CUDA wants."""
+        assert self.timed
+        assert end.timed
+        return 1.0
+
+
+class _Stream:
+    """A stream of no device."""
+
+    def wait_event(self, event: _Event) -> None:
+        """Do nothing."""
 
 
 def convolution_backend() -> str:

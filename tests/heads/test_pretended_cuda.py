@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import cycle, product
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from rdm_batch.heads import knn_discrete, rarm, rdm, token_loop
 from rdm_batch.heads.build import HEADS
 from rdm_batch.models.networks import NETWORKS
 from rdm_batch.sampling.noise import SampleNoise
@@ -29,6 +30,12 @@ from tests.tiny_heads import TINY_KNN_CONTINUOUS, TINY_KNN_DISCRETE, TINY_RARM, 
 STEPS = 3
 _SAMPLINGS = {
     "ddim": (TINY_RDM, DdimSampling(sampler="ddim", num_steps=STEPS, eta=1.0, num_samples=4)),
+    "cheaper": (
+        TINY_RDM,
+        DdimSampling(
+            sampler="ddim", num_steps=STEPS, eta=1.0, num_samples=4, reuse_deep_features=2
+        ),
+    ),
     "plms": (TINY_RDM, PlmsSampling(sampler="plms", num_steps=STEPS, num_samples=4)),
     "dpm": (TINY_RDM, DpmSolverSampling(sampler="dpm_solver_pp", num_steps=STEPS, num_samples=4)),
     "tokens": (TINY_RARM, AutoregressiveSampling(sampler="autoregressive", num_samples=4)),
@@ -44,16 +51,11 @@ _SAMPLINGS = {
 
 
 class Counted(Watch):
-    """Count copies between devices, and questions that wait for the GPU.
+    """Count copies between devices, and whatever waits for the GPU."""
 
-    Args:
-        answers: What the numbers that are not there are said to be.
-    """
-
-    def __init__(self, answers: Iterator[bool]) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
-        self._answers = answers
 
     def __torch_function__(
         self,
@@ -64,44 +66,60 @@ class Counted(Watch):
     ) -> Any:
         name = function.__name__
         if name == "numpy":
-            return np.zeros(tuple(args[0].shape), np.uint8)
-        if name == "__bool__" and is_cuda(args[0]):
-            self.counts["asked"] += 1
-            return next(self._answers)
+            return np.zeros(tuple(args[0].shape), str(args[0].dtype).rpartition(".")[2])
+        if name in ("__bool__", "item", "__int__", "__float__"):
+            self.counts["waits"] += is_cuda(args[0])
+            return False
         result = super().__torch_function__(function, types, args, kwargs)
-        if name in ("to", "cpu") and is_cuda(args[0]) != is_cuda(result):
+        source = args[1] if name == "copy_" else args[0] if name in ("to", "cpu") else result
+        if isinstance(source, torch.Tensor) and is_cuda(source) != is_cuda(result):
             self.counts["to the GPU" if is_cuda(result) else "from the GPU"] += 1
+            self.counts["waits"] += not (kwargs or {}).get("non_blocking")
         return result
 
 
 _CASES = [
-    *product(_SAMPLINGS, (1.0, 2.0), ("bfloat16",)),
-    *product(("ddim", "tokens"), (1.0,), ("float32", "tf32", "float16")),
+    *product(_SAMPLINGS, (1.0, 2.0), ("bfloat16",), (False,)),
+    *product(("ddim", "tokens"), (1.0,), ("float32", "tf32", "float16"), (False,)),
+    *product(("ddim", "tokens", "codes"), (2.0,), ("bfloat16",), (True,)),
 ]
-"""Every solver and guidance; every precision of both families."""
+"""Every solver and guidance; every precision of both families; compiled heads."""
 
 
-@pytest.mark.parametrize(("name", "guidance_scale", "precision"), _CASES)
-def test_a_head_stays_on_its_gpu(name: str, guidance_scale: float, precision: Precision) -> None:
+@pytest.mark.parametrize(("name", "guidance_scale", "precision", "compile"), _CASES)
+def test_a_head_stays_on_its_gpu(
+    name: str,
+    guidance_scale: float,
+    precision: Precision,
+    compile: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if compile:
+        # What is to be compiled is run as it is: where its tensors are does not change.
+        for module in (rdm, rarm, token_loop, knn_discrete):
+            monkeypatch.setattr(module, "compiled", lambda function, device: function)
     architecture, sampling = _SAMPLINGS[name]
     sampling = sampling.model_copy(update={"guidance_scale": guidance_scale})
     context = np.ones((4, 3, 6), np.float32)
-    # Are latents finite? Did an image fail?
-    latents = architecture.kind in ("rdm", "knn_continuous")
-    answers = cycle([True, False]) if latents else cycle([False])
     with pretended_cuda():
         with torch.device("cuda"):
             networks = NETWORKS[architecture.kind](architecture)
-        head = HEADS[architecture.kind].build(networks, sampling, "cuda", precision, False)
+        head = HEADS[architecture.kind].build(networks, sampling, "cuda", precision, compile)
         assert head.fixed_batches
-        with Counted(answers) as seen:
-            images = head.generate(context, SampleNoise(0, np.arange(4)))
+        with Counted() as seen:
+            drawing = head.start(context, SampleNoise(0, np.arange(4)))
+            launched = seen.counts.copy()
+            assert drawing.in_background
+            images = drawing.collect()
     counts = seen.counts
+    assert drawing.gpu_s() == 1e-3
     assert images.shape == (4, architecture.image_size, architecture.image_size, 3)
     # The context, the noise to start from or the uniform numbers, and the noise of steps.
     noisy_steps = STEPS if getattr(sampling, "eta", 0) or name == "codes" else 0
     assert counts["to the GPU"] <= 2 + noisy_steps
-    assert counts["asked"] <= 2
-    assert counts["from the GPU"] == 1
+    # Which samples failed, in one or two places, and the images: launched, and not waited for.
+    assert launched == counts
+    assert counts["from the GPU"] == 3
+    assert counts["waits"] == 0
     arithmetic = "tf32" if PRECISIONS[precision].tf32 else "ieee"
     assert seen.seen == {(arithmetic, arithmetic, True)}

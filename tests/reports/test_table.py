@@ -6,6 +6,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from rdm_batch.reports.page import render_page
 from rdm_batch.reports.run_report import HeadReport, HeadTimes, RunReport, Throughput
 from rdm_batch.reports.table import describe, print_summary, shared_description
 from tests.reports.fixtures import make_report, make_score
@@ -80,6 +81,26 @@ def test_many_heads_are_summed_up() -> None:
     rows = [line.split() for line in text.splitlines() if "of 64" in line]
     assert [row[0] for row in rows] == ["least", "mean", "most"]
     assert [row[3] for row in rows] == ["100", "132", "163"]
+
+
+def test_gpus_say_how_long_they_drew_and_how_hard() -> None:
+    report = make_report()
+    assert "GPU" not in printed(report)
+    heads = tuple(
+        head.model_copy(update={"gpu_s": 9.7, "peak_flops_per_s": 8e14})
+        for head in report.throughput.heads
+    )
+    update = {"heads": heads, "flops_per_image": 4e13}
+    throughput = report.throughput.model_copy(update=update)
+    text = printed(report.model_copy(update={"throughput": throughput}))
+    assert "GPUs drew" in text
+    assert "97.0 % of the heads' time" in text
+    # 12.8 images a second of 40 TFLOP.
+    assert "512 T a GPU, 64.0 % of what it does in matrix products" in text
+    html = render_page(report.model_copy(update={"throughput": throughput}))
+    assert "<dt>GPUs drew</dt><dd>97.0 %</dd>" in html
+    assert "<dt>TFLOP/s a GPU</dt><dd>512</dd>" in html
+    assert "GPUs drew" not in render_page(report)
 
 
 def test_a_run_that_made_nothing_says_so() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from rdm_batch.errors import SpecError
 from rdm_batch.specs.families import parse_architecture
+from tests.tiny_heads import TINY_KNN_DISCRETE
 
 
 def _fields() -> dict[str, Any]:
@@ -69,3 +70,12 @@ def test_sizes_that_do_not_fit_are_refused(path: tuple[str, ...], value: Any, me
         parse_architecture(fields, "jobs/a.yaml: model.architecture")
     assert message in str(caught.value)
     assert str(caught.value).startswith("jobs/a.yaml: model.architecture: ")
+
+
+def test_more_codes_than_the_codebook_are_refused() -> None:
+    fields = TINY_KNN_DISCRETE.model_dump()
+    fields["transformer"]["codebook_size"] += 1
+    with pytest.raises(
+        SpecError, match=r"codebook_size is 17 but .*codebook_size is 16; they must"
+    ):
+        parse_architecture(fields, "model.architecture")

@@ -17,7 +17,7 @@ from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling
 from rdm_batch.training.weights import load_autoencoder
 
 WORLD = Path(__file__).parents[2] / "rdm_batch" / "assets" / "shapes"
-LARGEST_WEIGHTS_BYTES = 20_000_000
+LARGEST_WEIGHTS_BYTES = 32_000_000
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,21 @@ def test_captions_lie_where_their_images_do(encoder: OpenClipEncoder) -> None:
     # 0.14 and 0.015; before the text tower was brought to the images, 0.59 and 0.37.
     assert np.sqrt(np.square(images - texts).mean()) < 0.3 * spread
     assert np.sqrt(np.square(images.mean(axis=0) - texts.mean(axis=0)).mean()) < 0.1 * spread
+
+
+def test_the_encoder_with_a_gap_sees_pictures_alike_and_texts_apart(
+    encoder: OpenClipEncoder,
+) -> None:
+    apart = load_encoder(WORLD / "clip-gap.safetensors")
+    source = ShapesSource("held_out", 50)
+    images = [source[i].image for i in range(50)]
+    captions = [describe(source[i].attributes) for i in range(50)]
+    embedded = encoder.encode_images(images)
+    assert np.array_equal(apart.encode_images(images), embedded)
+    assert (encoder.name, apart.name) == ("shapes-clip", "shapes-clip-gap")
+    away = embedded.mean(axis=0) - apart.encode_texts(captions).mean(axis=0)
+    near = embedded.mean(axis=0) - encoder.encode_texts(captions).mean(axis=0)
+    assert np.linalg.norm(away) > 10 * np.linalg.norm(near)
 
 
 def test_database_belongs_to_the_encoder(encoder: OpenClipEncoder) -> None:
@@ -96,3 +111,23 @@ def test_shape_of_the_neighbors_is_drawn(encoder: OpenClipEncoder, kind: str) ->
     shown = (images @ texts.T).argmax(1)
     # 95 % and 85 % are promised of a thousand; of 48, four more may fail by chance.
     assert np.mean(shown == np.repeat(np.arange(len(SHAPES)), 8)) > 0.8
+
+
+@pytest.mark.parametrize("backbone", ["continuous"])
+def test_what_a_text_asks_for_is_drawn(encoder: OpenClipEncoder, backbone: str) -> None:
+    checkpoint = load_checkpoint(WORLD / f"knn_{backbone}.safetensors")
+    sampling = DdimSampling(sampler="ddim", num_samples=1, num_steps=20, guidance_scale=2.0)
+    head = build_head(checkpoint.architecture, checkpoint.state_dict, sampling)
+    pairs = [(shape, list(COLORS)[index]) for index, shape in enumerate(SHAPES)]
+    texts = encoder.encode_texts([f"a {color} {shape}" for shape, color in pairs])
+    found = open_database(WORLD / "database").search(texts, 10)
+    context = np.concatenate([texts[:, None], found.embeddings], axis=1)
+    context = np.repeat(context, 4, axis=0).astype(np.float32)
+    images = encoder.encode_images(list(head.generate(context, SampleNoise(0, np.arange(24)))))
+    names = [(shape, color) for shape in SHAPES for color in COLORS]
+    choices = encoder.encode_texts([f"a {color} {shape}" for shape, color in names])
+    choices /= np.linalg.norm(choices, axis=1, keepdims=True)
+    shown = [names[best] for best in (images @ choices.T).argmax(1)]
+    right = [pair == pairs[index // 4] for index, pair in enumerate(shown)]
+    # 95 % is promised of a thousand; of 24, three more may fail by chance.
+    assert np.mean(right) > 0.8
