@@ -8,13 +8,15 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from rdm_batch.cluster.local import LocalCluster
 from rdm_batch.databases.embedding_files import (
     PIECE_ROWS,
     EmbeddingFile,
     EmbeddingParts,
     open_embedding_files,
 )
-from rdm_batch.databases.parts import write_shards
+from rdm_batch.databases.parts import Indexing, write_shards
+from rdm_batch.databases.room import check_shards
 from rdm_batch.databases.target import DatabaseTarget
 from rdm_batch.errors import DatabaseError, SpecError
 from rdm_batch.files import file_sha256
@@ -53,6 +55,7 @@ def build_from_embeddings(request: DatabaseOfEmbeddings, progress: Progress) -> 
     rows = sum(file.vectors.num_rows for file in files)
     if request.shards > rows:
         raise SpecError("--shards", f"{request.shards} of {rows} rows", f"1 to {rows:,}")
+    check_shards(request.shards, rows, files[0].vectors.dim)
     target = DatabaseTarget(request.out, described)
     finished = target.finished()
     if finished is not None:
@@ -63,16 +66,9 @@ def build_from_embeddings(request: DatabaseOfEmbeddings, progress: Progress) -> 
         _check_rows(file, stage.advance)
     stage.finish()
     with target.exclusive():
-        stage = progress.stage("index", total=request.shards, unit="shards")
-        shards = write_shards(
-            target.root,
-            target.work,
-            parts,
-            request.shards,
-            request.index,
-            os.cpu_count() or 1,
-            stage,
-        )
+        stage = progress.stage("index", total=rows, unit="rows")
+        indexing = Indexing(request.index, LocalCluster(), num_threads=os.cpu_count() or 1)
+        shards = write_shards(target.root, target.work, parts, request.shards, indexing, stage)
         first = files[0].vectors
         kind: Literal["float16", "float32"] = "float16" if first.dtype == "float16" else "float32"
         return target.publish(

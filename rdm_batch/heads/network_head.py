@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rdm_batch.backends import multiplying
 from rdm_batch.heads.arithmetic import check_precision, recording_graphs, torch_dtype
 from rdm_batch.heads.decode import not_finite
-from rdm_batch.heads.drawing import Canvas, Drawing, upload
+from rdm_batch.heads.drawing import Canvas, Drawing
 from rdm_batch.heads.head import check_context, no_context
 from rdm_batch.heads.prefetch import CudaLanes, Fill, NumbersAhead
 from rdm_batch.models.codebook import Codebook
@@ -27,6 +27,7 @@ from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.precisions import PRECISIONS, Precision
 from rdm_batch.specs.sampling import SamplingSpec
+from rdm_batch.transfers import upload
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
