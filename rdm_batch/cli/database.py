@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdm_batch.cli.options import Command, Options
-from rdm_batch.errors import DatabaseError
+from rdm_batch.errors import DatabaseError, SpecError
 from rdm_batch.files import check_target, written_aside
 
 if TYPE_CHECKING:
     from rdm_batch.retrieval.database import DatabaseManifest
     from rdm_batch.specs.database import DatabaseAdd, DatabaseBuild, DatabaseImport
+    from rdm_batch.specs.database_embeddings import DatabaseOfEmbeddings
     from rdm_batch.specs.database_search import DatabaseSearch
     from rdm_batch.specs.job import EncoderSpec
+
+_ENCODER = "shapes-clip"
 
 
 def _build() -> Options[DatabaseBuild]:
@@ -22,14 +25,23 @@ def _build() -> Options[DatabaseBuild]:
 
     names = {"images": "--images SOURCE", "proposal_from": "--proposal-from SOURCE"}
     names |= {"index.kind": "--index", "address": "--address local|auto|ADDRESS"}
-    return Options(DatabaseBuild, names)
+    return Options(DatabaseBuild, names, defaults={"images": None})
 
 
 def _encoder() -> Options[EncoderSpec]:
     from rdm_batch.specs.job import EncoderSpec
 
     names = {"name": "--encoder NAME", "weights": "--encoder-weights"}
-    return Options(EncoderSpec, names, defaults={"name": "shapes-clip"})
+    return Options(EncoderSpec, names, defaults={"name": _ENCODER})
+
+
+def _of_embeddings() -> Options[DatabaseOfEmbeddings]:
+    from rdm_batch.specs.database_embeddings import DatabaseOfEmbeddings
+
+    names = {"embeddings": "--embeddings SOURCE", "metadata": "--metadata"}
+    names |= {"column": "--column NAME"}
+    given = tuple(names)
+    return Options(DatabaseOfEmbeddings, names, only=given, defaults={"embeddings": None})
 
 
 def _import() -> Options[DatabaseImport]:
@@ -61,12 +73,16 @@ def _add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     build = actions.add_parser(
         "build",
-        help="make a database of images",
+        help="make a database of images, or of embeddings",
         description="Encode images, cut the rows into shards, index each and write the "
-        "database, complete or not at all. Run again, it resumes.",
+        "database, complete or not at all. Run again, it resumes. With --embeddings nothing is "
+        "encoded: --encoder names what made them.",
     )
     _build().add_to(build)
+    _of_embeddings().add_to(build)
     _encoder().add_to(build)
+    # What made given embeddings is asked for; images are encoded by the usual one.
+    build.set_defaults(**{"EncoderSpec.name": None})
     build.set_defaults(run=_run_build)
     convert = actions.add_parser(
         "import-npz",
@@ -135,7 +151,11 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run_build(args: argparse.Namespace) -> int:
     from functools import partial
 
-    request, encoder = _build().build(args), _encoder().build(args)
+    if _of_embeddings().given(args):
+        return _run_of_embeddings(args)
+    if not _build().given(args).get("images"):
+        raise SpecError("--images", "is missing", "images, or --embeddings")
+    request, encoder = _build().build(args), _encoder().build(args, **_encoder_name(args))
 
     from rdm_batch.databases.build import build_database
     from rdm_batch.inputs.encoders import load_named_encoder
@@ -144,6 +164,36 @@ def _run_build(args: argparse.Namespace) -> int:
     with Progress() as progress:
         make_encoder = partial(load_named_encoder, encoder.name, encoder.weights)
         manifest = build_database(request, make_encoder, progress)
+    _print(request.out, manifest)
+    return 0
+
+
+def _encoder_name(args: argparse.Namespace, usual: str | None = _ENCODER) -> dict[str, str]:
+    """Give the name of an encoder, the usual one where none was given."""
+    name = _encoder().given(args).get("name", usual)
+    return {} if name is None else {"name": name}
+
+
+def _run_of_embeddings(args: argparse.Namespace) -> int:
+    from rdm_batch.databases.from_embeddings import build_from_embeddings
+    from rdm_batch.inputs.encoders import SHIPPED_ENCODERS, named_encoder_digest
+    from rdm_batch.reports.progress import Progress
+
+    given = _build().given(args)
+    others = {name: given.pop(name) for name in ("out", "shards", "index") if name in given}
+    unfit = next(iter(given), None)
+    if unfit is not None:
+        name = f"--{next(iter(given[unfit])) if unfit == 'encode' else unfit}".replace("_", "-")
+        raise SpecError(name, "is of images, which are not looked at", "--embeddings without it")
+    if not _encoder_name(args, None):
+        raise SpecError("--encoder", "is missing", "the name of what made the embeddings")
+    encoder = _encoder().build(args)
+    digest = None
+    if encoder.weights is not None or encoder.name in SHIPPED_ENCODERS:
+        digest = named_encoder_digest(encoder.name, encoder.weights)
+    request = _of_embeddings().build(args, **others, encoder=encoder.name, encoder_digest=digest)
+    with Progress() as progress:
+        manifest = build_from_embeddings(request, progress)
     _print(request.out, manifest)
     return 0
 

@@ -11,6 +11,7 @@ from rdm_batch.errors import ImageError
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 TABLE_SUFFIX: Final = ".parquet"
+ARCHIVE_SUFFIX: Final = ".tar"
 MAX_ENTRIES: Final = 20_000_000
 """Entries of a folder that are looked at; the largest public set has nine million images."""
 MAX_OTHERS: Final = 500_000
@@ -24,10 +25,12 @@ class Listing:
     Attributes:
         images: Image files, by their suffix.
         tables: Parquet files.
+        archives: Tar archives.
     """
 
     images: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
+    archives: list[str] = field(default_factory=list)
 
 
 def list_folder(root: Path) -> Listing:
@@ -56,11 +59,14 @@ def list_folder(root: Path) -> Listing:
                         found.images.append(_checked(root, name, entry))
                     elif entry.name.endswith(TABLE_SUFFIX):
                         found.tables.append(_checked(root, name, entry))
+                    elif entry.name.endswith(ARCHIVE_SUFFIX):
+                        found.archives.append(_checked(root, name, entry))
         except OSError as problem:
             where = str(root / below) if below else str(root)
             raise ImageError(where, f"cannot be listed ({problem.strerror})") from None
     found.images.sort()
     found.tables.sort()
+    found.archives.sort()
     return found
 
 
@@ -84,7 +90,9 @@ def _checked(root: Path, name: str, entry: os.DirEntry[str]) -> str:
 
 
 def _check_number(root: Path, seen: int, found: Listing) -> None:
-    if seen > MAX_ENTRIES or (seen > MAX_OTHERS and not found.images and not found.tables):
+    if seen > MAX_ENTRIES or (
+        seen > MAX_OTHERS and not found.images and not found.tables and not found.archives
+    ):
         raise ImageError(
             str(root),
             f"holds more than {seen - 1:,} files and folders",

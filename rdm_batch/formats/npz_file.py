@@ -171,7 +171,10 @@ def read_array_header(stream: IO[bytes] | io.BufferedIOBase, name: str) -> Array
         raise FormatError(f"{name} is no array of numpy")
     layout = "<H" if start[6] == 1 else "<I"
     width = struct.calcsize(layout)
-    (length,) = struct.unpack(layout, stream.read(width))
+    size = stream.read(width)
+    if len(size) < width:
+        raise FormatError(f"{name} ends early")
+    (length,) = struct.unpack(layout, size)
     if length > _MAX_HEADER_BYTES:
         raise FormatError(f"{name} has a header of {length:,} bytes")
     text = stream.read(length).decode("latin1")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from rdm_batch.cluster.local import LocalCluster, local_resources
 from rdm_batch.cluster.pool import RetrieverNeeds, device_for
-from rdm_batch.cluster.texts import embed_texts
+from rdm_batch.cluster.texts import ClusterEmbedder
 from rdm_batch.generation.engines import search_effort
 from rdm_batch.generation.head_worker import gpus_per_head
 from rdm_batch.generation.modes import mode_of
@@ -36,6 +36,7 @@ class Batch:
         query_ids: Database row of each pseudo-query. None where queries are not rows.
         prompts: Text that was embedded for each. None without text.
         labels: Class of each. None without classes.
+        columns: What else a sample set records of each, by the name of its column.
     """
 
     sample_indices: Int64[np.ndarray, " samples"]
@@ -45,6 +46,7 @@ class Batch:
     query_ids: Int64[np.ndarray, " samples"] | None = None
     prompts: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
+    columns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 def generate(job: JobSpec) -> Iterator[Batch]:
@@ -69,7 +71,7 @@ def _batches(job: JobSpec, opened: Resolved) -> Iterator[Batch]:
     device = require_device(device_for(gpus_per_head(job, local_resources())))
     searched = RetrieverNeeds(effort=search_effort(job, opened.database.manifest))
     with cluster.retriever(opened.database, searched) as retriever:
-        embed = partial(embed_texts, cluster)
+        embed = ClusterEmbedder(cluster)
         source = ContextSource(
             mode_of(job.conditioning).build_conditioner(opened, embed), retriever
         )
@@ -94,4 +96,7 @@ def _batch(rendered: RenderedShard) -> Batch:
         query_ids=conditioning.query_ids,
         prompts=rendered.inputs.prompts,
         labels=rendered.inputs.labels,
+        columns={
+            name: tuple(values.to_pylist()) for name, values in rendered.inputs.columns.items()
+        },
     )

@@ -20,7 +20,10 @@ _NOT_IDENTITY = {
     "model": {"checkpoint", "preset", "architecture"},
     "sampling": {"autoguidance": {"checkpoint", "preset", "architecture"}},
     "database": {"uri", "encoder", "retriever_shards"},
-    "conditioning": {"prompts", "prompts_file"},
+    "conditioning": {
+        *("prompts", "prompts_file", "prompt_column", "columns"),
+        *("images", "file", "column", "rows", "rows_file", "through"),
+    },
     "output": {"uri"},
 }
 _LATER: dict[tuple[str, str], Any] = {
@@ -28,6 +31,8 @@ _LATER: dict[tuple[str, str], Any] = {
     ("sampling", "guidance_interval"): None,
     ("sampling", "autoguidance"): None,
     ("sampling", "reuse_deep_features"): 1,
+    ("conditioning", "samples_per_query"): 1,
+    ("conditioning", "query_weight"): None,
 }
 """Fields that jobs did not have once, and what they are where left alone: then they do not enter,
 so that sample sets of before can be completed."""
@@ -42,6 +47,8 @@ class ContentDigests:
         database: Of the database manifest, which covers its embeddings and indexes.
         encoder: Of the encoder weights. None when no text is embedded.
         prompts: The prompts in order, read from wherever they stand. None without text.
+        columns: Of what stands beside the prompts and is recorded. None where nothing does.
+        queries: Of pictures, embeddings or rows that are given. None without such.
         weaker: Of the weights and the architecture that ``sampling.autoguidance`` names.
     """
 
@@ -49,6 +56,8 @@ class ContentDigests:
     database: str
     encoder: str | None
     prompts: tuple[str, ...] | None
+    columns: str | None = None
+    queries: str | None = None
     weaker: str | None = None
 
 
@@ -72,4 +81,8 @@ def job_identity(spec: JobSpec, contents: ContentDigests) -> dict[str, Any]:
         identity["conditioning"]["prompts_digest"] = canonical_digest(
             list(contents.prompts), escape=False
         )
+    if contents.columns is not None:
+        identity["conditioning"]["prompt_columns_digest"] = contents.columns
+    if contents.queries is not None:
+        identity["conditioning"]["queries_digest"] = contents.queries
     return identity

@@ -7,13 +7,12 @@ import sys
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from rdm_batch.cluster.connect import NONE, connected
 from rdm_batch.cluster.local import local_resources
 from rdm_batch.cluster.pool import Cluster, RetrieverNeeds, device_for
-from rdm_batch.cluster.texts import embed_texts
+from rdm_batch.cluster.texts import ClusterEmbedder
 from rdm_batch.evaluation.evaluate import Evaluated, EvaluationRequest
 from rdm_batch.evaluation.extraction import run_evaluation
 from rdm_batch.evaluation.views import look_at
@@ -190,7 +189,7 @@ class JobRun:
         searched = retriever_needs(spec, self._job.database.manifest)
         with cluster.retriever(self._job.database, searched) as retriever:
             conditioner = mode_of(spec.conditioning).build_conditioner(
-                self._job, partial(embed_texts, cluster)
+                self._job, ClusterEmbedder(cluster)
             )
             # What a conditioner looks up it may keep: this one has not looked yet.
             fresh = copy.copy(conditioner)
@@ -213,7 +212,8 @@ class JobRun:
                     recall = measure_recall(
                         retriever, fresh, spec.sampling.seed, spec.sampling.num_samples
                     )
-                illustrated = illustrate(sample_set, retriever)
+                picture_of = mode_of(spec.conditioning).picture_of(self._job.queries)
+                illustrated = illustrate(sample_set, retriever, self._job.database, picture_of)
         return self.report(cluster, sample_set, before, recall, illustrated, progress, resident)
 
     def begin_set(self) -> SampleSet:

@@ -83,6 +83,7 @@ def preflight(
         opened.encoder,
         opened.prompts,
         opened.references,
+        opened.queries,
         spec,
         plan_shards(spec),
         header.thing,
@@ -148,6 +149,7 @@ def _problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[RdmBatch
 def _sample_problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[RdmBatchError]:
     model, database, encoder = found.model.thing, found.database.thing, found.encoder.thing
     yield from found.prompts.problems
+    yield from found.queries.problems
     yield from found.model.problems
     yield from found.weaker.problems
     if model is not None:
@@ -155,7 +157,7 @@ def _sample_problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[R
     yield from found.database.problems
     yield from found.proposal.problems
     if database is not None:
-        yield from found_by(lambda: mode.problems(database))
+        yield from found_by(lambda: mode.problems(database, found.queries.thing))
     yield from found.encoder.problems
     if encoder is not None:
         yield from found_by(lambda: encoder_problems(encoder, database, found.prompts.thing))
@@ -180,6 +182,8 @@ def _header(spec: JobSpec, opened: Resolved, software: dict[str, str]) -> Sample
         database=opened.database.manifest.digest,
         encoder=None if opened.encoder is None else opened.encoder.digest,
         prompts=None if opened.prompts is None else opened.prompts.texts,
+        columns=None if opened.prompts is None else opened.prompts.columns_digest,
+        queries=None if opened.queries is None else opened.queries.digest,
         weaker=None if opened.model.weaker is None else opened.model.weaker.digest,
     )
     identity = job_identity(spec, contents)

@@ -98,6 +98,7 @@ def drawn_shard(
         "num_steps": sampling.columns.num_steps,
         "eta": sampling.columns.eta,
         "guidance_scale": sampling.guidance_scale,
+        "others": rendered.inputs.columns,
     }
     return DrawnShard(rendered.shard.index, rendered.images, columns, measured)
 

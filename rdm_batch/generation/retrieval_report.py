@@ -5,19 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.generation.modes.mode import Conditioner
+from rdm_batch.generation.modes.interpolate import END_COLUMN, WEIGHT_COLUMN
+from rdm_batch.generation.modes.mode import Conditioner, QueryPicture
+from rdm_batch.generation.modes.queried import QUERY_COLUMN
+from rdm_batch.inputs.databases import Database
 from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.run_report import IllustratedSample, Recall
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.exact import recall_at_k
 from rdm_batch.retrieval.retriever import ObservedRetriever, Search
+from rdm_batch.retrieval.row_records import RowRecord
 from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.storage.png import encode_png
 from rdm_batch.storage.sample_set import SampleSet
 
 NUM_ILLUSTRATED = 64
 NUM_RECALL_QUERIES = 256
+QUERY_SIDE = 192
+"""Side of a query picture that is kept for the page."""
 
 
 def measure_recall(
@@ -46,18 +55,28 @@ def measure_recall(
 
 
 def illustrate(
-    sample_set: SampleSet, retriever: CompositeRetriever
+    sample_set: SampleSet,
+    retriever: CompositeRetriever,
+    database: Database,
+    picture_of: QueryPicture | None = None,
 ) -> tuple[tuple[IllustratedSample, ...], Pictures]:
-    """Collect the first samples with the neighbors each was conditioned on."""
-    columns = ["image", "sample_index", "query_id", "neighbor_ids", "neighbor_scores"]
+    """Collect the first samples with what each was conditioned on.
+
+    Args:
+        sample_set: The set.
+        retriever: Gives the thumbnails of neighbors.
+        database: Where neighbors came from; it knows their captions.
+        picture_of: Gives the query picture of a sample. None where there are none.
+    """
     rows: list[dict[str, Any]] = []
-    for batch in sample_set.iter_batches([*columns, "label", "prompt"]):
+    for batch in sample_set.iter_batches():
         rows += batch.to_pylist()
         if len(rows) >= NUM_ILLUSTRATED:
             break
     rows = rows[:NUM_ILLUSTRATED]
-    samples = tuple(_illustrated(row) for row in rows)
-    ids = sorted({row_id for sample in samples for row_id in sample.neighbor_ids})
+    ids = sorted({row_id for row in rows for row_id in row["neighbor_ids"] or ()})
+    records = database.records(ids) if ids else {}
+    samples = tuple(_illustrated(row, records) for row in rows)
     try:
         thumbnails = retriever.thumbnails(np.array(ids, dtype=np.int64)) if ids else []
     except DatabaseError:
@@ -66,17 +85,44 @@ def illustrate(
     return samples, Pictures(
         samples={row["sample_index"]: row["image"]["bytes"] for row in rows},
         neighbors=dict(zip(ids, thumbnails, strict=bool(thumbnails))),
+        queries={}
+        if picture_of is None
+        else {row["sample_index"]: _small(picture_of(row["sample_index"])) for row in rows},
     )
 
 
-def _illustrated(row: dict[str, Any]) -> IllustratedSample:
-    if row["query_id"] is not None:
-        caption = f"pseudo-query {row['query_id']}"
-    else:
-        caption = str(row["label"] or row["prompt"] or "")
+def _small(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
+    small = Image.fromarray(image)
+    small.thumbnail((QUERY_SIDE, QUERY_SIDE))
+    return encode_png(np.asarray(small))
+
+
+def _illustrated(row: dict[str, Any], records: dict[int, RowRecord]) -> IllustratedSample:
+    ids = row["neighbor_ids"] or ()
+    captions = tuple(_caption(records[row_id]) for row_id in ids)
     return IllustratedSample(
         sample_index=row["sample_index"],
-        caption=caption,
-        neighbor_ids=tuple(row["neighbor_ids"] or ()),
-        neighbor_scores=tuple(row["neighbor_scores"] or ()),
+        caption=_asked_for(row),
+        neighbor_ids=tuple(ids),
+        # Rows that were given have no query they could be similar to.
+        neighbor_scores=()
+        if any(score != score for score in row["neighbor_scores"] or ())
+        else tuple(row["neighbor_scores"] or ()),
+        neighbor_captions=captions if any(captions) else (),
     )
+
+
+def _asked_for(row: dict[str, Any]) -> str:
+    """Say what a sample was conditioned on, as its row tells."""
+    if row["query_id"] is not None:
+        return f"pseudo-query {row['query_id']}"
+    query = row.get(QUERY_COLUMN)
+    if query is not None and row.get(END_COLUMN) is not None:
+        return f"{query} \u2192 {row[END_COLUMN]}, {row[WEIGHT_COLUMN]:.2f}"
+    return str(row["label"] or row["prompt"] or query or "")
+
+
+def _caption(record: RowRecord) -> str:
+    """Give the caption of a row, and its address where it has one."""
+    address = record.item_id if record.item_id.startswith(("http://", "https://")) else ""
+    return " \u00b7 ".join(part for part in (record.caption or "", address) if part)

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 from rdm_batch.datasets.folder import ImageFolder
-from rdm_batch.datasets.listing import SUFFIXES, list_folder
+from rdm_batch.datasets.listing import ARCHIVE_SUFFIX, SUFFIXES, list_folder
 from rdm_batch.datasets.parquet import ImageParquet
 from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.datasets.single import ImageFile
 from rdm_batch.datasets.source import ImageSource
+from rdm_batch.datasets.webdataset import ImageTars
 from rdm_batch.errors import ImageError
 from rdm_batch.files import canonical_digest
 from rdm_batch.storage.object_store import local_path
@@ -26,8 +27,8 @@ def open_images(location: str) -> tuple[ImageSource, str]:
     Args:
         location: ``shapes:SUBSET[:COUNT[:STYLE,STYLE...[:SHAPE,SHAPE...]]]`` for the embedded
             world (``all`` stands for every style); else a
-            path or ``s3://`` URI of a folder of image files, an image file, a parquet file, or a
-            folder of parquet files.
+            path or ``s3://`` URI of a folder of image files, an image file, a parquet file, a
+            webdataset ``.tar``, or a folder of parquet files or of archives.
 
     Returns:
         The images, and a fingerprint that changes when they do: for files it covers their
@@ -40,12 +41,14 @@ def open_images(location: str) -> tuple[ImageSource, str]:
     if location.startswith(SHAPES_PREFIX):
         return _open_shapes(location), location
     path = local_path(location, error=ImageError)
+    if path.is_file() and path.suffix == ARCHIVE_SUFFIX:
+        return ImageTars([path]), _fingerprint(path.parent, [path])
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return ImageFile(path), _fingerprint(path.parent, [path])
     if path.is_file():
         return ImageParquet(path), _fingerprint(path.parent, [path])
     listing = list_folder(path)
-    images, tables = listing.images, listing.tables
+    images, tables, archives = listing.images, listing.tables, listing.archives
     if images and tables:
         raise ImageError(
             location,
@@ -53,6 +56,10 @@ def open_images(location: str) -> tuple[ImageSource, str]:
             "one kind",
             "name the subfolder or the parquet file you mean",
         )
+    if archives and not images:
+        # Tables beside archives are what img2dataset knows of the same images.
+        paths = [path / name for name in archives]
+        return ImageTars(paths), _fingerprint(path, paths)
     source = ImageParquet(path) if tables else ImageFolder(path)
     return source, _fingerprint(path, [path / name for name in tables or images])
 

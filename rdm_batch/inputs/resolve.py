@@ -18,6 +18,7 @@ from rdm_batch.errors import InvalidJobError, RdmBatchError
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.encoders import OpenedEncoder, open_encoder
 from rdm_batch.inputs.prompts import Prompts
+from rdm_batch.inputs.queries import GivenQueries
 from rdm_batch.inputs.references import OpenedReferences, open_references
 from rdm_batch.inputs.weights import OpenedCheckpoint, OpenedWeights, open_checkpoint, open_weaker
 from rdm_batch.retrieval.proposal import Proposal
@@ -38,6 +39,9 @@ class ModeNeeds(Protocol):
 
     def read_prompts(self) -> Prompts | None:
         """Collect the texts to embed; None where there are none."""
+
+    def read_queries(self) -> GivenQueries | None:
+        """Read what else the job takes its queries from; None where there is nothing."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Resolved:
         encoder: What embeds texts; None where there are none.
         prompts: Texts to embed; None where there are none.
         references: What samples will be judged against; None where they are not.
+        queries: Pictures, embeddings or rows that samples are conditioned on; None where they are
+            conditioned on something else.
     """
 
     model: OpenedCheckpoint
@@ -72,6 +78,7 @@ class Resolved:
     encoder: OpenedEncoder | None
     prompts: Prompts | None
     references: OpenedReferences | None
+    queries: GivenQueries | None
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class Resolution:
     encoder: Opening[OpenedEncoder]
     prompts: Opening[Prompts]
     references: Opening[OpenedReferences]
+    queries: Opening[GivenQueries]
 
     def resolved(self) -> Resolved:
         """Give the things, once there is known to be no problem with any of them."""
@@ -101,6 +109,7 @@ class Resolution:
             self.encoder.thing,
             self.prompts.thing,
             self.references.thing,
+            self.queries.thing,
         )
 
 
@@ -184,7 +193,7 @@ def resolve(spec: JobSpec, mode: ModeNeeds, openings: Openings | None = None) ->
         proposal = opened.once("proposal", uri, database.thing.proposal)
     encoder: Opening[OpenedEncoder] = Opening(None)
     named = spec.database.encoder
-    if named is not None and spec.conditioning.embeds_text:
+    if named is not None and spec.conditioning.needs_encoder:
         encoder = opened.once("encoder", named, lambda: open_encoder(named))
     references: Opening[OpenedReferences] = Opening(None)
     evaluation = spec.evaluation
@@ -198,6 +207,7 @@ def resolve(spec: JobSpec, mode: ModeNeeds, openings: Openings | None = None) ->
         encoder=encoder,
         prompts=attempt(mode.read_prompts),
         references=references,
+        queries=attempt(mode.read_queries),
     )
 
 

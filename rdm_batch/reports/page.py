@@ -41,7 +41,7 @@ _NEIGHBOR_SIDE = 128
 @dataclass(frozen=True)
 class _Neighbor:
     label: str
-    score: float
+    score: float | None
     picture: Embedded | None
 
 
@@ -50,6 +50,7 @@ class _Card:
     sample: IllustratedSample
     picture: Embedded | None
     neighbors: tuple[_Neighbor, ...]
+    query: Embedded | None
 
 
 def render_page(
@@ -107,17 +108,22 @@ def _cards(report: RunReport, pictures: Pictures) -> list[_Card]:
         captions = sample.neighbor_captions or ("",) * len(sample.neighbor_ids)
         neighbors = tuple(
             _Neighbor(
-                label=f"database row {row_id}, similarity {score:.3f}"
+                label=f"database row {row_id}"
+                + ("" if score is None else f", similarity {score:.3f}")
                 + (f": {caption}" if caption else ""),
                 score=score,
                 picture=_embed(pictures.neighbors.get(row_id), _NEIGHBOR_SIDE),
             )
             for row_id, score, caption in zip(
-                sample.neighbor_ids, sample.neighbor_scores, captions, strict=True
+                sample.neighbor_ids,
+                sample.neighbor_scores or (None,) * len(sample.neighbor_ids),
+                captions,
+                strict=True,
             )
         )
         picture = _embed(pictures.samples.get(sample.sample_index), _SAMPLE_SIDE)
-        cards.append(_Card(sample=sample, picture=picture, neighbors=neighbors))
+        query = _embed(pictures.queries.get(sample.sample_index), _NEIGHBOR_SIDE)
+        cards.append(_Card(sample=sample, picture=picture, neighbors=neighbors, query=query))
     return cards
 
 

@@ -32,11 +32,13 @@ class Pictures:
         samples: Sample index to image.
         neighbors: Database row id to thumbnail.
         references: Number of a reference image to the image.
+        queries: Sample index to the picture that the sample was conditioned on.
     """
 
     samples: Mapping[int, bytes] = field(default_factory=dict)
     neighbors: Mapping[int, bytes] = field(default_factory=dict)
     references: Mapping[int, bytes] = field(default_factory=dict)
+    queries: Mapping[int, bytes] = field(default_factory=dict)
 
     def __or__(self, other: Pictures) -> Pictures:
         """Return the pictures of both."""
@@ -44,6 +46,7 @@ class Pictures:
             samples={**self.samples, **other.samples},
             neighbors={**self.neighbors, **other.neighbors},
             references={**self.references, **other.references},
+            queries={**self.queries, **other.queries},
         )
 
     def to_parquet(self) -> bytes:
@@ -52,6 +55,7 @@ class Pictures:
             "sample": self.samples,
             "neighbor": self.neighbors,
             "reference": self.references,
+            "query": self.queries,
         }
         kinds = [kind for kind, pictures in of_kind.items() for _ in pictures]
         ids = [id_ for pictures in of_kind.values() for id_ in pictures]
@@ -79,7 +83,7 @@ class Pictures:
         return cls(
             *(
                 {row["id"]: row["image"] for row in rows if row["kind"] == kind}
-                for kind in ("sample", "neighbor", "reference")
+                for kind in ("sample", "neighbor", "reference", "query")
             )
         )
 

@@ -267,7 +267,8 @@ class IllustratedSample(_Part):
     """Name a sample shown on the page and the neighbors it was conditioned on.
 
     ``caption`` is what was asked for (prompt, class, pseudo-query). ``neighbor_captions``
-    is empty where the database has none.
+    is empty where the database has none. ``neighbor_scores`` is empty where neighbors were given
+    without a query.
     """
 
     sample_index: NonNegativeInt
@@ -278,8 +279,8 @@ class IllustratedSample(_Part):
 
     @model_validator(mode="after")
     def _neighbors_agree(self) -> IllustratedSample:
-        if len(self.neighbor_scores) != len(self.neighbor_ids):
-            raise ValueError("neighbor_scores must have one value per neighbor id")
+        if self.neighbor_scores and len(self.neighbor_scores) != len(self.neighbor_ids):
+            raise ValueError("neighbor_scores must be empty or have one value per neighbor id")
         if self.neighbor_captions and len(self.neighbor_captions) != len(self.neighbor_ids):
             raise ValueError("neighbor_captions must be empty or have one value per neighbor id")
         return self

@@ -32,8 +32,8 @@ class DatabaseSpec(Spec):
     uri: Uri = Field(description="A database made by `rdm-batch database build`.")
     encoder: EncoderSpec | None = Field(
         default=None,
-        description="Encoder for prompts and labels; must be the one the database was built with. "
-        "Only `text` and `class` conditioning need it.",
+        description="Encoder for prompts, labels and query pictures; must be the one the database "
+        "was built with. Conditioning that embeds nothing does without.",
     )
     retriever_shards: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
@@ -192,9 +192,10 @@ class JobSpec(Spec):
                 f"sampling.sampler {self.sampling.sampler!r} does not drive model.head "
                 f"{self.model.head!r}; use {' or '.join(allowed)}"
             )
-        if self.conditioning.embeds_text and self.database.encoder is None:
+        if self.conditioning.needs_encoder and self.database.encoder is None:
+            what = "text" if self.conditioning.embeds_text else "texts or pictures"
             raise ValueError(
-                f"conditioning.mode {self.conditioning.mode!r} embeds text, but database.encoder "
+                f"conditioning.mode {self.conditioning.mode!r} embeds {what}, but database.encoder "
                 "is not set; name the encoder the database was built with"
             )
         return self

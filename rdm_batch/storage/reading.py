@@ -36,14 +36,16 @@ def iter_shard(
             the planned one.
     """
     where = store.child_uri(entry.file)
-    wanted = list(SCHEMA.names if columns is None else columns)
-    unknown = [name for name in wanted if name not in SCHEMA.names]
-    if unknown:
-        raise SampleSetError(where, f"no column {unknown[0]!r}", f"of {', '.join(SCHEMA.names)}")
-    read = [*wanted, *(["sample_index"] if "sample_index" not in wanted else [])]
     expected = entry.first_index
     try:
         with store.open_recorded(entry) as file, pq.ParquetFile(file) as parquet:
+            others = [name for name in parquet.schema_arrow.names if name not in SCHEMA.names]
+            known = [*SCHEMA.names, *others]
+            wanted = list(known if columns is None else columns)
+            unknown = [name for name in wanted if name not in known]
+            if unknown:
+                raise SampleSetError(where, f"no column {unknown[0]!r}", f"of {', '.join(known)}")
+            read = [*wanted, *(["sample_index"] if "sample_index" not in wanted else [])]
             for batch in parquet.iter_batches(ROWS_PER_GROUP, columns=read, use_threads=False):
                 batch.validate(full=True)  # texts that are none, places outside of the column
                 _check_indices(where, batch, expected)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +55,7 @@ def make_table(
     num_steps: int | None = None,
     eta: float | None = None,
     guidance_scale: float | None = None,
+    others: Mapping[str, pa.Array] | None = None,
 ) -> pa.Table:
     """Put a shard's samples and their provenance into the columns of a sample set.
 
@@ -71,6 +72,7 @@ def make_table(
         num_steps: Solver steps. None for samplers without.
         eta: Share of fresh noise. None for samplers without.
         guidance_scale: Guidance; 1 is none.
+        others: What this job records besides, by the name of its column; behind the rest.
 
     Raises:
         SampleSetError: When the columns differ in length.
@@ -96,8 +98,15 @@ def make_table(
         "eta": [eta] * count,
         "guidance_scale": [guidance_scale] * count,
     }
+    others = others or {}
+    schema = SCHEMA
+    for name, values in others.items():
+        if name in columns:
+            raise SampleSetError(name, "is a column of every sample set", "another name")
+        columns[name] = values
+        schema = schema.append(pa.field(name, values.type))
     arrays = []
-    for field in SCHEMA:
+    for field in schema:
         values = columns[field.name]
         if values is None:
             values = pa.nulls(count, field.type)
@@ -105,7 +114,7 @@ def make_table(
         if len(array) != count:
             raise SampleSetError(field.name, f"{len(array):,} values", f"{count:,}")
         arrays.append(array)
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def table_bytes(table: pa.Table) -> bytes:

@@ -25,6 +25,8 @@ def lookup_key(job: CheckedJob) -> str:
             "conditioning": spec.conditioning.model_dump(mode="json"),
             "encoder": None if job.encoder is None else job.encoder.digest,
             "prompts": None if job.prompts is None else list(job.prompts.texts),
+            "columns": None if job.prompts is None else job.prompts.columns_digest,
+            "queries": None if job.queries is None else job.queries.digest,
             "seed": spec.sampling.seed,
         },
         escape=False,

@@ -13,7 +13,7 @@ from typing import Any
 from rdm_batch.cluster.connect import NONE, connected
 from rdm_batch.cluster.local import LocalCluster, local_resources
 from rdm_batch.cluster.pool import Cluster, Pool, WorkerNeeds, device_for
-from rdm_batch.cluster.texts import embed_texts
+from rdm_batch.cluster.texts import ClusterEmbedder
 from rdm_batch.evaluation.extraction import workers_worth_starting
 from rdm_batch.generation.counting import SampleCount
 from rdm_batch.generation.head_worker import SHARDS_IN_FLIGHT, plan_resources
@@ -224,7 +224,7 @@ class _Group:
                 retrievers[searched] = self._stack.enter_context(opened)
             if shared not in known:
                 mode = mode_of(job.spec.conditioning)
-                conditioner = mode.build_conditioner(job, partial(embed_texts, self._cluster))
+                conditioner = mode.build_conditioner(job, ClusterEmbedder(self._cluster))
                 known[shared] = len(self._sources)
                 # What a conditioner looks up it may keep: this one has not looked yet.
                 self._fresh.append(copy.copy(conditioner))
@@ -358,7 +358,9 @@ class _Group:
                     recalls[source] = measure_recall(
                         retriever, fresh, sampling.seed, sampling.num_samples
                     )
-                looked[number] = illustrate(self._sets[number], retriever)
+                job = self._of.jobs[number]
+                picture_of = mode_of(spec.conditioning).picture_of(job.queries)
+                looked[number] = illustrate(self._sets[number], retriever, job.database, picture_of)
         self._stack.close()
         for number in active:
             run, spec = self._of.runs[number], self._of.jobs[number].spec

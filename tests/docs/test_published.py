@@ -45,4 +45,4 @@ def test_the_imported_database_is_one_the_published_job_takes(
     assert main(command) == 0, capsys.readouterr().err
     job = load_job(ROOT / "jobs/in256_cfg.yaml", [])
     database = Database.open(job.database.uri)
-    assert list(mode_of(job.conditioning).problems(database)) == []
+    assert list(mode_of(job.conditioning).problems(database, None)) == []

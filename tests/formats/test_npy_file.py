@@ -31,7 +31,7 @@ def test_versions_of_the_format_are_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(NpyFile(tmp_path / "a.npy").rows(), ROWS)
 
 
-@pytest.mark.parametrize("cut", [0, 5, 60, 140])
+@pytest.mark.parametrize("cut", [0, 5, 9, 60, 140])
 def test_a_half_written_file_is_refused(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "a.npy"
     np.save(path, ROWS)

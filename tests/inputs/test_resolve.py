@@ -43,20 +43,24 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def _embed(_: object, texts: tuple[str, ...]) -> np.ndarray:
-    return np.ones((len(texts), DIM), dtype=np.float32)
+class _Embed:
+    def __call__(self, _: object, texts: tuple[str, ...]) -> np.ndarray:
+        return np.ones((len(texts), DIM), dtype=np.float32)
+
+    def pictures(self, _: object, location: str, count: int) -> np.ndarray:
+        pytest.fail(f"{count} pictures at {location}")
 
 
 def test_what_a_job_names_is_opened_once(world: World, opened: Counter[str]) -> None:
     job = checked(world.document)
-    mode_of(job.spec.conditioning).build_conditioner(job, _embed)
+    mode_of(job.spec.conditioning).build_conditioner(job, _Embed())
     for thing in ("manifest", "proposal", "checkpoint", "reference", "reference statistics"):
         assert opened[thing] == 1, thing
 
 
 def test_the_encoder_of_a_job_is_found_once(world: World, opened: Counter[str]) -> None:
     job = checked(world.text_job("a red circle") | {"evaluation": None})
-    mode_of(job.spec.conditioning).build_conditioner(job, _embed)
+    mode_of(job.spec.conditioning).build_conditioner(job, _Embed())
     assert opened["encoder"] == 1
     assert opened["proposal"] == 0
 

@@ -6,7 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rdm_batch.generation.modes.class_pools import ClassPools
+from rdm_batch.generation.modes.embeddings import Embeddings
+from rdm_batch.generation.modes.images import Images
+from rdm_batch.generation.modes.interpolate import Interpolate
 from rdm_batch.generation.modes.mode import Mode
+from rdm_batch.generation.modes.rows import Rows
 from rdm_batch.generation.modes.text import Text
 from rdm_batch.generation.modes.unconditional import Unconditional
 from rdm_batch.specs.conditioning import ConditioningSpec
@@ -15,6 +19,10 @@ MODES: Mapping[str, Callable[[Any], Mode]] = {
     "unconditional": Unconditional,
     "text": Text,
     "class": ClassPools,
+    "image": Images,
+    "embeddings": Embeddings,
+    "rows": Rows,
+    "interpolate": Interpolate,
 }
 """What makes a mode of its part of a job file, by the ``mode`` that is named there."""
 

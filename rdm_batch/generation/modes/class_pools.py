@@ -10,9 +10,19 @@ import numpy as np
 from jaxtyping import Float32
 
 from rdm_batch.errors import RdmBatchError
-from rdm_batch.generation.modes.mode import EmbedTexts, SampleInputs, embedded, pick, too_few_rows
+from rdm_batch.generation.modes.mode import (
+    Embed,
+    NoPictures,
+    NoQueries,
+    SampleInputs,
+    embedded,
+    pick,
+    too_few_rows,
+)
+from rdm_batch.generation.modes.queried import Turn
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.prompts import Prompts
+from rdm_batch.inputs.queries import GivenQueries
 from rdm_batch.inputs.resolve import Resolved
 from rdm_batch.retrieval.conditioning import class_pools, class_prompt, from_class_pools
 from rdm_batch.retrieval.merge import Neighbors
@@ -30,6 +40,7 @@ class ClassConditioner:
         embeddings: Embeddings of these texts.
         k_nn: Neighbors drawn per sample.
         pool_size: Entries retrieved per class.
+        samples_per_query: Samples in a row of one class.
     """
 
     def __init__(
@@ -39,12 +50,14 @@ class ClassConditioner:
         embeddings: Float32[np.ndarray, "classes dim"],
         k_nn: int,
         pool_size: int,
+        samples_per_query: int = 1,
     ) -> None:
         self._labels = labels
         self._prompts = prompts
         self._embeddings = embeddings
         self._k_nn = k_nn
         self._pool_size = pool_size
+        self._turn = Turn(len(labels), samples_per_query)
         self._lock = threading.Lock()
         self._pools: Neighbors | None = None
 
@@ -58,7 +71,7 @@ class ClassConditioner:
 
     def __call__(self, noise: SampleNoise, retriever: Retriever) -> SampleInputs:
         """Condition each sample on a random draw from its class's pool."""
-        chosen = noise.sample_indices % len(self._labels)
+        chosen = self._turn.of(noise.sample_indices)
         conditioning = from_class_pools(
             self._class_pools(retriever), chosen, noise.uniform(POOL, (self._k_nn,))
         )
@@ -75,7 +88,7 @@ class ClassConditioner:
 
 
 @dataclass(frozen=True)
-class ClassPools:
+class ClassPools(NoQueries, NoPictures):
     """The mode ``class``; see ``Mode``."""
 
     spec: ClassConditioning
@@ -86,14 +99,19 @@ class ClassPools:
         labels = self.spec.labels
         return Prompts(tuple(class_prompt(label, self.spec.template) for label in labels), labels)
 
-    def problems(self, database: Database) -> Iterator[RdmBatchError]:
+    def problems(self, database: Database, queries: GivenQueries | None) -> Iterator[RdmBatchError]:
         """List what is asked for and the database cannot give."""
         yield from too_few_rows("conditioning.k_nn", self.spec.k_nn, database)
         yield from too_few_rows("conditioning.pool_size", self.spec.pool_size, database)
 
-    def build_conditioner(self, opened: Resolved, embed: EmbedTexts) -> ClassConditioner:
+    def build_conditioner(self, opened: Resolved, embed: Embed) -> ClassConditioner:
         """Embed the text of each label; the pools are looked up when the first sample is."""
         texts, embeddings = embedded(opened, embed)
         return ClassConditioner(
-            self.spec.labels, texts, embeddings, self.spec.k_nn, self.spec.pool_size
+            self.spec.labels,
+            texts,
+            embeddings,
+            self.spec.k_nn,
+            self.spec.pool_size,
+            self.spec.samples_per_query,
         )

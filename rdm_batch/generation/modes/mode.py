@@ -6,16 +6,18 @@ a job file. The numerics are in ``retrieval.conditioning``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Int64
+import pyarrow as pa
+from jaxtyping import Float32, Int64, UInt8
 
 from rdm_batch.errors import RdmBatchError, SpecError
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.prompts import Prompts
+from rdm_batch.inputs.queries import GivenQueries
 from rdm_batch.inputs.resolve import Resolved
 from rdm_batch.retrieval.conditioning import Conditioning
 from rdm_batch.retrieval.retriever import Retriever
@@ -33,11 +35,13 @@ class SampleInputs:
         conditioning: Context and its provenance.
         labels: Class of each sample; None outside class conditioning.
         prompts: Text that was embedded for each sample; None without text.
+        columns: What else is recorded of each sample, by the name of its column.
     """
 
     conditioning: Conditioning
     labels: tuple[str, ...] | None = None
     prompts: tuple[str, ...] | None = None
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -53,8 +57,21 @@ def pick(texts: Sequence[str], chosen: Int64[np.ndarray, " n"]) -> tuple[str, ..
     return tuple(texts[position] for position in chosen.tolist())
 
 
-EmbedTexts = Callable[[EncoderSpec, tuple[str, ...]], EmbeddedTexts]
-"""Embed texts with an encoder, wherever there is room for it."""
+QueryPicture = Callable[[int], UInt8[np.ndarray, "height width 3"]]
+"""Give the picture that a sample was conditioned on, by the sample's index."""
+
+
+@runtime_checkable
+class Embed(Protocol):
+    """Embed with an encoder, wherever there is room for it."""
+
+    def __call__(self, encoder: EncoderSpec, texts: tuple[str, ...], /) -> EmbeddedTexts:
+        """Embed texts; rows are not normalized."""
+
+    def pictures(
+        self, encoder: EncoderSpec, location: str, count: int, /
+    ) -> Float32[np.ndarray, "pictures dim"]:
+        """Embed the pictures at a location; rows are not normalized."""
 
 
 @runtime_checkable
@@ -76,19 +93,62 @@ class Mode(Protocol):
             SpecError: A file of texts is missing or cannot be used.
         """
 
-    def problems(self, database: Database) -> Iterator[RdmBatchError]:
-        """List what is asked for and the database cannot give."""
+    def read_queries(self) -> GivenQueries | None:
+        """Read what else queries come from; None where there is nothing.
 
-    def build_conditioner(self, opened: Resolved, embed: EmbedTexts) -> Conditioner:
+        Raises:
+            RdmBatchError: It is missing or cannot be used.
+        """
+
+    def problems(self, database: Database, queries: GivenQueries | None) -> Iterator[RdmBatchError]:
+        """List what is asked for and the database cannot give.
+
+        Args:
+            database: The database.
+            queries: What ``read_queries`` gave; None also where it failed.
+        """
+
+    def build_conditioner(self, opened: Resolved, embed: Embed) -> Conditioner:
         """Build what conditions the samples of a job.
 
         Args:
             opened: What the job names.
-            embed: Embeds the texts of the job.
+            embed: Embeds the texts and pictures of the job.
 
         Raises:
             RdmBatchError: The encoder cannot be used.
         """
+
+    def picture_of(self, queries: GivenQueries | None) -> QueryPicture | None:
+        """Say how to show the picture a sample was conditioned on; None where there is none.
+
+        Args:
+            queries: What ``read_queries`` gave.
+        """
+
+
+class NoTexts:
+    """A mode that embeds no text."""
+
+    def read_prompts(self) -> Prompts | None:
+        """Embed no text."""
+        return None
+
+
+class NoQueries:
+    """A mode whose queries are texts alone, or are drawn."""
+
+    def read_queries(self) -> GivenQueries | None:
+        """Read nothing."""
+        return None
+
+
+class NoPictures:
+    """A mode whose samples have no query picture."""
+
+    def picture_of(self, queries: GivenQueries | None) -> QueryPicture | None:
+        """Show nothing."""
+        return None
 
 
 def too_few_rows(field: str, wanted: int, database: Database) -> Iterator[SpecError]:
@@ -106,7 +166,7 @@ def too_few_rows(field: str, wanted: int, database: Database) -> Iterator[SpecEr
         )
 
 
-def embedded(opened: Resolved, embed: EmbedTexts) -> tuple[tuple[str, ...], EmbeddedTexts]:
+def embedded(opened: Resolved, embed: Embed) -> tuple[tuple[str, ...], EmbeddedTexts]:
     """Embed the texts of a job whose mode has some, and give both."""
     assert opened.prompts is not None
     assert opened.encoder is not None  # the spec demands it where texts are embedded

@@ -6,8 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rdm_batch.errors import RdmBatchError, SpecError
-from rdm_batch.generation.modes.mode import EmbedTexts, SampleInputs, too_few_rows
+from rdm_batch.generation.modes.mode import (
+    Embed,
+    NoPictures,
+    NoQueries,
+    NoTexts,
+    SampleInputs,
+    too_few_rows,
+)
 from rdm_batch.inputs.databases import Database
+from rdm_batch.inputs.queries import GivenQueries
 from rdm_batch.inputs.resolve import Resolved
 from rdm_batch.retrieval.conditioning import unconditional
 from rdm_batch.retrieval.proposal import Proposal, Weighting, every_row
@@ -33,16 +41,13 @@ class UnconditionalConditioner:
 
 
 @dataclass(frozen=True)
-class Unconditional:
+class Unconditional(NoTexts, NoQueries, NoPictures):
     """The mode ``unconditional``; see ``Mode``."""
 
     spec: UnconditionalConditioning
     needs_proposal = True
 
-    def read_prompts(self) -> None:
-        """Embed no text."""
-
-    def problems(self, database: Database) -> Iterator[RdmBatchError]:
+    def problems(self, database: Database, queries: GivenQueries | None) -> Iterator[RdmBatchError]:
         """List what is asked for and the database cannot give."""
         spec = self.spec
         yield from too_few_rows("conditioning.k_nn", spec.k_nn, database)
@@ -54,7 +59,7 @@ class Unconditional:
                 "rebuild it with --proposal-from, or set weighting: uniform and top_m: 1.0",
             )
 
-    def build_conditioner(self, opened: Resolved, embed: EmbedTexts) -> UnconditionalConditioner:
+    def build_conditioner(self, opened: Resolved, embed: Embed) -> UnconditionalConditioner:
         """Draw from the share of the proposal distribution that the job keeps."""
         proposal = opened.proposal
         if proposal is None:

@@ -9,10 +9,13 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from rdm_batch.cluster.local import LocalCluster
+from rdm_batch.cluster.texts import ClusterEmbedder
 from rdm_batch.generation.modes import MODES, mode_of
 from rdm_batch.generation.modes.class_pools import ClassConditioner
 from rdm_batch.generation.modes.mode import Conditioner, SampleInputs
-from rdm_batch.generation.modes.text import VARIANTS, TextConditioner
+from rdm_batch.generation.modes.queried import ContextOf, Turn, variant_of
+from rdm_batch.generation.modes.text import TextConditioner
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.inputs.databases import Database, open_database
 from rdm_batch.retrieval.composite import CompositeRetriever
@@ -48,6 +51,11 @@ def _class_conditioner() -> ClassConditioner:
     return ClassConditioner(LABELS, LABELS, _embeddings(2), k_nn=3, pool_size=8)
 
 
+def _text_conditioner(context: str, k_nn: int) -> TextConditioner:
+    made = ContextOf(k_nn, variant_of(context))
+    return TextConditioner(PROMPTS, _embeddings(3), Turn(3), made)
+
+
 @pytest.fixture(params=["unconditional", "text", "class"])
 def conditioner(request: pytest.FixtureRequest, built_world: World) -> Conditioner:
     match request.param:
@@ -55,7 +63,7 @@ def conditioner(request: pytest.FixtureRequest, built_world: World) -> Condition
             proposal = _proposal(built_world)
             return UnconditionalConditioner(proposal.truncate(0.5), 3, "proposal")
         case "text":
-            return TextConditioner(PROMPTS, _embeddings(3), 3, "query_and_neighbors")
+            return _text_conditioner("text_and_neighbors", 3)
         case _:
             return _class_conditioner()
 
@@ -119,7 +127,7 @@ def test_top_m_keeps_the_most_frequent_rows(
 
 
 def test_sample_i_takes_prompt_i_mod_p(retriever: CompositeRetriever) -> None:
-    conditioner = TextConditioner(PROMPTS, _embeddings(3), 2, "neighbors")
+    conditioner = _text_conditioner("neighbors", 2)
     inputs = _inputs(conditioner, retriever, [0, 1, 2, 3, 100])
     assert inputs.prompts == (PROMPTS[0], PROMPTS[1], PROMPTS[2], PROMPTS[0], PROMPTS[1])
     assert inputs.labels is None
@@ -133,7 +141,7 @@ def test_a_text_context_holds_the_text_its_neighbors_or_both(
     retriever: CompositeRetriever, context: str, own: int, neighbors: int
 ) -> None:
     embeddings = _embeddings(3)
-    conditioner = TextConditioner(PROMPTS, embeddings, 3, VARIANTS[context])
+    conditioner = _text_conditioner(context, 3)
     found = _inputs(conditioner, retriever, range(3)).conditioning
     expected = retriever.search(embeddings, 3)
     assert found.context.shape == (3, 3, DIM)
@@ -252,12 +260,16 @@ def test_a_mode_embeds_its_texts_and_builds_a_conditioner(
     job = checked(world.job(conditioning=conditioning))
     asked: list[tuple[str, ...]] = []
 
-    def embed(encoder: EncoderSpec, wanted: tuple[str, ...]) -> np.ndarray:
-        assert encoder == job.spec.database.encoder
-        asked.append(wanted)
-        return _embeddings(len(wanted))
+    class Embed:
+        def __call__(self, encoder: EncoderSpec, texts: tuple[str, ...]) -> np.ndarray:
+            assert encoder == job.spec.database.encoder
+            asked.append(texts)
+            return _embeddings(len(texts))
 
-    built = mode_of(job.spec.conditioning).build_conditioner(job, embed)
+        def pictures(self, encoder: EncoderSpec, location: str, count: int) -> np.ndarray:
+            pytest.fail("pictures")
+
+    built = mode_of(job.spec.conditioning).build_conditioner(job, Embed())
     assert asked == ([] if texts is None else [texts])
     assert (job.encoder is None) == (texts is None)
     assert job.spec.conditioning.embeds_text == (texts is not None)
@@ -269,6 +281,6 @@ def test_without_a_proposal_every_row_is_drawn_alike(world: World, tmp_path: Pat
     write_database(tmp_path / "database", proposal=False)
     conditioning = {"mode": "unconditional", "k_nn": 3, "weighting": "uniform"}
     job = checked(world.job(database__uri=str(tmp_path / "database"), conditioning=conditioning))
-    built = mode_of(job.spec.conditioning).build_conditioner(job, lambda *_: pytest.fail("text"))
+    built = mode_of(job.spec.conditioning).build_conditioner(job, ClusterEmbedder(LocalCluster()))
     assert isinstance(built, UnconditionalConditioner)
     assert built.proposal.counts.tolist() == [1] * ROWS

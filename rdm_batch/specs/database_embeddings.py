@@ -1,0 +1,38 @@
+"""What ``rdm-batch database build --embeddings`` is asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rdm_batch.specs.base import Spec, Uri
+from rdm_batch.specs.database import IndexSettings
+
+
+class DatabaseOfEmbeddings(Spec):
+    """Ask for a database of embeddings that were made elsewhere."""
+
+    embeddings: Uri = Field(
+        description="Existing embeddings instead of images: a folder as clip-retrieval writes it "
+        "(`img_emb_*.npy` beside or above `metadata_*.parquet`), a `.npy` array of shape (N, "
+        "width), or a parquet table with a vector column."
+    )
+    metadata: Uri | None = Field(
+        default=None,
+        description="For a `.npy`: a parquet table of as many rows, with captions, addresses, "
+        "paths. None: nothing is known of the rows.",
+    )
+    column: str | None = Field(
+        default=None,
+        description="Vector column of a parquet table. None: `embedding`, or the only one.",
+    )
+    out: Uri = Field(description="Where the database goes: a folder or `s3://bucket/prefix`.")
+    encoder: str = Field(description="Name of the encoder that made the embeddings.")
+    encoder_digest: str | None = Field(
+        default=None, description="Its digest. None: its file is not at hand."
+    )
+    shards: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="Shards the rows are cut into."
+    )
+    index: IndexSettings = Field(default=IndexSettings(), description="How shards are indexed.")

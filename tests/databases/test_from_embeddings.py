@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rdm_batch.cli import main
+from rdm_batch.databases import embedding_files
+from rdm_batch.databases.from_embeddings import build_from_embeddings
+from rdm_batch.errors import RdmBatchError
+from rdm_batch.inputs.databases import Database, open_database
+from rdm_batch.reports.progress import Progress
+from rdm_batch.retrieval.database import DatabaseManifest
+from rdm_batch.specs.database_embeddings import DatabaseOfEmbeddings
+
+DIM = 16
+
+
+def _rows(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float16)
+
+
+def _metadata(path: Path, count: int, start: int = 0) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    numbers = range(start, start + count)
+    table = {
+        "caption": [f"caption {n}" if n % 3 else None for n in numbers],
+        "url": [f"https://example.org/{n}.jpg" if n % 2 else None for n in numbers],
+        "key": [f"{n:05d}" for n in numbers],
+        "exif": [{"a": 1}] * count,
+    }
+    pq.write_table(pa.table(table), path)
+    return path
+
+
+def _build(out: Path, embeddings: Path, **others: Any) -> DatabaseManifest:
+    request = DatabaseOfEmbeddings(
+        embeddings=str(embeddings), out=str(out), encoder="ViT-B-32", **others
+    )
+    with Progress() as progress:
+        return build_from_embeddings(request, progress)
+
+
+def _assert_holds(database: Path, expected: np.ndarray) -> None:
+    found = open_database(database).fetch(np.arange(len(expected)))
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_folder_of_clip_retrieval_keeps_its_order_captions_and_addresses(
+    tmp_path: Path, flat: bool
+) -> None:
+    arrays, places = tmp_path / "x", ("", "") if flat else ("img_emb", "metadata")
+    (arrays / places[0]).mkdir(parents=True)
+    for number in range(11):  # as names, 10 would come before 2
+        np.save(arrays / places[0] / f"img_emb_{number}.npy", _rows(6, number))
+        _metadata(arrays / places[1] / f"metadata_{number}.parquet", 6, 6 * number)
+    manifest = _build(tmp_path / "db", arrays, shards=2)
+    assert (manifest.rows, manifest.dim, manifest.dtype) == (66, DIM, "float16")
+    assert (manifest.encoder.name, manifest.encoder.digest) == ("ViT-B-32", None)
+    _assert_holds(tmp_path / "db", np.concatenate([_rows(6, number) for number in range(11)]))
+    records = Database.open(str(tmp_path / "db")).records([12, 13, 65])
+    assert [records[n].item_id for n in (12, 13, 65)] == [
+        *("00012", "https://example.org/13.jpg", "https://example.org/65.jpg")
+    ]
+    assert [records[n].caption for n in (12, 13, 65)] == [None, "caption 13", "caption 65"]
+
+
+def test_a_single_array_serves_with_and_without_metadata(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", _rows(7).astype(np.float64))
+    metadata = _metadata(tmp_path / "m.parquet", 7)
+    assert _build(tmp_path / "db", tmp_path / "a.npy", metadata=str(metadata)).dtype == "float32"
+    assert Database.open(str(tmp_path / "db")).records([1])[1].caption == "caption 1"
+    _build(tmp_path / "plain", tmp_path / "a.npy")
+    assert Database.open(str(tmp_path / "plain")).records([1])[1].item_id == "a.npy#1"
+
+
+def test_a_table_with_a_vector_column_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding_files, "PIECE_ROWS", 4)
+    rows = _rows(25).astype(np.float32)
+    table = pa.table({"emb": rows.tolist(), "text": [f"t{n}" for n in range(25)]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=7)
+    _build(tmp_path / "db", tmp_path / "a.parquet", shards=3)
+    _assert_holds(tmp_path / "db", rows)
+    assert Database.open(str(tmp_path / "db")).records([24])[24].caption == "t24"
+
+
+def test_the_same_build_again_does_nothing_and_another_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", _rows(7))
+    first = _build(tmp_path / "db", tmp_path / "a.npy")
+    assert _build(tmp_path / "db", tmp_path / "a.npy") == first
+    np.save(tmp_path / "a.npy", _rows(8))
+    with pytest.raises(RdmBatchError, match="holds a database made with embeddings"):
+        _build(tmp_path / "db", tmp_path / "a.npy")
+
+
+def _damage(folder: Path, what: str) -> Path:
+    path, rows = folder / "img_emb_0.npy", _rows(6)
+    if what == "nan":
+        rows[4, 2] = np.nan
+    if what == "zero":
+        rows[5] = 0
+    np.save(path, rows)
+    np.save(folder / "img_emb_1.npy", _rows(6)[:, : DIM - (what == "widths")])
+    for number in range(2):
+        _metadata(folder / f"metadata_{number}.parquet", 6 - (what == "length" and number))
+    if what == "half":
+        path.write_bytes(path.read_bytes()[:-10])
+    if what == "one without":
+        (folder / "metadata_1.parquet").unlink()
+    if what == "no table":
+        (folder / "metadata_1.parquet").write_bytes(b"PAR1 nothing PAR1")
+    if what == "integers":
+        np.save(path, np.ones((6, DIM), np.int64))
+    if what == "nothing":
+        for file in folder.iterdir():
+            file.unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("nan", r"img_emb_0\.npy: row 4 holds NaN"),
+        ("zero", r"img_emb_0\.npy: row 5 has norm 0"),
+        ("widths", "files of 15 x float16; 16 x float16; needed one width"),
+        ("length", r"metadata_1\.parquet: has 5 rows; needed 6, as img_emb_1\.npy has"),
+        ("half", r"img_emb_0\.npy: unreadable \(is float16 of shape \(6, 16\), 192 bytes, but 182"),
+        ("one without", r"no metadata for img_emb_1\.npy \(1 of 2 files\)"),
+        ("no table", r"metadata_1\.parquet: unreadable"),
+        ("integers", r"img_emb_0\.npy: holds int64 of shape"),
+        ("nothing", r"holds no img_emb_\*\.npy"),
+    ],
+)
+def test_what_cannot_be_used_is_one_error_before_work(
+    tmp_path: Path, what: str, message: str
+) -> None:
+    (tmp_path / "x").mkdir()
+    with pytest.raises(RdmBatchError, match=message):
+        _build(tmp_path / "db", _damage(tmp_path / "x", what))
+    assert not (tmp_path / "db").exists()
+
+
+def test_the_command_asks_for_the_encoder_and_for_nothing_of_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "a.npy", _rows(7))
+    command = ["database", "build", "--embeddings", str(tmp_path / "a.npy"), "--out"]
+    command.append(str(tmp_path / "db"))
+    for extra, message in (
+        ([], "--encoder: is missing"),
+        (["--encoder", "x", "--patches", "2"], "--patches: is of images"),
+        (["--encoder", "x", "--images", "y"], "--images: is of images"),
+        (["--encoder", "x", "--shards", "8"], "--shards: 8 of 7 rows"),
+    ):
+        assert main([*command, *extra]) == 1
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    assert main([*command, "--encoder", "ViT-B-32"]) == 0
+    assert "encoder  ViT-B-32 (file not recorded)" in capsys.readouterr().out
+    assert main(["database", "build", "--out", str(tmp_path / "other")]) == 1
+    assert "--images: is missing; needed images, or --embeddings" in capsys.readouterr().err
