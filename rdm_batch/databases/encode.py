@@ -47,6 +47,14 @@ class ImageEncoder(Protocol):
         """Embed RGB images of any size; rows are not normalized."""
 
 
+@runtime_checkable
+class TextEncoder(Protocol):
+    """An encoder that embeds texts beside images."""
+
+    def encode_texts(self, texts: list[str]) -> Float32[np.ndarray, "n dim"]:
+        """Embed texts; rows are not normalized."""
+
+
 def encode_part(
     source: ImageSource,
     start: int,

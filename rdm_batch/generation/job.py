@@ -18,6 +18,8 @@ from rdm_batch.evaluation.evaluate import Evaluated, EvaluationRequest
 from rdm_batch.evaluation.extraction import run_evaluation
 from rdm_batch.evaluation.views import look_at
 from rdm_batch.generation.counting import SampleCount
+from rdm_batch.generation.engines import engine_of, search_effort
+from rdm_batch.generation.exact_search import forget_searches, sources
 from rdm_batch.generation.head_worker import HeadResources, make_shards, plan_resources
 from rdm_batch.generation.modes import mode_of
 from rdm_batch.generation.plan import ShardRange
@@ -47,6 +49,7 @@ from rdm_batch.reports.run_report import (
 )
 from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
 from rdm_batch.reports.views import Views
+from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.device_class import classes_of
@@ -184,28 +187,34 @@ class JobRun:
         before = self.saved()
         sample_set = self.begin_set()
         missing = sample_set.missing_shards()
-        with cluster.retriever(self._job.database, retriever_needs(spec)) as retriever:
+        searched = retriever_needs(spec, self._job.database.manifest)
+        with cluster.retriever(self._job.database, searched) as retriever:
             conditioner = mode_of(spec.conditioning).build_conditioner(
                 self._job, partial(embed_texts, cluster)
             )
             # What a conditioner looks up it may keep: this one has not looked yet.
             fresh = copy.copy(conditioner)
             if missing:
-                source = ContextSource(conditioner, retriever)
-                # One after the other: a job may have a billion shards.
-                shards = (self._job.shards[shard] for shard in missing)
                 total = spec.sampling.num_samples
                 stored = total - missing.num_samples
                 count = SampleCount(progress, total, stored, loading.finish)
-                self._generate(cluster, shards, source, resources, count)
+                # One after the other: a job may have a billion shards.
+                shards = (self._job.shards[shard] for shard in missing)
+                groups = sources(cluster, self._job, shards, conditioner, retriever, progress)
+                for group, source in groups:
+                    self._generate(cluster, group, source, resources, count)
+                count.finish()
             loading.finish()
             with progress.step("measure retrieval"):
                 sample_set.finish()
-                recall = measure_recall(
-                    retriever, fresh, spec.sampling.seed, spec.sampling.num_samples
-                )
+                forget_searches(spec.output.uri)
+                recall, resident = None, retriever.resident_bytes()
+                if not searched.effort.exactly:
+                    recall = measure_recall(
+                        retriever, fresh, spec.sampling.seed, spec.sampling.num_samples
+                    )
                 illustrated = illustrate(sample_set, retriever)
-        return self.report(cluster, sample_set, before, recall, illustrated, progress)
+        return self.report(cluster, sample_set, before, recall, illustrated, progress, resident)
 
     def begin_set(self) -> SampleSet:
         """Start the set, or go on with what is there.
@@ -226,6 +235,7 @@ class JobRun:
         recall: Recall | None,
         illustrated: tuple[tuple[IllustratedSample, ...], Pictures],
         progress: Progress,
+        resident_bytes: int | None = None,
     ) -> SavedRun:
         """Score a finished set, and put together what is known of it.
 
@@ -236,6 +246,7 @@ class JobRun:
             recall: Of its index, where that was measured.
             illustrated: What ``illustrate`` gave.
             progress: Shows the stages.
+            resident_bytes: Memory that opening the database took, where that was measured.
         """
         spec = self._job.spec
         entries = sample_set.entries()
@@ -273,6 +284,8 @@ class JobRun:
                 per_batch=summarize_latencies(raw.batch_s),
                 query_method=_QUERY_METHOD,
                 recall=recall,
+                engine=engine_of(spec, self._job.database.manifest),
+                resident_bytes=resident_bytes,
             ),
             scores=scores,
             views=views,
@@ -341,15 +354,13 @@ class JobRun:
             committed,
             count.drawn,
         )
-        count.finish()
 
 
-def retriever_needs(spec: JobSpec) -> RetrieverNeeds:
+def retriever_needs(spec: JobSpec, manifest: DatabaseManifest) -> RetrieverNeeds:
     """Say how the database of a job is spread and searched."""
     return RetrieverNeeds(
         num_actors=spec.database.retriever_shards,
-        leaves_to_search=spec.database.leaves_to_search,
-        reorder=spec.database.reorder,
+        effort=search_effort(spec, manifest),
         num_cpus=spec.cluster.cpus_per_retriever,
     )
 

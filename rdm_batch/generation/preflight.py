@@ -19,6 +19,7 @@ from rdm_batch.evaluation.checks import (
     score_problems,
 )
 from rdm_batch.files import canonical_digest
+from rdm_batch.generation.engines import describe_engines
 from rdm_batch.generation.fit import context_problems, encoder_problems, head_problems
 from rdm_batch.generation.identity import ContentDigests, job_identity
 from rdm_batch.generation.modes import mode_of
@@ -133,6 +134,7 @@ def dry_run(path: Path, overrides: Sequence[str]) -> tuple[str, bool]:
     sample_set = SampleSet.find(spec.output.uri)
     missing = len(job.shards) if sample_set is None else len(sample_set.missing_shards())
     ready = f"{path}: ready to run, {missing:,} of {len(job.shards):,} shards are missing"
+    plan += describe_engines(spec, job.database.manifest)
     return "\n".join([ready, *plan, f"digest     {job.header.digest}"]), True
 
 

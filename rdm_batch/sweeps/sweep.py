@@ -219,7 +219,8 @@ class _Group:
             job = self._of.jobs[number]
             searched, shared = retriever_key(job), lookup_key(job)
             if searched not in retrievers:
-                opened = self._cluster.retriever(job.database, retriever_needs(job.spec))
+                needs = retriever_needs(job.spec, job.database.manifest)
+                opened = self._cluster.retriever(job.database, needs)
                 retrievers[searched] = self._stack.enter_context(opened)
             if shared not in known:
                 mode = mode_of(job.spec.conditioning)
