@@ -24,7 +24,7 @@ from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.device_class import check_begun_on, claim_device
 from rdm_batch.storage.drawn_shard import DrawnShard
 from rdm_batch.storage.encoders import Encoders
-from rdm_batch.storage.manifest import FEATURES, Measured, SampleSetHeader, ShardEntry
+from rdm_batch.storage.manifest import Measured, SampleSetHeader, ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
 
 SHARDS_IN_FLIGHT = 3
@@ -170,10 +170,6 @@ class HeadWorker:
             self._drawn[shard.index] += count
 
         rendered = self._renderer.render(shard, self._source, clock, drawn)
-        features = []
-        if self._inline is not None:
-            with clock.measure(FEATURES):
-                features = self._inline.extract(shard.indices, rendered.images)
         measured = Measured(
             run=run_id,
             head=self._name,
@@ -188,6 +184,9 @@ class HeadWorker:
         made = drawn_shard(rendered, self._spec.sampling, measured)
         entry = self._commit(made)
         if self._inline is not None:
+            # Whatever comes of this, the samples are stored.
+            with telling_failures(len(rendered.images)):
+                features = self._inline.extract(shard.indices, rendered.images)
             self._inline.store(entry, features)
         self._drawn.pop(shard.index, None)
         return entry
