@@ -58,6 +58,9 @@ def job_identity(spec: JobSpec, contents: ContentDigests) -> dict[str, Any]:
     for (part, field), left_alone in _LATER.items():
         if identity[part].get(field, left_alone) == left_alone:
             identity[part].pop(field, None)
+    if identity["database"]["engine"] != "exact":
+        # `auto` follows from the database, whose digest is here.
+        del identity["database"]["engine"]
     identity["model"]["checkpoint_digest"] = contents.checkpoint
     identity["database"]["digest"] = contents.database
     if contents.weaker is not None:

@@ -108,6 +108,13 @@ def describe_plan(spec: JobSpec) -> list[str]:
     ]
 
 
+def most_evaluations(sampling: SamplingSpec) -> int:
+    """Count the network evaluations a sample takes at most; 0 where the spec does not tell."""
+    weaker = isinstance(sampling, DiffusionSampling) and sampling.autoguidance is not None
+    guided = sampling.guidance_scale > 1 or weaker
+    return (sampling.columns.num_steps or 0) * (1 + guided)
+
+
 def _evaluations(sampling: SamplingSpec) -> str:
     """Say how often a batch evaluates networks, where the spec alone tells."""
     steps = sampling.columns.num_steps
@@ -115,14 +122,13 @@ def _evaluations(sampling: SamplingSpec) -> str:
         return ""
     diffusion = sampling if isinstance(sampling, DiffusionSampling) else None
     interval = diffusion.guidance_interval if diffusion else None
-    guided = sampling.guidance_scale > 1
-    notes = ["conditional and unconditional"] if guided else []
+    notes = ["conditional and unconditional"] if sampling.guidance_scale > 1 else []
     if diffusion and diffusion.autoguidance:
-        guided, notes = True, ["by the head and by a weaker one"]
+        notes = ["by the head and by a weaker one"]
     if interval:
         notes.append(f"guided where the noise level is {interval[0]:g} to {interval[1]:g}")
     if diffusion and diffusion.reuse_deep_features > 1:
         notes.append(f"deep features of every {diffusion.reuse_deep_features} steps")
     most = "at most " if interval else ""
-    said = f", {most}{steps * (1 + guided):,} network evaluations a batch"
+    said = f", {most}{most_evaluations(sampling):,} network evaluations a batch"
     return f"{said} ({', '.join([f'{steps} steps', *notes])})" if notes else said

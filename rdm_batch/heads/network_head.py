@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from rdm_batch.backends import multiplying
 from rdm_batch.heads.arithmetic import check_precision, recording_graphs, torch_dtype
 from rdm_batch.heads.decode import not_finite
-from rdm_batch.heads.drawing import Canvas, Drawing, upload
+from rdm_batch.heads.drawing import Canvas, Drawing
 from rdm_batch.heads.head import check_context, no_context
+from rdm_batch.heads.kept_code import seal_kept_code, use_kept_code
 from rdm_batch.heads.prefetch import CudaLanes, Fill, NumbersAhead
 from rdm_batch.models.codebook import Codebook
 from rdm_batch.models.packed import can_pack, pack_linears
@@ -27,6 +28,7 @@ from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.precisions import PRECISIONS, Precision
 from rdm_batch.specs.sampling import SamplingSpec
+from rdm_batch.transfers import upload
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -199,6 +201,7 @@ class NetworkHead(ABC):
                 # A graph is recorded the second time, and first replayed the third.
                 for _ in range(3 if self._device.type == "cuda" else 1):
                     self._repeat_once(torch.from_numpy(self._seen(context)))
+            seal_kept_code(use_kept_code())
 
     def _seen(
         self, context: Float32[np.ndarray, "batch k_nn dim"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.drawing import Canvas, upload
+from rdm_batch.heads.drawing import Canvas
 from rdm_batch.heads.head import no_context
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.heads.unet_steps import UNetSteps
@@ -29,6 +29,7 @@ from rdm_batch.sampling.solver import Observe, Predict, Solver
 from rdm_batch.specs.families import RdmArchitecture
 from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
+from rdm_batch.transfers import upload
 
 
 @dataclass(frozen=True)
@@ -260,8 +261,8 @@ class RdmHead(NetworkHead):
             return lambda x, step: self._guide(own(x.to(self._dtype), step), guided[step])
         scale = self._weaker.scale
         if self._weaker.networks.architecture.parametric:
-            nothing = torch.from_numpy(no_context(len(context), self.context_dim))
-            given = nothing.to(self._device, self._dtype)
+            given = upload(no_context(len(context), self.context_dim), self._device)
+            given = given.to(self._dtype)
         weaker = self._weaker_steps.begin(given, False)
 
         def predict(x: Tensor, step: int) -> Tensor:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rdm_batch.specs.job import JobSpec
+from rdm_batch.specs.sweep import SweepSpec
 
 _HEADER = """# The job file
 
@@ -21,6 +22,12 @@ A job file is YAML. Unknown fields are refused. A path may be local, `s3://bucke
 `package://name` for a file that ships with this package; endpoint and credentials of an object
 store come from the usual AWS environment variables and files. Any field can be overridden on the
 command line: `--set sampling.seed=7 --set output.uri=s3://bucket/run7`.
+"""
+
+_SWEEP = """## `sweep` (optional)
+
+Many jobs in one file: the fields that vary, and over which values. Each cell is an ordinary sample
+set below `output.uri`; [sweeps.md](sweeps.md) shows one.
 """
 
 
@@ -37,6 +44,7 @@ def job_reference() -> str:
         lines.append(f"## `{name}`{optional}\n\n{field.description}\n")
         for model in models:
             lines += _section(model, name, len(models) > 1, described)
+    lines += [_SWEEP, *_section(SweepSpec, "sweep", False, set())]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -67,7 +75,7 @@ def _table(fields: list[tuple[str, FieldInfo]]) -> Iterator[str]:
     for name, field in fields:
         default = "required" if field.is_required() else f"`{_default(field)}`"
         value = _type_name(field.annotation, field.metadata)
-        yield f"| `{name}` | {value} | {default} | {field.description} |"
+        yield f"| `{field.alias or name}` | {value} | {default} | {field.description} |"
     yield ""
 
 

@@ -56,6 +56,7 @@ class Counted(Watch):
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self.sent: set[torch.dtype] = set()
 
     def __torch_function__(
         self,
@@ -74,6 +75,7 @@ class Counted(Watch):
         source = args[1] if name == "copy_" else args[0] if name in ("to", "cpu") else result
         if isinstance(source, torch.Tensor) and is_cuda(source) != is_cuda(result):
             self.counts["to the GPU" if is_cuda(result) else "from the GPU"] += 1
+            self.sent |= {source.dtype} if is_cuda(result) else set()
             self.counts["waits"] += not (kwargs or {}).get("non_blocking")
         return result
 
