@@ -128,7 +128,7 @@ def training_context(
     if encoder_path.endswith(".safetensors"):
         encoder_path = str(local_path(encoder_path))
     weights = None if spec.encoder_weights is None else local_path(spec.encoder_weights)
-    encoder = load_encoder(encoder_path, weights)
+    encoder = load_encoder(encoder_path, weights, spec.optimization.device)
     embeddings = _read_database(spec, encoder)
     queries = encoder.encode_images(list(images.pixels.numpy()))
     if isinstance(spec, KnnTraining):

@@ -37,14 +37,14 @@ class HeadPlan:
         architecture: Of the head.
         make_objective: What to train; called once chance is seeded, for it makes the network.
         prefix: What the trained network's tensors are called in the head's weights.
-        make_head: Puts a head around networks with weights, to draw pictures with it.
+        make_head: Puts a head around networks with weights on a device, to draw pictures with it.
         kept: The part of what is trained that the head's weights hold.
     """
 
     architecture: Architecture
     make_objective: Callable[[], Objective]
     prefix: str
-    make_head: Callable[[Any], Head]
+    make_head: Callable[[Any, str], Head]
     kept: Callable[[Any], nn.Module] = lambda network: network
 
 
@@ -75,6 +75,8 @@ def train_head(spec: HeadTraining, out: Path, resume: bool, plan_head: PlanHead)
     images = load_images(spec.images, autoencoder.config.resolution)
     context, shown = training_context(spec, images)
     first_stage = halved(autoencoder, _AUTOENCODER_PREFIX)
+    device = spec.optimization.device
+    autoencoder.to(device)
     plan = plan_head(spec, autoencoder, images, context)
     torch.manual_seed(spec.optimization.seed)
     objective = plan.make_objective()
@@ -83,7 +85,7 @@ def train_head(spec: HeadTraining, out: Path, resume: bool, plan_head: PlanHead)
         networks = build_networks(plan.architecture)
         networks.load_state_dict({**halved(plan.kept(network), plan.prefix), **first_stage})
         noise = SampleNoise(spec.optimization.seed, np.arange(len(shown)))
-        made = plan.make_head(networks).generate(shown, noise)
+        made = plan.make_head(networks, device).generate(shown, noise)
         originals = images.pixels[: len(shown)].numpy()
         save_grid(alternate(originals, made), out / f"samples-{step:06d}.png")
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, Shaped, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
+from rdm_batch.backends import multiplying
 from rdm_batch.datasets.source import ImageSource
 from rdm_batch.errors import SpecError
 from rdm_batch.inputs.images import open_images
 from rdm_batch.models.clip import WordTokenizer
 from rdm_batch.models.pixels import from_uint8
 from rdm_batch.specs.networks import ClipArchitecture
+
+_ENCODED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,24 @@ def on_device_of(network: nn.Module, *tensors: Tensor) -> tuple[Tensor, ...]:
     """
     device = next(network.parameters()).device
     return tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
+
+
+@torch.no_grad()
+def encoded(
+    encode: Callable[[Tensor], Tensor], network: nn.Module, images: TrainingImages
+) -> Shaped[Tensor, " image *rest"]:
+    """Encode a training set once, where a network computes; results come back to the CPU.
+
+    Args:
+        encode: Maps images as numbers from -1 to 1.
+        network: What ``encode`` computes with.
+        images: The training set.
+    """
+    parts = torch.split(torch.arange(len(images)), _ENCODED_AT_ONCE)
+    # In IEEE float32: heads draw latents as an encoder of any device would make them.
+    with multiplying():
+        done = [encode(*on_device_of(network, images.batch(part))).cpu() for part in parts]
+    return torch.cat(done)
 
 
 def tokenize_captions(

@@ -149,6 +149,6 @@ def _plan(
         architecture,
         lambda: KnnDiscreteObjective(codes, context, transformer, spec.auxiliary_weight),
         "transformer.",
-        lambda networks: KnnDiscreteHead(networks, sampler),
+        lambda networks, device: KnnDiscreteHead(networks, sampler, device=device),
         kept=lambda trained: trained.network,
     )

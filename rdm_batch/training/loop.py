@@ -1,8 +1,9 @@
 """One plain training loop for every network.
 
 Which images a step sees and which noise it draws follow from the seed and the step number,
-so a run that was stopped and resumed computes the same weights, bit for bit, as one that
-was not.
+so a run that was stopped and resumed computes the same weights as one that was not: on a CPU
+bit for bit. On a GPU some gradients are summed in whatever order threads come, so last digits
+differ between any two runs, resumed or not; images, times and noise are the same.
 """
 
 from __future__ import annotations
@@ -78,9 +79,13 @@ class TrainingLoop:
         self.checkpoint = checkpoint
         self.preview = preview
         objective.network.to(optimization.device)
+        if optimization.device == "cuda":
+            objective.network.to(memory_format=torch.channels_last)
         self.report = report or partial(print, file=sys.stderr, flush=True)
         self.step = 0
         self.losses: list[float] = []
+        # Losses that are still where they were computed: reading one waits for the device.
+        self._unread: list[Tensor] = []
         self.averaged = copy.deepcopy(objective.network).requires_grad_(False)
         self._parameters = [p for p in objective.network.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
@@ -118,8 +123,11 @@ class TrainingLoop:
             self._optimizer.step()
             self.step += 1
             self._average(network)
-            self.losses.append(float(loss.detach()))
-            if self.step % settings.log_every == 0 or self.step == last:
+            self._unread.append(loss.detach())
+            logged = self.step % settings.log_every == 0 or self.step == last
+            if logged or self.step % settings.checkpoint_every == 0:
+                self._read_losses()
+            if logged:
                 self._print_progress(time.monotonic() - started, self.step - first_step, last)
             if self.step % settings.checkpoint_every == 0 or self.step == last:
                 # First the pictures: what lies before a checkpoint is never drawn again.
@@ -127,6 +135,11 @@ class TrainingLoop:
                     self.preview(self._result(), self.step)
                 self.save()
         return self._result()
+
+    def _read_losses(self) -> None:
+        """Bring the losses since the last time from the device, all at once."""
+        self.losses += torch.stack(self._unread).double().tolist()
+        self._unread.clear()
 
     def _result(self) -> nn.Module:
         if self.optimization.device == "cpu":
@@ -206,12 +219,14 @@ class TrainingLoop:
     def _average(self, network: nn.Module) -> None:
         # Early on the average forgets faster, so that it does not carry the first weights along.
         decay = min(self.optimization.ema_decay, (1 + self.step) / (10 + self.step))
-        current = network.state_dict()
-        for name, average in self.averaged.state_dict().items():
-            if average.is_floating_point():
-                average.lerp_(current[name], 1 - decay)
-            else:
-                average.copy_(current[name])
+        averages, current = self.averaged.state_dict(), network.state_dict()
+        floating = [name for name, average in averages.items() if average.is_floating_point()]
+        # All in a few launches; the numbers are those of one after the other.
+        torch._foreach_lerp_(
+            [averages[name] for name in floating], [current[name] for name in floating], 1 - decay
+        )
+        for name in averages.keys() - set(floating):
+            averages[name].copy_(current[name])
 
     def _print_progress(self, elapsed_s: float, steps_done: int, last: int) -> None:
         recent = self.losses[-self.optimization.log_every :]

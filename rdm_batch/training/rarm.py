@@ -24,9 +24,7 @@ from rdm_batch.specs.networks import TransformerConfig
 from rdm_batch.specs.training import AutoregressiveTraining, NeighborTraining
 from rdm_batch.training.context import TrainingContext
 from rdm_batch.training.heads import HeadPlan, train_head
-from rdm_batch.training.images import TrainingImages, on_device_of
-
-_ENCODED_AT_ONCE = 256
+from rdm_batch.training.images import TrainingImages, encoded, on_device_of
 
 
 class RarmObjective:
@@ -61,14 +59,15 @@ class RarmObjective:
         return F.cross_entropy(logits.float().flatten(0, 1), codes.flatten())
 
 
-@torch.no_grad()
 def encode_codes(
     autoencoder: VqAutoencoder, images: TrainingImages
 ) -> Int64[Tensor, "image position"]:
     """Encode a training set to codes once; heads then train on codes alone."""
-    parts = torch.split(torch.arange(len(images)), _ENCODED_AT_ONCE)
-    codes = [autoencoder.quantize.nearest(autoencoder.encode(images.batch(p))) for p in parts]
-    return torch.cat(codes).flatten(1)
+
+    def encode(pixels: Tensor) -> Tensor:
+        return autoencoder.quantize.nearest(autoencoder.encode(pixels))
+
+    return encoded(encode, autoencoder, images).flatten(1)
 
 
 def train_rarm(spec: AutoregressiveTraining, out: Path, resume: bool) -> Path:
@@ -102,5 +101,5 @@ def _plan(
         architecture,
         lambda: RarmObjective(codes, context, transformer, architecture.start_token),
         "transformer.",
-        lambda networks: RarmHead(networks, TokenSampler()),
+        lambda networks, device: RarmHead(networks, TokenSampler(), device=device),
     )

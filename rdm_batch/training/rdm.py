@@ -31,10 +31,8 @@ from rdm_batch.specs.training import (
 )
 from rdm_batch.training.context import TrainingContext
 from rdm_batch.training.heads import HeadPlan, train_head
-from rdm_batch.training.images import TrainingImages, on_device_of
+from rdm_batch.training.images import TrainingImages, encoded, on_device_of
 from rdm_batch.training.weights import unit_scale
-
-_ENCODED_AT_ONCE = 256
 
 
 class RdmObjective:
@@ -71,14 +69,11 @@ class RdmObjective:
         return F.mse_loss(self.network(noisy, times, context).float(), noise)
 
 
-@torch.no_grad()
 def encode_latents(
     autoencoder: VqAutoencoder | KlAutoencoder, images: TrainingImages
 ) -> Float[Tensor, "image channel height width"]:
     """Encode a training set once; heads then train on latents alone."""
-    parts = torch.split(torch.arange(len(images)), _ENCODED_AT_ONCE)
-    latents = [autoencoder.encode(images.batch(part)) for part in parts]
-    return torch.cat(latents)
+    return encoded(autoencoder.encode, autoencoder, images)
 
 
 def train_rdm(spec: DiffusionTraining, out: Path, resume: bool) -> Path:
@@ -112,5 +107,5 @@ def _plan(
             latents * architecture.scale_factor, context, unet(spec.unet), spec.noise_schedule
         ),
         "model.diffusion_model.",
-        lambda networks: head(networks, solver),
+        lambda networks, device: head(networks, solver, device=device),
     )

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, normalize
 
+from rdm_batch.backends import multiplying
 from rdm_batch.models.clip import load_clip, pixels_to_clip, save_clip
 from rdm_batch.specs.networks import ClipArchitecture
 from rdm_batch.specs.training import ClipTraining
@@ -86,6 +87,7 @@ def train_text_tower(spec: ClipTraining, image_tower: Path, out: Path, resume: b
         The weights file.
     """
     network, architecture = load_clip(image_tower)
+    network.to(spec.optimization.device)
     architecture = architecture.model_copy(update={"name": spec.name})
     images = load_images(spec.images, architecture.image_size)
     objective = TextTowerObjective(
@@ -98,8 +100,8 @@ def train_text_tower(spec: ClipTraining, image_tower: Path, out: Path, resume: b
 
 @torch.no_grad()
 def _embed(images: TrainingImages, towers: Any) -> Float[Tensor, "image dim"]:
-    parts = [
-        towers.encode_image(pixels_to_clip(images.pixels[start : start + _BATCH])).float()
-        for start in range(0, len(images), _BATCH)
-    ]
+    starts = range(0, len(images), _BATCH)
+    pixels = (pixels_to_clip(images.pixels[start : start + _BATCH]) for start in starts)
+    with multiplying():
+        parts = [towers.encode_image(*on_device_of(towers, part)).float().cpu() for part in pixels]
     return torch.cat(parts)

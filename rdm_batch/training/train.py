@@ -38,8 +38,8 @@ def train(kind: str, config: Path, out: Path, resume: bool = False) -> Path:
         kind: What to train, one of ``specs.training.TRAININGS``.
         config: YAML file with the settings.
         out: Folder for weights, checkpoint, pictures and the record of the run.
-        resume: Continue from the checkpoint in ``out``; the result is the same, bit for
-            bit, as without the interruption.
+        resume: Continue from the checkpoint in ``out``; on a CPU the result is the same, bit for
+            bit, as without the interruption, on a GPU up to last digits.
 
     Returns:
         The weights file.
