@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial, reduce
 from pathlib import Path
@@ -12,10 +12,12 @@ import numpy as np
 from pydantic import JsonValue
 
 from rdm_batch.cluster.connect import NONE, connected
-from rdm_batch.cluster.pool import Cluster, Opened
+from rdm_batch.cluster.local import local_resources
+from rdm_batch.cluster.pool import Cluster, ClusterResources, Opened
 from rdm_batch.databases.encode import (
     Encoding,
     ImageEncoder,
+    MakeEncoder,
     TextEncoder,
     encode_source,
     open_encoding,
@@ -25,6 +27,7 @@ from rdm_batch.databases.room import check_memory, check_shards, shards_needed
 from rdm_batch.databases.target import DatabaseTarget
 from rdm_batch.datasets.source import ImageSource
 from rdm_batch.errors import ClusterError, ImageError, SpecError
+from rdm_batch.heads.devices import require_device
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.images import open_images
 from rdm_batch.reports.progress import Progress
@@ -40,13 +43,13 @@ from rdm_batch.specs.database import DatabaseBuild, EncodeSettings
 
 
 def build_database(
-    build: DatabaseBuild, make_encoder: Callable[[], ImageEncoder], progress: Progress
+    build: DatabaseBuild, make_encoder: MakeEncoder, progress: Progress
 ) -> DatabaseManifest:
     """Build a database, or finish what an interrupted build of the same request began.
 
     Args:
         build: The request.
-        make_encoder: Loads the encoder: here once, and once in every Ray worker.
+        make_encoder: Loads the encoder onto a device: here once, and once in every Ray worker.
         progress: Shows the stages.
 
     Returns:
@@ -57,7 +60,8 @@ def build_database(
         ImageError: A source is unusable, has no readable image, or ``strict`` is set and
             an image is damaged.
         SpecError: There are fewer rows than shards or than ``proposal_k``.
-        ClusterError: Ray cannot be joined, or has too few CPUs for the workers.
+        ClusterError: Ray cannot be joined, or has too few CPUs for the workers, or no GPU for
+            those that want one.
     """
     training, training_fingerprint = None, None
     with progress.step("look at the images"):
@@ -65,7 +69,7 @@ def build_database(
         if build.proposal_from is not None:
             training, training_fingerprint = open_images(build.proposal_from)
     with progress.step("load the encoder"):
-        encoder = make_encoder()
+        encoder = make_encoder(device_here(build))
     most = len(source) * (build.encode.patches or 1)
     num_shards = build.shards or shards_needed(most, encoder.dim)
     check_shards(num_shards, most, encoder.dim)
@@ -79,15 +83,16 @@ def build_database(
     joining = progress.begin("get ready to work")
     with target.exclusive(), workers_of(build) as cluster:
         joining.finish()
+        device = device_of(build, cluster.resources)
 
         def encode(
             images: ImageSource, location: str, name: str, settings: EncodeSettings
         ) -> PartFiles:
             stage = progress.stage(f"encode {name}", total=len(images), unit="images")
-            again = partial(open_encoding, location, make_encoder)
+            again = partial(open_encoding, location, make_encoder, device)
             encoding = Opened(Encoding(images, encoder), again)
             folder = target.work / name
-            paths = encode_source(cluster, encoding, folder, settings, stage, build.workers)
+            paths = encode_source(cluster, encoding, folder, settings, stage, build.workers, device)
             stage.finish()
             return PartFiles(paths)
 
@@ -139,6 +144,28 @@ def refuse_skipped(build: DatabaseBuild, skipped: tuple[str, ...]) -> None:
         raise ImageError(
             build.images, found, "", "repair or remove them, or build without --strict"
         )
+
+
+def device_here(build: DatabaseBuild) -> str:
+    """Say what the encoder of this process computes on: one worker is this process.
+
+    Raises:
+        ClusterError: As ``device_of``, or PyTorch can use no GPU.
+    """
+    return require_device(device_of(build, local_resources()) if build.workers == 1 else "cpu")
+
+
+def device_of(build: DatabaseBuild, resources: ClusterResources) -> str:
+    """Say what encoders compute on.
+
+    Raises:
+        ClusterError: A GPU is asked for, and there is none.
+    """
+    if build.device == "cuda" and not resources.num_gpus:
+        raise ClusterError(
+            "--device cuda", "there is no GPU", "a GPU", "use --device cpu, or another cluster"
+        )
+    return "cuda" if build.device != "cpu" and resources.num_gpus else "cpu"
 
 
 @contextmanager

@@ -6,14 +6,21 @@ the manifest is replaced last. Who has the old manifest keeps the old database.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from rdm_batch.cluster.pool import Opened
-from rdm_batch.databases.build import index_parts, refuse_skipped, source_of, workers_of
-from rdm_batch.databases.encode import Encoding, ImageEncoder, encode_source, open_encoding
+from rdm_batch.databases.build import (
+    device_here,
+    device_of,
+    index_parts,
+    refuse_skipped,
+    source_of,
+    workers_of,
+)
+from rdm_batch.databases.encode import Encoding, MakeEncoder, encode_source, open_encoding
 from rdm_batch.databases.parts import PartFiles
 from rdm_batch.databases.room import check_memory, shards_needed
 from rdm_batch.databases.target import DatabaseTarget
@@ -29,7 +36,7 @@ from rdm_batch.storage.object_store import redact
 
 
 def add_images(
-    request: DatabaseAdd, make_encoder: Callable[[], ImageEncoder], progress: Progress
+    request: DatabaseAdd, make_encoder: MakeEncoder, progress: Progress
 ) -> DatabaseManifest:
     """Append images to a database, or finish what an interrupted call of the same request began.
 
@@ -38,7 +45,7 @@ def add_images(
 
     Args:
         request: What is added, and where.
-        make_encoder: Loads the encoder, which must be the one that made the database.
+        make_encoder: Loads the encoder onto a device; it must be the one that made the database.
         progress: Shows the stages.
 
     Returns:
@@ -49,13 +56,15 @@ def add_images(
             images, or another change is unfinished.
         ImageError: No image is readable, or ``strict`` is set and one is damaged.
         SpecError: The ceiling of memory is too low.
-        ClusterError: Ray cannot be joined, or has too few CPUs for the workers.
+        ClusterError: Ray cannot be joined, or has too few CPUs for the workers, or no GPU for
+            those that want one.
     """
     before = Database.open(request.out).manifest
     with progress.step("look at the images"):
         source, fingerprint = open_images(request.images)
+    build = _as_built(request, before)
     with progress.step("load the encoder"):
-        encoder = make_encoder()
+        encoder = make_encoder(device_here(build))
     if encoder.digest != before.encoder.digest or encoder.dim != before.dim:
         raise DatabaseError(
             redact(request.out),
@@ -63,7 +72,6 @@ def add_images(
             f"{encoder.name} {encoder.digest[:12]}, the encoder named here",
             "name the encoder that made the database",
         )
-    build = _as_built(request, before)
     asked = canonical_digest({"add": fingerprint, "strict": request.strict})
     if before.changes and before.changes[-1].request == asked:
         return before
@@ -76,11 +84,12 @@ def add_images(
     with target.exclusive(), workers_of(build) as cluster:
         joining.finish()
         stage = progress.stage("encode images", total=len(source), unit="images")
-        again = partial(open_encoding, request.images, make_encoder)
+        device = device_of(build, cluster.resources)
+        again = partial(open_encoding, request.images, make_encoder, device)
         encoding = Opened(Encoding(source, encoder), again)
         folder = target.work / "images"
         parts = PartFiles(
-            encode_source(cluster, encoding, folder, build.encode, stage, request.workers)
+            encode_source(cluster, encoding, folder, build.encode, stage, request.workers, device)
         )
         stage.finish()
         refuse_skipped(build, parts.skipped)

@@ -298,11 +298,11 @@ class JobRun:
         return SavedRun(report, raw, illustrated[1] | seen)
 
     def _flops_per_image(self) -> float | None:
-        architecture = self._job.model.architecture
-        if architecture is None:
+        model, spec = self._job.model, self._job.spec
+        if model.architecture is None:
             return None
-        spec = self._job.spec
-        return flops_per_sample(architecture, spec.sampling, spec.conditioning.k_nn)
+        weaker = None if model.weaker is None else model.weaker.architecture
+        return flops_per_sample(model.architecture, spec.sampling, spec.conditioning.k_nn, weaker)
 
     def _evaluate(
         self, cluster: Cluster, progress: Progress

@@ -149,8 +149,9 @@ def _sample_problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[R
     model, database, encoder = found.model.thing, found.database.thing, found.encoder.thing
     yield from found.prompts.problems
     yield from found.model.problems
+    yield from found.weaker.problems
     if model is not None:
-        yield from found_by(lambda: head_problems(spec, model))
+        yield from found_by(lambda: head_problems(spec, model, found.weaker.thing))
     yield from found.database.problems
     yield from found.proposal.problems
     if database is not None:
@@ -179,12 +180,14 @@ def _header(spec: JobSpec, opened: Resolved, software: dict[str, str]) -> Sample
         database=opened.database.manifest.digest,
         encoder=None if opened.encoder is None else opened.encoder.digest,
         prompts=None if opened.prompts is None else opened.prompts.texts,
+        weaker=None if opened.model.weaker is None else opened.model.weaker.digest,
     )
     identity = job_identity(spec, contents)
     digests = {
         "checkpoint": contents.checkpoint,
         "database": contents.database,
         "encoder": contents.encoder,
+        "weaker": contents.weaker,
     }
     return SampleSetHeader(
         spec=identity,

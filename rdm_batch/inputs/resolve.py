@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -19,7 +19,7 @@ from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.encoders import OpenedEncoder, open_encoder
 from rdm_batch.inputs.prompts import Prompts
 from rdm_batch.inputs.references import OpenedReferences, open_references
-from rdm_batch.inputs.weights import OpenedCheckpoint, open_checkpoint
+from rdm_batch.inputs.weights import OpenedCheckpoint, OpenedWeights, open_checkpoint, open_weaker
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.specs.job import JobSpec
 
@@ -76,9 +76,13 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Resolution:
-    """Hold what became of opening everything a job names; fields as those of ``Resolved``."""
+    """Hold what became of opening everything a job names; fields as those of ``Resolved``.
+
+    There, ``weaker`` is the model's.
+    """
 
     model: Opening[OpenedCheckpoint]
+    weaker: Opening[OpenedWeights]
     database: Opening[Database]
     proposal: Opening[Proposal]
     encoder: Opening[OpenedEncoder]
@@ -91,7 +95,7 @@ class Resolution:
         assert model is not None
         assert database is not None
         return Resolved(
-            model,
+            replace(model, weaker=self.weaker.thing),
             database,
             self.proposal.thing,
             self.encoder.thing,
@@ -188,6 +192,7 @@ def resolve(spec: JobSpec, mode: ModeNeeds, openings: Openings | None = None) ->
         references = opened.once("references", evaluation, lambda: open_references(evaluation))
     return Resolution(
         model=opened.once("model", spec.model, lambda: open_checkpoint(spec.model)),
+        weaker=opened.once("weaker", spec.sampling, lambda: open_weaker(spec.sampling)),
         database=database,
         proposal=proposal,
         encoder=encoder,

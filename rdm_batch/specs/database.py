@@ -127,6 +127,11 @@ class DatabaseBuild(Spec):
         description="Ceiling of the memory that indexing may take, GB. What cannot stay below it "
         "is refused, with what it needs.",
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="Where encoders compute. `auto`: on GPUs where there are some, which the "
+        "workers share. Moves no row beyond its last digits.",
+    )
     address: str = Field(
         default="local",
         description="For more than one worker, the Ray to use: `local` starts one here, `auto` "

@@ -39,15 +39,18 @@ def job_reference() -> str:
         if not models:
             lines += [f"## `{name}`\n", *_table([(name, field)])]
             continue
+        described: set[type[BaseModel]] = set()
         optional = "" if field.is_required() else " (optional)"
         lines.append(f"## `{name}`{optional}\n\n{field.description}\n")
         for model in models:
-            lines += _section(model, name, several=len(models) > 1)
-    lines += [_SWEEP, *_section(SweepSpec, "sweep", several=False)]
+            lines += _section(model, name, len(models) > 1, described)
+    lines += [_SWEEP, *_section(SweepSpec, "sweep", False, set())]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _section(model: type[BaseModel], path: str, several: bool) -> Iterator[str]:
+def _section(
+    model: type[BaseModel], path: str, several: bool, described: set[type[BaseModel]]
+) -> Iterator[str]:
     if several:
         tags = ", ".join(
             f"`{name}: {get_args(field.annotation)[0]}`"
@@ -59,6 +62,9 @@ def _section(model: type[BaseModel], path: str, several: bool) -> Iterator[str]:
     yield from _table(fields)
     for name, field in model.model_fields.items():
         for nested in _models(field.annotation):
+            if nested in described:
+                continue
+            described.add(nested)
             yield f"#### `{path}.{name}`\n\n{_first_line(nested)}\n"
             yield from _table(list(nested.model_fields.items()))
 

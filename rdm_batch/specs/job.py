@@ -121,6 +121,12 @@ class EvaluationSpec(Spec):
         description=f"Image-text encoder of {_listed(features_of='encoder')}. None: the extractor "
         "where it is one, else the database's.",
     )
+    inline: bool = Field(
+        default=False,
+        description="Whether heads extract the features of what they draw, on their own devices, "
+        "instead of a pass of its own over the finished set. Takes their memory for the "
+        "extractors; scores are the same up to the last digits of float sums.",
+    )
     held_out: Uri | None = Field(
         default=None,
         description=f"Images for {_listed(distances='held_out')} that neither the database nor the "

@@ -184,8 +184,10 @@ def first_pictures(uri: str, count: int) -> list[bytes]:
     if found is None or count == 0:
         return pictures
     for shard, entry in enumerate(found.entries()):
-        if entry.shard != shard or len(pictures) >= count:
+        if entry.shard != shard:
             break
         for batch in found.iter_batches(["image"], [shard]):
             pictures += [row["bytes"] for row in batch.column("image").to_pylist()]
-    return pictures[:count]
+            if len(pictures) >= count:
+                return pictures[:count]
+    return pictures

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from rdm_batch.errors import InvalidJobError, SampleSetError, SpecError
-from rdm_batch.generation.plan import plan_shards
+from rdm_batch.generation.plan import most_evaluations, plan_shards
 from rdm_batch.generation.preflight import CheckedJob, preflight
 from rdm_batch.inputs.resolve import Openings
 from rdm_batch.reports.provenance import software_versions
@@ -99,7 +99,8 @@ def describe_sweep(sweep: Sweep) -> Iterator[str]:
     yield f"axes       {', '.join(sweep.axes) or 'none'}"
     yield f"samples    {total:,} in {len(sweep.cells):,} cells, {sum(missing):,} to be made"
     evaluations = sum(
-        left * evaluations_each(cell.job) for left, cell in zip(missing, sweep.cells, strict=True)
+        left * most_evaluations(cell.job.sampling)
+        for left, cell in zip(missing, sweep.cells, strict=True)
     )
     if evaluations:
         yield f"work       {evaluations:,} network evaluations of single images"
@@ -117,19 +118,13 @@ def describe_sweep(sweep: Sweep) -> Iterator[str]:
     width = max(len(cell.name) for cell in sweep.cells)
     yield f"{'cell':{width}}  {'samples':>10}  {'to make':>10}  {'s an image':>10}  per image"
     for place, (cell, left, cost) in enumerate(zip(sweep.cells, missing, costs, strict=True)):
-        each = evaluations_each(cell.job)
+        each = most_evaluations(cell.job.sampling)
         rate = "-" if cost is None else format_number(cost)
         note = "  (base)" if place == sweep.base else ""
         yield (
             f"{cell.name:{width}}  {cell.job.sampling.num_samples:>10,}  {left:>10,}  {rate:>10}  "
             f"{f'{each:,} evaluations' if each else '-'}{note}"
         )
-
-
-def evaluations_each(job: JobSpec) -> int:
-    """Count the network evaluations an image takes; 0 where the sampler does not say."""
-    steps = job.sampling.columns.num_steps or 0
-    return steps * (2 if job.sampling.guidance_scale > 1 else 1)
 
 
 def _scores(sweep: Sweep) -> str:
@@ -158,13 +153,13 @@ def _seconds_each(
     own = [_measured_each([e for e in entries if e.measured]) for entries in stored]
     per_evaluation: dict[str, list[float]] = defaultdict(list)
     for cell, seconds in zip(cells, own, strict=True):
-        each = evaluations_each(cell.job)
+        each = most_evaluations(cell.job.sampling)
         if seconds is not None and each:
             per_evaluation[cell.job.model.model_dump_json()].append(seconds / each)
     estimates: list[float | None] = []
     for cell, seconds in zip(cells, own, strict=True):
         known = per_evaluation.get(cell.job.model.model_dump_json())
-        each = evaluations_each(cell.job)
+        each = most_evaluations(cell.job.sampling)
         if seconds is None and known and each:
             seconds = each * sum(known) / len(known)
         estimates.append(seconds)

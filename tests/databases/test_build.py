@@ -31,7 +31,7 @@ Build = Callable[..., DatabaseManifest]
 
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
-    def run(make_encoder: Callable[[], Any] = FakeEncoder, **request: Any) -> DatabaseManifest:
+    def run(make_encoder: Callable[[str], Any] = FakeEncoder, **request: Any) -> DatabaseManifest:
         request = {"out": str(tmp_path / "db")} | request
         with Progress(Console(file=io.StringIO())) as progress:
             return build_database(DatabaseBuild(**request), make_encoder, progress)
@@ -184,7 +184,7 @@ def test_building_again_finds_the_database_complete(build: Build, tmp_path: Path
         ({"images": "shapes:database:301"}, "images 'shapes:database:300' instead of"),
         ({"shards": 2}, "shards 1 instead of 2"),
         ({"encode": EncodeSettings(dtype="float32")}, "dtype 'float16' instead of 'float32'"),
-        ({"make_encoder": lambda: FakeEncoder(digest="0" * 64)}, "encoder_digest 'ffff"),
+        ({"make_encoder": lambda _: FakeEncoder(digest="0" * 64)}, "encoder_digest 'ffff"),
     ],
 )
 def test_another_database_is_never_overwritten(

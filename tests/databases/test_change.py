@@ -120,7 +120,7 @@ def test_an_interrupted_addition_resumes_and_others_wait(
 def test_another_encoder_adds_nothing(tmp_path: Path) -> None:
     build(str(tmp_path))
     with pytest.raises(DatabaseError, match="name the encoder that made the database"):
-        add(str(tmp_path), lambda: FakeEncoder(digest="e" * 64))
+        add(str(tmp_path), lambda _: FakeEncoder(digest="e" * 64))
 
 
 def test_rows_that_are_none_are_refused(tmp_path: Path) -> None:

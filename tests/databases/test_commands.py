@@ -16,7 +16,7 @@ from tests.job_kit import write_manifest
 
 @pytest.fixture(autouse=True)
 def _fake_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "load_named_encoder", lambda name, weights: FakeEncoder())
+    monkeypatch.setattr(encoders, "load_named_encoder", lambda name, weights, device: FakeEncoder())
 
 
 def build(out: Path, *extra: str) -> int:
