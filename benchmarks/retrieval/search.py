@@ -28,6 +28,7 @@ from rdm_batch.retrieval.embeddings import unit_rows
 from rdm_batch.retrieval.exact import exact_top_k, recall_at_k
 from rdm_batch.retrieval.index import IndexSettings, build_index, save_index
 from rdm_batch.retrieval.shard import ShardSearcher
+from rdm_batch.retrieval.tuning import held_out, tune
 
 K = 20
 BATCH = 256
@@ -57,15 +58,14 @@ def scanned_bytes(settings: IndexSettings, rows: int, dim: int, batch: int) -> f
     """Count the bytes one query of a batch must read, at least.
 
     A scanned shard reads its float32 rows once per batch. A partitioned one reads its
-    centers once per batch, and per query the 4-bit codes (one per two dimensions) of the
-    searched leaves and the vectors of the reordered candidates.
+    centers (int8) once per batch, and per query the 4-bit codes (one per two dimensions, every
+    row in two leaves) of the searched leaves and the float16 rows of the candidates.
     """
     if settings.kind == "brute_force":
         return rows * dim * 4 / batch
     leaves, searched = settings.leaves or 1, settings.leaves_to_search or 1
-    value_bytes = {"float32": 4, "bfloat16": 2, "int8": 1}[settings.quantization]
-    codes = rows * searched / leaves * dim / 4
-    return leaves * dim * 4 / batch + codes + settings.reorder * dim * value_bytes
+    codes = 2 * rows * searched / leaves * dim / 4
+    return leaves * dim / batch + codes + settings.reorder * dim * 2
 
 
 def numpy_search(unit: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -86,6 +86,11 @@ def measure_rows(
     embeddings = clustered(rows, dim, random, centers).astype(np.float16)
     queries = clustered(4 * BATCH, dim, random, centers)
     build_s, index = once(lambda: build_index(embeddings, IndexSettings(), "benchmark", threads))
+    if index.settings.kind == "tree_soar":
+        pictures, _ = held_out(embeddings, None)
+        tuned = tune(index, embeddings, pictures, index.settings.target_recall)
+        effort = {"leaves_to_search": tuned.leaves_to_search, "reorder": tuned.reorder}
+        index = index.searching(index.settings.model_copy(update=effort))
     with tempfile.TemporaryDirectory() as folder:
         files = save_index(index, Path(folder) / "index")
         index_bytes = sum(path.stat().st_size for path in files)

@@ -116,7 +116,7 @@ class RayCluster:
         with _actors(makes, each) as actors:
             dim, removed = database.manifest.dim, database.removed()
             parts = [
-                RemotePart(actor, part.first_row, part.rows, part.left(removed), dim)
+                RemotePart(actor, part.first_row, part.rows, part.left(removed), dim, part.name)
                 for actor, part in zip(actors, ranges, strict=True)
             ]
             yield CompositeRetriever(parts, _ask_at_once)
@@ -280,10 +280,7 @@ def _ask_at_once(method: str, calls: Sequence[tuple[Any, tuple[Any, ...]]]) -> l
         part.actor.call.remote(RetrieverWorker.answer, method, *arguments)
         for part, arguments in calls
     ]
-    return [
-        _result(call, f"rows {part.first_row:,} and following of the database")
-        for call, (part, _) in zip(asked, calls, strict=True)
-    ]
+    return [_result(call, part.name) for call, (part, _) in zip(asked, calls, strict=True)]
 
 
 def _wait(calls: Collection[Any], seconds: float) -> Collection[Any]:

@@ -22,6 +22,13 @@ class RowRange:
     first_row: int
     rows: int
 
+    @property
+    def name(self) -> str:
+        """Say which shards these are, for messages."""
+        first, last = self.shards[0], self.shards[-1]
+        named = f"shard {first}" if first == last else f"shards {first} to {last}"
+        return f"{named} of the database (rows {self.first_row:,} and following)"
+
     def left(self, removed: Int64[np.ndarray, " gone"]) -> int:
         """Count the rows that were not removed, whose ids are given in order."""
         first, end = np.searchsorted(removed, [self.first_row, self.first_row + self.rows])
@@ -51,6 +58,7 @@ class RemotePart:
     rows: int
     left: int
     dim: int
+    name: str
 
 
 class RetrieverWorker:

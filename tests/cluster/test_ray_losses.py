@@ -134,7 +134,7 @@ def test_a_retriever_lost_for_good_is_an_error_in_the_worker_that_asks(
         here = failure(lambda: retriever.search(queries, 3))
     for found in (error, here):
         assert isinstance(found, ClusterError)
-        assert found.where == "rows 0 and following of the database"
+        assert found.where == "shards 0 to 1 of the database (rows 0 and following)"
         assert "its worker died and could not be brought back" in found.found
 
 

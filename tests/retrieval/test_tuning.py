@@ -103,7 +103,7 @@ def test_rows_are_mapped_and_only_codes_are_kept(
     assert shard.rows_file is not None
     np.testing.assert_array_equal(np.load(tmp_path / shard.rows_file.path), rows)
     searcher = open_shard(tmp_path, 0, manifest=manifest)
-    assert isinstance(searcher._embeddings, np.memmap)
+    assert isinstance(searcher._embeddings.base, np.memmap)
     assert searcher._norms is None
 
 
