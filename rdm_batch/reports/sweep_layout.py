@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pydantic import JsonValue
-
 from rdm_batch.reports.figures import Tick, linear_ticks, log_ticks
 from rdm_batch.reports.sweep_report import CellReport, SweepReport, short_axis, show_value
 from rdm_batch.reports.table import with_arrow
@@ -287,10 +285,10 @@ def _short(text: str) -> str:
     return end if len(end) <= _MAX_LABEL else f"{end[: _MAX_LABEL - 1]}…"
 
 
-def _is_number(value: JsonValue) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _number(value: JsonValue) -> float:
+def _number(value: object) -> float:
     assert isinstance(value, int | float)
     return float(value)

@@ -152,7 +152,7 @@ def short_axis(axis: str, axes: Sequence[str]) -> str:
     return last if sum(other.rpartition(".")[2] == last for other in axes) == 1 else axis
 
 
-def show_value(value: JsonValue) -> str:
+def show_value(value: object) -> str:
     """Write a value as people read it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
@@ -186,7 +186,7 @@ def _figures(cell: CellReport, scores: Sequence[str]) -> list[object]:
     return figures
 
 
-def _plain(value: JsonValue) -> object:
+def _plain(value: object) -> object:
     if value is None:
         return ""
     return value if isinstance(value, str | int | float) else json.dumps(value)

@@ -27,7 +27,7 @@ command line: `--set sampling.seed=7 --set output.uri=s3://bucket/run7`.
 _SWEEP = """## `sweep` (optional)
 
 Many jobs in one file: the fields that vary, and over which values. Each cell is an ordinary sample
-set below `output.uri`; [sweeps.md](sweeps.md) shows one.
+set below `output.uri`; [sweeps.md](sweeps.md) says what is made of them.
 """
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-from pydantic import JsonValue
+from typing import Any
 
 from rdm_batch.metrics.pairing import Influences, paired_error, variance_ratio
 from rdm_batch.reports.run_report import Provenance
@@ -103,9 +102,9 @@ def report_sweep(
     )
 
 
-def value_of(job: Mapping[str, JsonValue], axis: str) -> JsonValue:
+def value_of(job: Mapping[str, Any], axis: str) -> Any:
     """Give a field of a job by its dotted name; None where it has no such field."""
-    node: JsonValue = dict(job)
+    node: Any = dict(job)
     for part in axis.split("."):
         node = node.get(part) if isinstance(node, dict) else None
     return node
