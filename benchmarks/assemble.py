@@ -7,13 +7,12 @@ a set of samples or a database, this file changes and no other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from benchmarks.networks import Networks
 from rdm_batch.generation.modes.mode import Conditioner, SampleInputs
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.generation.plan import ShardRange
@@ -22,46 +21,23 @@ from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.heads.build import build_head_around
 from rdm_batch.heads.head import Head
 from rdm_batch.heads.null import NullHead
-from rdm_batch.heads.rarm import RarmHead
-from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.inputs.databases import Database
 from rdm_batch.models.checkpoint import load_checkpoint
-from rdm_batch.models.networks import RarmNetworks, RdmNetworks, build_networks, load_networks
+from rdm_batch.models.networks import load_networks
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.proposal import Proposal
-from rdm_batch.sampling.autoregressive import TokenSampler
 from rdm_batch.sampling.noise import SampleNoise
-from rdm_batch.sampling.solver import Solver
-from rdm_batch.specs.families import Architecture, RdmArchitecture, parse_architecture
+from rdm_batch.specs.families import RdmArchitecture, parse_architecture
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling, SamplingSpec
 from rdm_batch.storage.object_store import local_path
 from rdm_batch.storage.table import table_bytes
 
-Networks = RdmNetworks | RarmNetworks
 SHAPES_DATABASE = "package://shapes/database"
 # Neighbors of a sample of the shapes world.
 K_NN = 4
 # Samples drawn at a time.
 BATCH = 64
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """Say where and how a head computes."""
-
-    device: str = "cpu"
-    precision: Precision = "float32"
-    compile: bool = False
-
-
-PLAIN = Arithmetic()
-
-
-def random_networks(architecture: Architecture, device: str = "cpu") -> Networks:
-    """Build networks with random weights; on ``meta`` they have shapes alone."""
-    with torch.device(device):
-        return build_networks(architecture).eval().requires_grad_(False)
 
 
 def shipped_networks(checkpoint: str | Path) -> Networks:
@@ -105,22 +81,6 @@ def load_published(path: str, architecture: str, precision: Precision) -> Callab
         return kept
 
     return load
-
-
-def diffusion_head(
-    networks: Networks, solver: Solver, guidance_scale: float, how: Arithmetic = PLAIN
-) -> RdmHead:
-    """Build a diffusion head whose steps are to be looked at, around its networks."""
-    assert isinstance(networks, RdmNetworks)
-    return RdmHead(networks, solver, guidance_scale, how.device, how.precision, how.compile)
-
-
-def autoregressive_head(
-    networks: Networks, sampler: TokenSampler, guidance_scale: float, how: Arithmetic = PLAIN
-) -> RarmHead:
-    """Build an autoregressive head whose tokens are to be looked at, around its networks."""
-    assert isinstance(networks, RarmNetworks)
-    return RarmHead(networks, sampler, guidance_scale, how.device, how.precision, how.compile)
 
 
 def draw(head: Head, context: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -197,6 +197,24 @@ def check_target(path: Path, error: type[RdmBatchError]) -> None:
         raise error(str(path), "its folder is not there, or cannot be written into", "a folder")
 
 
+def user_cache() -> Path:
+    """Name the user's cache folder, by RDM_BATCH_CACHE, XDG_CACHE_HOME or the default."""
+    named = os.environ.get("RDM_BATCH_CACHE")
+    if named:
+        return Path(named)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "rdm_batch"
+
+
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Hold a lock between processes; the system frees it when its holder dies."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @contextmanager
 def locked(file: Path, error: RdmBatchError) -> Iterator[None]:
     """Keep other processes of this machine out of a block that names the same file.

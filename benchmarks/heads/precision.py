@@ -16,15 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.assemble import (
-    BATCH,
-    Arithmetic,
-    Source,
-    autoregressive_head,
-    diffusion_head,
-    shipped_networks,
-)
+from benchmarks.assemble import BATCH, Source, shipped_networks
 from benchmarks.heads.samplers import BASELINE, Case, draw_context, measure_cases, parse
+from benchmarks.networks import Arithmetic, autoregressive_head, diffusion_head
 from benchmarks.recorder import Recorder, run
 from benchmarks.records import Row
 from rdm_batch.heads.arithmetic import Precision

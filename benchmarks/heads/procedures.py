@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.assemble import Arithmetic, autoregressive_head, diffusion_head, random_networks
 from benchmarks.heads import published_procedure as published
 from benchmarks.heads.counting import Work, count_work
+from benchmarks.networks import Arithmetic, autoregressive_head, diffusion_head, random_networks
 from benchmarks.timing import best_time, peak_memory_bytes, reset_peak_memory
 from rdm_batch.backends import multiplying
 from rdm_batch.heads.arithmetic import Precision

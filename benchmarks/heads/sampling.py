@@ -26,6 +26,7 @@ from benchmarks.heads.changes import check_integration, measure_changes
 from benchmarks.heads.counting import Machine, measure_machine
 from benchmarks.heads.procedures import Settings, decoder_errors, measure
 from benchmarks.heads.rows import change_rows, error_rows, open_rows, part_name, procedure_rows
+from benchmarks.heads.shrunk import small
 from benchmarks.recorder import Recorder, parser_of, run
 from benchmarks.records import Row
 from rdm_batch.heads.arithmetic import Precision, torch_dtype
@@ -38,31 +39,6 @@ _CHANGES = (
     "(a step, or the token halfway), both guidance branches, float32."
 )
 _RULE = "Baseline: the trapezoid rule over five lengths. A ratio near 1 says that it holds."
-
-
-def small(architecture: Architecture) -> Architecture:
-    """Shrink an architecture to about a thousandth of its work, keeping its structure."""
-    sizes = {"channels": 32}
-    if architecture.autoencoder.kind == "vq":
-        sizes["codebook_size"] = 64
-    autoencoder = architecture.autoencoder.model_copy(update=sizes)
-    if isinstance(architecture, RarmArchitecture):
-        transformer = architecture.transformer.model_copy(
-            update={
-                "depth": 2,
-                "num_heads": 2,
-                "vocabulary_in": 66,
-                "vocabulary_out": 64,
-                "num_positions": 16,
-            }
-        )
-        return architecture.model_copy(
-            update={"transformer": transformer, "autoencoder": autoencoder, "start_token": 65}
-        )
-    unet = architecture.unet.model_copy(update={"model_channels": 32})
-    return architecture.model_copy(
-        update={"unet": unet, "autoencoder": autoencoder, "latent_size": 8}
-    )
 
 
 def measure_preset(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pydantic import JsonValue
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.files import canonical_digest, find_damage_in, locked, written_aside
+from rdm_batch.files import canonical_digest, find_damage_in, locked, user_cache, written_aside
 from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.database import (
     MANIFEST_NAME,
@@ -18,7 +18,6 @@ from rdm_batch.retrieval.database import (
     StoredFile,
     render_manifest,
 )
-from rdm_batch.storage.download import user_cache
 from rdm_batch.storage.object_store import open_store, redact
 from rdm_batch.storage.store import LocalStore
 

@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from rdm_batch.errors import SpecError
+from rdm_batch.heads.kept_code import use_kept_code
 from rdm_batch.specs.precisions import PRECISIONS, Precision
 
 _Arguments = ParamSpec("_Arguments")
@@ -44,13 +45,18 @@ def compiled(
 ) -> Callable[_Arguments, _Result]:
     """Compile a function, as one graph, for inputs of fixed shapes.
 
-    On a GPU its kernels are also recorded in a CUDA graph, so that launching them costs next
-    to nothing; what it returns is then overwritten by the next call. Kernels are chosen by
-    rule, not by timing: two heads, and a head that was started again, make equal bytes.
+    What was compiled before on this machine is found again (``kept_code``). On a GPU its kernels
+    are also recorded in a CUDA graph, so that launching them costs next to nothing; what it
+    returns is then overwritten by the next call. Kernels are chosen by rule, not by timing: two
+    heads, and a head that was started again, make equal bytes.
 
     Raises:
         SpecError: This PyTorch cannot choose kernels by rule.
+        ClusterError: There is no place to keep compiled code in.
     """
+    use_kept_code()
+    # Several jobs in one process have several graphs of one function, all of them wanted.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     if device.type != "cuda":
         return torch.compile(function, dynamic=False, fullgraph=True)
     from torch._inductor import config  # takes a second, which only compiled heads spend

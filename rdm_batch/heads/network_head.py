@@ -18,6 +18,7 @@ from rdm_batch.heads.arithmetic import check_precision, recording_graphs, torch_
 from rdm_batch.heads.decode import not_finite
 from rdm_batch.heads.drawing import Canvas, Drawing
 from rdm_batch.heads.head import check_context, no_context
+from rdm_batch.heads.kept_code import seal_kept_code, use_kept_code
 from rdm_batch.heads.prefetch import CudaLanes, Fill, NumbersAhead
 from rdm_batch.models.codebook import Codebook
 from rdm_batch.models.packed import can_pack, pack_linears
@@ -200,6 +201,7 @@ class NetworkHead(ABC):
                 # A graph is recorded the second time, and first replayed the third.
                 for _ in range(3 if self._device.type == "cuda" else 1):
                     self._repeat_once(torch.from_numpy(self._seen(context)))
+            seal_kept_code(use_kept_code())
 
     def _seen(
         self, context: Float32[np.ndarray, "batch k_nn dim"]

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.files import Damage, file_sha256, written_aside
+from rdm_batch.files import Damage, file_sha256, user_cache, written_aside
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.database import (
     MANIFEST_NAME,
@@ -105,8 +105,6 @@ class Database:
         """
         if not self.uri.startswith("s3://"):
             return local_path(self.uri, error=DatabaseError)
-        from rdm_batch.storage.download import user_cache  # with the client of S3, seldom needed
-
         key = hashlib.sha256(f"{self.uri} {self.manifest.digest}".encode()).hexdigest()[:32]
         root = user_cache() / f"database-{key}"
         for number in shards:

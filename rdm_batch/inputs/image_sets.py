@@ -24,6 +24,7 @@ from rdm_batch.datasets.folder import ImageFolder
 from rdm_batch.datasets.parquet import ImageParquet
 from rdm_batch.datasets.source import ImageSource
 from rdm_batch.errors import MetricError, SampleSetError
+from rdm_batch.files import user_cache
 from rdm_batch.inputs.images import open_images
 from rdm_batch.metrics.adm import AdmFile
 from rdm_batch.specs.image_resize import ImageResize
@@ -370,6 +371,4 @@ def _files_digest(root: Path, files: Sequence[Path]) -> str:
 
 
 def _cache(digest: str) -> Store:
-    from rdm_batch.storage.download import user_cache  # with the client of S3, seldom needed
-
     return open_store(str(user_cache() / "features" / digest[:32]), MetricError)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
-from rdm_batch.files import PARTIAL_SUFFIX, Damage, RecordedFile, file_sha256, find_damage
+from rdm_batch.files import (
+    PARTIAL_SUFFIX,
+    Damage,
+    RecordedFile,
+    exclusive,
+    file_sha256,
+    find_damage,
+    user_cache,
+)
 from rdm_batch.storage.s3 import S3Store
 from rdm_batch.storage.s3_client import endpoint_url
 from rdm_batch.storage.store import ObjectInfo
@@ -53,7 +57,7 @@ def cached_download(
     if final.exists():
         return final
     try:
-        with _exclusive(folder / f"{digest}.lock"):
+        with exclusive(folder / f"{digest}.lock"):
             if not final.exists():
                 partial = folder / f"{digest}{PARTIAL_SUFFIX}"
                 shutil.rmtree(partial, ignore_errors=True)
@@ -93,24 +97,6 @@ def _digest(store: S3Store, objects: list[ObjectInfo], recorded: RecordedFile | 
 
 def _name(store: S3Store) -> str:
     return (store.prefix or store.bucket).rpartition("/")[2]
-
-
-def user_cache() -> Path:
-    """Name the user's cache folder, by RDM_BATCH_CACHE, XDG_CACHE_HOME or the default."""
-    named = os.environ.get("RDM_BATCH_CACHE")
-    if named:
-        return Path(named)
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "rdm_batch"
-
-
-@contextmanager
-def _exclusive(lock: Path) -> Iterator[None]:
-    """Hold a lock between processes; the system frees it when its holder dies."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _fetch(

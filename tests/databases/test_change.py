@@ -120,7 +120,7 @@ def test_an_interrupted_addition_resumes_and_others_wait(
 def test_another_encoder_adds_nothing(tmp_path: Path) -> None:
     build(str(tmp_path))
     with pytest.raises(DatabaseError, match="name the encoder that made the database"):
-        add(str(tmp_path), lambda: FakeEncoder(digest="e" * 64))
+        add(str(tmp_path), lambda _: FakeEncoder(digest="e" * 64))
 
 
 def test_rows_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_rows_that_are_none_are_refused(tmp_path: Path) -> None:
 def test_the_commands_say_what_there_is_then(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoders, "load_named_encoder", lambda name, weights: FakeEncoder())
+    monkeypatch.setattr(encoders, "load_named_encoder", lambda name, weights, device: FakeEncoder())
     build(str(tmp_path))
     assert main(["database", "add", "--to", str(tmp_path), "--images", "shapes:train:10"]) == 0
     assert "rows     130 x 24 float16" in capsys.readouterr().out

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,12 +74,24 @@ for architecture, sampling in (
         assert len(renderer.render(shard, source, ShardClock()).images) == stop - start
     assert len(graphs) == made
     print(architecture.kind, made)
+# Jobs of one process: each has graphs of its own, more than PyTorch would make of a function.
+sampling = AutoregressiveSampling(sampler="autoregressive", **common)
+for _ in range(2):
+    head = build_head(TINY_RARM, random_weights(TINY_RARM), sampling, compile=True)
+    head.warm_up(context[:1])
+    head.warm_up(context[:1, :2])
 """
 
 
-def test_compiled_heads_draw_the_same_images_from_graphs_made_before_the_first_batch() -> None:
+def test_compiled_heads_draw_the_same_images_from_graphs_made_before_the_first_batch(
+    tmp_path: Path,
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _SCRIPT],
+        env={**os.environ, "RDM_BATCH_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     # One graph for all steps, or for the tokens of one length, and one for decoding: made before
@@ -86,8 +100,9 @@ def test_compiled_heads_draw_the_same_images_from_graphs_made_before_the_first_b
 
 
 def test_graphs_of_a_gpu_are_whole_recorded_and_chosen_by_rule(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     asked: dict[str, Any] = {}
     monkeypatch.setattr(torch, "compile", lambda function, **how: asked.update(how) or function)
     compiled(torch.neg, torch.device("cuda"))
@@ -100,8 +115,9 @@ def test_graphs_of_a_gpu_are_whole_recorded_and_chosen_by_rule(
 
 
 def test_compiling_is_refused_where_kernels_are_chosen_by_timing(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("rdm_batch.heads.arithmetic.torch._inductor.config", object())
     with pytest.raises(SpecError, match="chooses kernels by timing"):
         compiled(torch.neg, torch.device("cuda"))

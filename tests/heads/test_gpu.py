@@ -21,6 +21,7 @@ from torch._dynamo.utils import counters
 
 from rdm_batch.backends import multiplying
 from rdm_batch.errors import CheckpointError, ClusterError
+from rdm_batch.heads import token_loop
 from rdm_batch.heads.build import build_head
 from rdm_batch.heads.devices import device_class, device_software, require_device
 from rdm_batch.heads.memory import telling_failures
@@ -123,6 +124,42 @@ def test_compiled_heads_are_recorded_once_and_draw_the_same_images(
     assert _differ(images, _images(_head(architecture, sampling, "cuda"))) <= CHAIN_BYTES_FRACTION
 
 
+def test_tokens_of_every_length_are_recorded_and_those_of_the_plain_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(token_loop, "_BUCKET", 4)
+    plain, compiled = (_head(TINY_RARM, TOKENS, "cuda", compile=one) for one in (False, True))
+    compiled.warm_up(CONTEXT)
+    graphs = counters["stats"]["unique_graphs"]
+    skips = counters["inductor"]["cudagraph_skips"]
+    same = []
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        uniform = torch.rand(8, 16, generator=generator, dtype=torch.float64).to("cuda")
+        context = torch.randn(8, 3, 6, generator=generator)
+        drawn = [head.draw_tokens(context, uniform).tokens for head in (compiled, plain)]
+        assert torch.equal(compiled.draw_tokens(context, uniform).tokens, drawn[0])
+        same.append((drawn[0] == drawn[1]).all(dim=1).float().mean())
+    # Four lengths, each warmed up, recorded and replayed before the first batch.
+    assert compiled._loop._buckets == (4, 8, 12, 16)
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert counters["inductor"]["cudagraph_skips"] == skips
+    # A number that falls between two codes may fall to either with the last digit of a sum.
+    assert float(torch.stack(same).mean()) >= 1 - 1 / 16
+
+
+def test_a_second_start_finds_what_was_compiled(tmp_path: Path) -> None:
+    found = []
+    for _ in range(2):
+        done = _process("rarm", tmp_path / "code")
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.split())
+    (first, *_), (second, hits, misses) = found
+    assert first == second
+    assert int(hits) > 0
+    assert int(misses) == 0
+
+
 @families
 def test_two_processes_make_equal_bytes_when_compiled(
     architecture: Architecture, sampling: SamplingSpec, tmp_path: Path
@@ -130,16 +167,9 @@ def test_two_processes_make_equal_bytes_when_compiled(
     digests = set()
     for number in range(2):
         # Caches of their own, so that both compile.
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.heads.test_gpu", architecture.kind],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / str(number))},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = _process(architecture.kind, tmp_path / str(number))
         assert done.returncode == 0, done.stderr
-        digests.add(done.stdout)
+        digests.add(done.stdout.split()[0])
     assert len(digests) == 1
 
 
@@ -183,6 +213,18 @@ def test_the_peak_is_measured_in_less_than_a_second() -> None:
     assert time.perf_counter() - begin < 1
 
 
+def _process(kind: str, code: Path) -> subprocess.CompletedProcess[str]:
+    """Draw by a compiled head of a kind in another process."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.heads.test_gpu", kind],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(code)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_too_little_memory_is_told_with_a_batch_size_that_fits() -> None:
     wanted = r"a batch of 64 samples wanted \d+\.\d\d GiB"
     with pytest.raises(ClusterError, match=wanted) as caught, telling_failures(64):
@@ -198,4 +240,7 @@ def test_the_device_says_what_it_is() -> None:
 
 if __name__ == "__main__":
     chosen = {"rdm": (TINY_RDM, DDIM), "rarm": (TINY_RARM, TOKENS)}[sys.argv[1]]
-    print(hashlib.sha256(_images(_head(*chosen, "cuda", compile=True)).tobytes()).hexdigest())
+    head = _head(*chosen, "cuda", compile=True)
+    head.warm_up(CONTEXT)
+    kept = [counters["inductor"][f"fxgraph_cache_{what}"] for what in ("hit", "miss")]
+    print(hashlib.sha256(_images(head).tobytes()).hexdigest(), *kept)
