@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rdm_batch.generation.submission import load_job as load_job
     from rdm_batch.inputs.databases import open_database as open_database
     from rdm_batch.storage.sample_set import SampleSet
+    from rdm_batch.sweeps.sweep import sweep as sweep
 
     open_sample_set = SampleSet.open
 
@@ -29,6 +30,7 @@ _HOMES = {
     "open_database": ("rdm_batch.inputs.databases", "open_database"),
     "open_sample_set": ("rdm_batch.storage.sample_set", "SampleSet.open"),
     "run": ("rdm_batch.run", ""),
+    "sweep": ("rdm_batch.sweeps.sweep", "sweep"),
 }
 """Where each name lives and what it is called there: nothing for a module, which can be called."""
 
@@ -40,6 +42,7 @@ __all__ = [
     "open_database",
     "open_sample_set",
     "run",
+    "sweep",
 ]
 
 

@@ -62,8 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     try:
+        from rdm_batch.specs.load import is_sweep
+
+        swept = is_sweep(args.job, args.overrides)
         if args.dry_run:
-            from rdm_batch.generation.preflight import dry_run
+            if swept:
+                from rdm_batch.sweeps.plan import dry_run
+            else:
+                from rdm_batch.generation.preflight import dry_run
 
             text, ready = dry_run(args.job, args.overrides)
             print(text)
@@ -72,9 +78,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             # As a log is read, what everybody imports is no news.
             with progress.step("load the program", quiet_s=15.0):
                 from rdm_batch.generation.job import run_job
+                from rdm_batch.reports.sweep_table import print_sweep
                 from rdm_batch.reports.table import print_summary
-            report, page = run_job(args.job, args.overrides, args.address, progress)
-        print_summary(report)
+                from rdm_batch.sweeps.sweep import run_sweep
+            if swept:
+                found, page = run_sweep(args.job, args.overrides, args.address, progress)
+            else:
+                report, page = run_job(args.job, args.overrides, args.address, progress)
+        if swept:
+            print_sweep(found)
+        else:
+            print_summary(report)
         print(f"page: {page}")
     except Exception as error:
         failure = expected(error)

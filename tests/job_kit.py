@@ -57,7 +57,12 @@ def write_manifest(root: Path, manifest: DatabaseManifest) -> DatabaseManifest:
 
 
 def write_database(
-    root: Path, *, proposal: bool = True, dim: int = DIM, encoder_digest: str | None = None
+    root: Path,
+    *,
+    proposal: bool = True,
+    dim: int = DIM,
+    encoder_digest: str | None = None,
+    settings: IndexSettings | None = None,
 ) -> DatabaseManifest:
     """Write a database of 40 rows in two shards, with thumbnails."""
     random = np.random.default_rng(0)
@@ -72,7 +77,7 @@ def write_database(
             captions=[None] * (last - first),
             thumbnails=[_thumbnail(row) for row in range(first, last)],
         )
-        shards.append(write_shard(root, number, rows, IndexSettings()))
+        shards.append(write_shard(root, number, rows, settings or IndexSettings()))
     counts = np.arange(ROWS, 0, -1, dtype=np.int64)
     stored = write_proposal(root, Proposal(np.arange(ROWS), counts)) if proposal else None
     manifest = DatabaseManifest(

@@ -18,7 +18,7 @@ from rdm_batch.storage.png import decode_png
 from tests.worlds import World
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("load_job", "generate", "run", "evaluate", "open_sample_set", "open_database")
+NAMES = ("load_job", "generate", "run", "evaluate", "open_sample_set", "open_database", "sweep")
 
 
 def _examples() -> str:

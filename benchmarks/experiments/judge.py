@@ -6,6 +6,8 @@ generated pictures have them), says which shape, color and style a picture shows
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,8 @@ from rdm_batch.datasets.shapes import (
     STYLES,
     ShapesSource,
 )
+from rdm_batch.formats.safetensors_file import write_tensors
+from rdm_batch.formats.weights_file import open_weights
 
 NAMES: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,
@@ -69,6 +73,18 @@ class Judge(nn.Module):
                 for row in range(len(best["shape"]))
             ]
         return found
+
+
+def kept_judge(path: Path) -> Judge:
+    """Read a judge from a file, or train one and write it there."""
+    judge = Judge()
+    if path.exists():
+        judge.load_state_dict(open_weights(path).read_all())
+        return judge.eval()
+    judge = train_judge()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, {}, judge.state_dict())
+    return judge
 
 
 def train_judge(num_images: int = 24_000, epochs: int = 4, batch_size: int = 64) -> Judge:

@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.assemble import BATCH, draw, shipped_head
 from benchmarks.experiments.cases import Case, World, query_claims
-from benchmarks.experiments.judge import Judge, accuracy, train_judge
+from benchmarks.experiments.judge import Judge, accuracy, kept_judge, train_judge
 from benchmarks.experiments.likeness import Scorer
 from benchmarks.experiments.world import world_head
 from benchmarks.recorder import Recorder, parser_of, run
@@ -78,7 +78,8 @@ class Experiment:
     @cached_property
     def judge(self) -> Judge:
         """Says what pictures show."""
-        return self._judge or train_judge()
+        file = self.args.judge
+        return self._judge or (train_judge() if file is None else kept_judge(file))
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -273,6 +274,7 @@ def main(argv: list[str] | None = None, judge: Judge | None = None) -> None:
     parser.add_argument("--heads", nargs="+", default=BACKBONES, choices=BACKBONES)
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--weights", type=Path, help="folder of knn_*.safetensors; None: shipped")
+    parser.add_argument("--judge", type=Path, help="file of the judge, made if there is none")
     parser.add_argument("--pictures", type=Path, help="folder for grids of samples")
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--truncation", type=float, default=1.0, help="of the discrete head")

@@ -24,6 +24,7 @@ from benchmarks.heads.procedures import (
     rdm_networks,
 )
 from benchmarks.timing import best_time
+from rdm_batch.backends import multiplying
 from rdm_batch.models.packed import can_pack, pack_linears
 from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
 
@@ -64,10 +65,11 @@ class Change:
     measured: float
 
 
+@multiplying()
 def measure_changes(
     architecture: Architecture, settings: Settings, machine: Machine
 ) -> list[Change]:
-    """Time every variant in float32, and count its work."""
+    """Time every variant in IEEE float32, and count its work."""
     make = _unet_variants if isinstance(architecture, RdmArchitecture) else _transformer_variants
     counted = [
         count_work(variant.run, torch.nn.Module())

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.timing import best_time
+from rdm_batch.backends import multiplying
 from rdm_batch.heads.work import count_flops
 
 
@@ -86,25 +87,43 @@ def count_work(run: Callable[[], object], network: nn.Module, evaluations: int =
     return Work(count_flops(run), float(counter.num_bytes), float(evaluations * weight_bytes))
 
 
-def measure_machine(device: str, dtype: torch.dtype, size: int) -> Machine:
-    """Measure the rate of large products, and of copying a large tensor.
+def measure_machine(device: str, dtype: torch.dtype, size: int, tf32: bool = False) -> Machine:
+    """Measure the rate of large products, and of copying a large tensor of random numbers.
 
     The rate is the better of a matrix product and a 3 x 3 convolution of as many channels as
     fit: on CPU two libraries compute them, and the faster says what the machine can do.
+
+    Args:
+        device: Where to compute.
+        dtype: Type of the factors.
+        size: Side of the square factors.
+        tf32: Whether factors in float32 may be rounded to TF32 on a GPU; else they are IEEE.
     """
-    left = torch.randn(size, size, device=device).to(dtype)
-    right = torch.randn(size, size, device=device).to(dtype)
-    product_s = best_time(lambda: left @ right, 5, device)
+    with multiplying(tf32):
+        rate = max(matmul_rate(device, dtype, size), _convolution_rate(device, dtype, size))
+    return Machine(rate, copy_rate(device, size))
+
+
+def matmul_rate(device: str, dtype: torch.dtype, size: int) -> float:
+    """Measure the operations a second of a square product of random numbers."""
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / best_time(lambda: left @ right, 5, device)
+
+
+def _convolution_rate(device: str, dtype: torch.dtype, size: int) -> float:
     channels, side = size // 4, 32
     image = torch.randn(8, channels, side, side, device=device).to(dtype)
     kernel = torch.randn(channels, channels, 3, 3, device=device).to(dtype)
     image, kernel = (x.to(memory_format=torch.channels_last) for x in (image, kernel))
-    convolution_s = best_time(lambda: F.conv2d(image, kernel, padding=1), 5, device)
-    rates = (
-        2 * size**3 / product_s,
-        2 * 9 * channels**2 * 8 * side**2 / convolution_s,
-    )
-    source = torch.zeros(size * size * 16, dtype=torch.uint8, device=device)
+    seconds = best_time(lambda: F.conv2d(image, kernel, padding=1), 5, device)
+    return 2 * 9 * channels**2 * 8 * side**2 / seconds
+
+
+def copy_rate(device: str, size: int) -> float:
+    """Measure the bytes a second of a copy, read and written.
+
+    Of random bytes: zeros are never written to memory by some systems, and compressed by others.
+    """
+    source = torch.randint(0, 256, (size * size * 16,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    copy_s = best_time(lambda: target.copy_(source), 5, device)
-    return Machine(max(rates), 2 * source.numel() / copy_s)
+    return 2 * source.numel() / best_time(lambda: target.copy_(source), 5, device)

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ import torch
 import rdm_batch
 from benchmarks.assemble import K_NN, SHAPES_DATABASE, Source
 from benchmarks.recorder import Recorder, parser_of, run
-from benchmarks.records import Row
+from benchmarks.records import Details, Row
 from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.inputs.extractors import load_extractor
 from rdm_batch.metrics.compute import compute_scores
@@ -31,6 +32,7 @@ from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.specs.job import ExtractorSpec
 from rdm_batch.specs.sampling import (
+    AutoguidanceSpec,
     AutoregressiveSampling,
     DdimSampling,
     DpmSolverSampling,
@@ -60,6 +62,10 @@ class Case:
         eta: Of DDIM.
         top_p: Of the autoregressive sampler; None keeps all codes.
         seed: Of queries and noise.
+        guidance_scale: In place of the benchmark's.
+        guidance_interval: Of a diffusion sampler; None guides all steps.
+        reuse_deep_features: Of a diffusion sampler.
+        weaker: Shipped head and scale of autoguidance, in place of guidance.
     """
 
     sampler: str
@@ -68,6 +74,10 @@ class Case:
     eta: float = 0.0
     top_p: float | None = None
     seed: int = 0
+    guidance_scale: float | None = None
+    guidance_interval: tuple[float, float] | None = None
+    reuse_deep_features: int = 1
+    weaker: tuple[str, float] | None = None
 
     @property
     def head(self) -> str:
@@ -83,12 +93,17 @@ class Case:
                 guidance_scale=guidance_scale,
                 top_p=self.top_p,
             )
-        extra = {"eta": self.eta} if self.sampler == "ddim" else {}
+        extra: dict[str, Any] = {"eta": self.eta} if self.sampler == "ddim" else {}
+        if self.weaker is not None:
+            name, scale = self.weaker
+            extra["autoguidance"] = AutoguidanceSpec(checkpoint=shipped(name), scale=scale)
         return _KINDS[self.sampler](
             sampler=self.sampler,
             num_samples=1,
             num_steps=self.num_steps,
-            guidance_scale=guidance_scale,
+            guidance_scale=1.0 if self.weaker else self.guidance_scale or guidance_scale,
+            guidance_interval=self.guidance_interval,
+            reuse_deep_features=self.reuse_deep_features,
             **extra,
         )
 
@@ -97,6 +112,14 @@ class Case:
         parts = [f"{self.num_steps} steps"] if self.num_steps else []
         parts += [f"eta {self.eta:g}"] if self.eta else []
         parts += [f"top_p {self.top_p:g}"] if self.top_p else []
+        parts += [f"guidance {self.guidance_scale:g}"] if self.guidance_scale else []
+        if self.guidance_interval:
+            low, high = self.guidance_interval
+            parts.append(f"guided from {low:g} to {high:g}")
+        if self.reuse_deep_features > 1:
+            parts.append(f"deep features every {self.reuse_deep_features}")
+        if self.weaker:
+            parts.append(f"away from {self.weaker[0]} by {self.weaker[1]:g}")
         parts += [f"seed {self.seed}"] if self.seed else []
         return ", ".join([self.sampler, *parts])
 
@@ -119,6 +142,11 @@ CASES = (
 )
 
 
+def shipped(head: str) -> str:
+    """Name the weights of a shipped head."""
+    return f"package://shapes/{head}.safetensors"
+
+
 def draw_context(source: Source, num_samples: int, seed: int) -> np.ndarray:
     """Look up the neighbors of every sample's pseudo-query."""
     found = source.inputs(source.unconditional(), num_samples, seed)
@@ -132,7 +160,7 @@ def draw_images(case: Case, num_samples: int, guidance_scale: float) -> tuple[np
             "name": "samplers",
             "model": {
                 "head": case.head,
-                "checkpoint": f"package://shapes/{case.head}.safetensors",
+                "checkpoint": shipped(case.head),
                 "precision": case.arithmetic,
             },
             "database": {"uri": SHAPES_DATABASE},
@@ -151,9 +179,21 @@ def draw_images(case: Case, num_samples: int, guidance_scale: float) -> tuple[np
 
 
 def measure_cases(
-    cases: Iterable[Case], num_samples: int, guidance_scale: float, recorder: Recorder
+    cases: Iterable[Case],
+    num_samples: int,
+    guidance_scale: float,
+    recorder: Recorder,
+    more: Callable[[Case, float], Details] | None = None,
 ) -> None:
-    """Draw, score and record one case after the other; all are compared with a head's first."""
+    """Draw, score and record one case after the other; all are compared with a head's first.
+
+    Args:
+        cases: What to draw.
+        num_samples: Of every set.
+        guidance_scale: Where a case has none of its own.
+        recorder: Keeps every case as soon as it is measured.
+        more: Gives further details of a case, from its CPU seconds an image.
+    """
     extractor = load_extractor(ExtractorSpec(name="shapes-clip"))
     reference = ReferenceStatistics.load(local_path("package://shapes/reference.npz"))
     first: dict[str, tuple[np.ndarray, float]] = {}
@@ -178,17 +218,20 @@ def measure_cases(
             | {
                 "fid +-": scores[0].uncertainty,
                 "bytes from first": float(difference),
-            },
+            }
+            | (more(case, seconds) if more else {}),
         )
         settings = {"samples": num_samples, "guidance_scale": guidance_scale, "k_nn": K_NN}
         recorder.add("sets", [row], settings, [_COLUMNS])
 
 
-def parse(document: str | None, argv: list[str] | None) -> argparse.Namespace:
+def parse(
+    document: str | None, argv: list[str] | None, guidance_scale: float = 1.5
+) -> argparse.Namespace:
     """Read the options of a benchmark that draws sets, and keep to one thread."""
     parser = parser_of(document)
     parser.add_argument("--samples", type=int, default=1024, help="at least 64")
-    parser.add_argument("--guidance-scale", type=float, default=1.5)
+    parser.add_argument("--guidance-scale", type=float, default=guidance_scale)
     torch.set_num_threads(1)
     return parser.parse_args(argv)
 

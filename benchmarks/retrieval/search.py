@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks.recorder import Recorder, parser_of, run
 from benchmarks.records import Row
+from benchmarks.retrieval.rows import clustered
 from benchmarks.timing import best_time, once
 from rdm_batch.retrieval.embeddings import unit_rows
 from rdm_batch.retrieval.exact import exact_top_k, recall_at_k
@@ -30,15 +31,6 @@ from rdm_batch.retrieval.shard import ShardSearcher
 
 K = 20
 BATCH = 256
-
-
-def clustered(rows: int, dim: int, random: np.random.Generator, centers: np.ndarray) -> np.ndarray:
-    """Draw vectors around shared centers, of norm about 10, as raw CLIP embeddings have."""
-    points = centers[random.integers(0, len(centers), rows)]
-    points = points + 0.6 * random.normal(size=(rows, dim)).astype(np.float32)
-    lengths = random.uniform(8.5, 11.5, size=(rows, 1)).astype(np.float32)
-    scaled: np.ndarray = points / np.linalg.norm(points, axis=1, keepdims=True) * lengths
-    return scaled
 
 
 def latencies_ms(calls: list[Callable[[], Any]], per: int = 1) -> dict[str, float]:

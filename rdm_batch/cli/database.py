@@ -1,4 +1,4 @@
-"""``rdm-batch database``: build, import, describe, search, check."""
+"""``rdm-batch database``: build, import, change, describe, search, check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rdm_batch.files import check_target, written_aside
 
 if TYPE_CHECKING:
     from rdm_batch.retrieval.database import DatabaseManifest
-    from rdm_batch.specs.database import DatabaseBuild, DatabaseImport
+    from rdm_batch.specs.database import DatabaseAdd, DatabaseBuild, DatabaseImport
     from rdm_batch.specs.database_search import DatabaseSearch
     from rdm_batch.specs.job import EncoderSpec
 
@@ -49,6 +49,14 @@ def _search() -> Options[DatabaseSearch]:
     return Options(DatabaseSearch, names)
 
 
+def _addition() -> Options[DatabaseAdd]:
+    from rdm_batch.specs.database import DatabaseAdd
+
+    names = {"out": "--to URI", "images": "--images SOURCE"}
+    names |= {"address": "--address local|auto|ADDRESS"}
+    return Options(DatabaseAdd, names)
+
+
 def _add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     build = actions.add_parser(
@@ -71,6 +79,26 @@ def _add(parser: argparse.ArgumentParser) -> None:
         "--encoder-weights", metavar="URI", help="recorded, so that jobs can check theirs"
     )
     convert.set_defaults(run=_run_import)
+    append = actions.add_parser(
+        "add",
+        help="append images to a database",
+        description="Encode images as the database was and append them as new shards. Run again, "
+        "it resumes. The proposal distribution stays as it is.",
+    )
+    _addition().add_to(append)
+    _encoder().add_to(append)
+    append.set_defaults(run=_run_add)
+    remove = actions.add_parser(
+        "remove",
+        help="take rows out of every search",
+        description="Take rows out of every search. Other rows keep their ids, and nothing that is "
+        "stored is rewritten.",
+    )
+    remove.add_argument("uri", metavar="URI", help="the database, a path or s3://")
+    remove.add_argument(
+        "--rows", metavar="ID", nargs="+", required=True, help="row ids, or ranges as 10-19"
+    )
+    remove.set_defaults(run=_run_remove)
     search = actions.add_parser(
         "search",
         help="look what a database holds",
@@ -87,6 +115,12 @@ def _add(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=summary)
         action.add_argument("uri", metavar="URI", help="the database, a path or s3://")
         action.set_defaults(run=run)
+        if name == "check":
+            action.add_argument(
+                "--rebuild",
+                action="store_true",
+                help="build every index again as well, and compare it byte for byte",
+            )
     info = actions.choices["info"]
     info.description = (
         "Say what the manifest of a database says. With --page, also look into its rows: where "
@@ -127,6 +161,39 @@ def _run_import(args: argparse.Namespace) -> int:
         manifest = import_database(request, progress)
     _print(request.out, manifest)
     return 0
+
+
+def _run_add(args: argparse.Namespace) -> int:
+    from functools import partial
+
+    request, encoder = _addition().build(args), _encoder().build(args)
+
+    from rdm_batch.databases.change import add_images
+    from rdm_batch.inputs.encoders import load_named_encoder
+    from rdm_batch.reports.progress import Progress
+
+    with Progress() as progress:
+        make_encoder = partial(load_named_encoder, encoder.name, encoder.weights)
+        manifest = add_images(request, make_encoder, progress)
+    _print(request.out, manifest)
+    return 0
+
+
+def _run_remove(args: argparse.Namespace) -> int:
+    from rdm_batch.databases.change import remove_rows
+
+    _print(args.uri, remove_rows(args.uri, [row for text in args.rows for row in _rows(text)]))
+    return 0
+
+
+def _rows(text: str) -> range:
+    """Read a row id, or a range of them."""
+    from rdm_batch.errors import SpecError
+
+    first, dash, last = text.partition("-")
+    if not first.isascii() or not first.isdecimal() or (dash and not last.isdecimal()):
+        raise SpecError("--rows", repr(text), "row ids such as 3, or ranges such as 10-19")
+    return range(int(first), int(last or first) + 1)
 
 
 def _run_search(args: argparse.Namespace) -> int:
@@ -192,6 +259,10 @@ def _run_check(args: argparse.Namespace) -> int:
 
     with Progress() as progress:
         problems = check_database(args.uri, progress)
+        if args.rebuild and not problems:
+            from rdm_batch.databases.rebuild import check_rebuilt
+
+            problems = check_rebuilt(args.uri, progress)
     for problem in problems:
         print(f"{args.uri}: {problem}")
     print(f"{args.uri}: {f'{len(problems)} damaged files' if problems else 'complete'}")
@@ -211,5 +282,5 @@ def _print(uri: str, manifest: DatabaseManifest) -> None:
 
 
 DATABASE = Command(
-    "database", "build, import, describe, search or check a retrieval database", _add
+    "database", "build, import, change, describe, search or check a retrieval database", _add
 )

@@ -46,7 +46,9 @@ def _evaluation() -> Options[EvaluationSpec]:
     names |= {"scores": "--scores SCORE"}
     names |= {"encoder.name": "--encoder NAME", "encoder.weights": "--encoder-weights"}
     defaults = {f"extractor.{path}": value for path, value in extractor.defaults.items()}
-    return Options(EvaluationSpec, names, defaults=defaults)
+    # What is judged here is drawn already.
+    asked = EvaluationSpec.model_fields.keys() - {"inline"}
+    return Options(EvaluationSpec, names, only=asked, defaults=defaults)
 
 
 def _database() -> Options[DatabaseSpec]:

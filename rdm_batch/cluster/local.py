@@ -53,7 +53,7 @@ class LocalCluster:
     @contextmanager
     def retriever(self, database: Database, needs: RetrieverNeeds) -> Iterator[CompositeRetriever]:
         """Open every shard in this process; see ``Cluster.retriever``."""
-        yield database.retriever(leaves_to_search=needs.leaves_to_search, reorder=needs.reorder)
+        yield database.retriever(effort=needs.effort)
 
     def tasks(self) -> TaskRunner:
         """Give what calls plain functions one after the other."""

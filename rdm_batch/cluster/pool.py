@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -17,6 +17,7 @@ from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.tasks import TaskRunner
 from rdm_batch.reports.run_report import RayNode
 from rdm_batch.retrieval.composite import CompositeRetriever
+from rdm_batch.retrieval.effort import SearchEffort
 
 Worker = TypeVar("Worker")
 PoolWorker = TypeVar("PoolWorker", covariant=True)
@@ -82,14 +83,12 @@ class RetrieverNeeds:
     Args:
         num_actors: Actors it is spread over. None: one for each of its shards; more than there
             are shards are not used.
-        leaves_to_search: Partitions scanned per query. None: as built.
-        reorder: Candidates rescored per query. None: as built.
+        effort: How hard its shards are searched.
         num_cpus: CPUs reserved per actor.
     """
 
     num_actors: int | None = None
-    leaves_to_search: int | None = None
-    reorder: int | None = None
+    effort: SearchEffort = field(default_factory=SearchEffort)
     num_cpus: float = 0.0
 
 

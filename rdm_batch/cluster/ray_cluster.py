@@ -111,15 +111,12 @@ class RayCluster:
     def retriever(self, database: Database, needs: RetrieverNeeds) -> Iterator[CompositeRetriever]:
         """Spread a database's shards over actors; see ``Cluster.retriever``."""
         ranges = row_ranges(database.manifest, needs.num_actors)
-        makes = [
-            partial(RetrieverWorker, database, part.shards, needs.leaves_to_search, needs.reorder)
-            for part in ranges
-        ]
+        makes = [partial(RetrieverWorker, database, part.shards, needs.effort) for part in ranges]
         each = WorkerNeeds(num_cpus=needs.num_cpus, in_flight=_RETRIEVER_CALLS_AT_ONCE)
         with _actors(makes, each) as actors:
-            dim = database.manifest.dim
+            dim, removed = database.manifest.dim, database.removed()
             parts = [
-                RemotePart(actor, part.first_row, part.rows, dim)
+                RemotePart(actor, part.first_row, part.rows, part.left(removed), dim)
                 for actor, part in zip(actors, ranges, strict=True)
             ]
             yield CompositeRetriever(parts, _ask_at_once)

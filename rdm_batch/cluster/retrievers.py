@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.database import DatabaseManifest
+from rdm_batch.retrieval.effort import SearchEffort
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,11 @@ class RowRange:
     shards: tuple[int, ...]
     first_row: int
     rows: int
+
+    def left(self, removed: Int64[np.ndarray, " gone"]) -> int:
+        """Count the rows that were not removed, whose ids are given in order."""
+        first, end = np.searchsorted(removed, [self.first_row, self.first_row + self.rows])
+        return self.rows - int(end - first)
 
 
 def row_ranges(manifest: DatabaseManifest, count: int | None) -> list[RowRange]:
@@ -42,6 +49,7 @@ class RemotePart:
     actor: Any
     first_row: int
     rows: int
+    left: int
     dim: int
 
 
@@ -51,20 +59,11 @@ class RetrieverWorker:
     Args:
         database: The database; only files of these shards are brought here.
         shards: Consecutive shards.
-        leaves_to_search: Partitions scanned per query. None: as built.
-        reorder: Candidates rescored per query. None: as built.
+        effort: How hard they are searched.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        shards: Sequence[int],
-        leaves_to_search: int | None,
-        reorder: int | None,
-    ) -> None:
-        self._retriever = database.retriever(
-            shards, leaves_to_search=leaves_to_search, reorder=reorder
-        )
+    def __init__(self, database: Database, shards: Sequence[int], effort: SearchEffort) -> None:
+        self._retriever = database.retriever(shards, effort=effort)
 
     def answer(self, method: str, *arguments: Any) -> Any:
         """Call a method of the retriever over these rows."""

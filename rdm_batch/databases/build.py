@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial, reduce
 from pathlib import Path
@@ -12,34 +12,44 @@ import numpy as np
 from pydantic import JsonValue
 
 from rdm_batch.cluster.connect import NONE, connected
-from rdm_batch.cluster.pool import Cluster, Opened
+from rdm_batch.cluster.local import local_resources
+from rdm_batch.cluster.pool import Cluster, ClusterResources, Opened
 from rdm_batch.databases.encode import (
     Encoding,
     ImageEncoder,
+    MakeEncoder,
+    TextEncoder,
     encode_source,
     open_encoding,
 )
-from rdm_batch.databases.parts import PartFiles, write_shards
+from rdm_batch.databases.parts import Indexing, PartFiles, write_shards
+from rdm_batch.databases.room import check_memory, check_shards, shards_needed
 from rdm_batch.databases.target import DatabaseTarget
 from rdm_batch.datasets.source import ImageSource
 from rdm_batch.errors import ClusterError, ImageError, SpecError
+from rdm_batch.heads.devices import require_device
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.images import open_images
 from rdm_batch.reports.progress import Progress
-from rdm_batch.retrieval.database import DatabaseManifest, EncoderRecord, SourceRecord
+from rdm_batch.retrieval.database import (
+    DatabaseManifest,
+    DatabaseShard,
+    EncoderRecord,
+    SourceRecord,
+)
 from rdm_batch.retrieval.proposal import Proposal, count_neighbors, merge_counts
 from rdm_batch.retrieval.writer import write_proposal
 from rdm_batch.specs.database import DatabaseBuild, EncodeSettings
 
 
 def build_database(
-    build: DatabaseBuild, make_encoder: Callable[[], ImageEncoder], progress: Progress
+    build: DatabaseBuild, make_encoder: MakeEncoder, progress: Progress
 ) -> DatabaseManifest:
     """Build a database, or finish what an interrupted build of the same request began.
 
     Args:
         build: The request.
-        make_encoder: Loads the encoder: here once, and once in every Ray worker.
+        make_encoder: Loads the encoder onto a device: here once, and once in every Ray worker.
         progress: Shows the stages.
 
     Returns:
@@ -50,7 +60,8 @@ def build_database(
         ImageError: A source is unusable, has no readable image, or ``strict`` is set and
             an image is damaged.
         SpecError: There are fewer rows than shards or than ``proposal_k``.
-        ClusterError: Ray cannot be joined, or has too few CPUs for the workers.
+        ClusterError: Ray cannot be joined, or has too few CPUs for the workers, or no GPU for
+            those that want one.
     """
     training, training_fingerprint = None, None
     with progress.step("look at the images"):
@@ -58,38 +69,44 @@ def build_database(
         if build.proposal_from is not None:
             training, training_fingerprint = open_images(build.proposal_from)
     with progress.step("load the encoder"):
-        encoder = make_encoder()
+        encoder = make_encoder(device_here(build))
+    most = len(source) * (build.encode.patches or 1)
+    num_shards = build.shards or shards_needed(most, encoder.dim)
+    check_shards(num_shards, most, encoder.dim)
+    check_memory(build.memory, num_shards, most, encoder.dim, build.encode.dtype, build.workers)
+    build = build.model_copy(update={"shards": num_shards})
     target = DatabaseTarget(build.out, _describe(build, encoder, fingerprint, training_fingerprint))
     finished = target.finished()
     if finished is not None:
-        _refuse_skipped(build, finished.source.skipped)
+        refuse_skipped(build, finished.source.skipped)
         return finished
     joining = progress.begin("get ready to work")
-    with target.exclusive(), _connected(build) as cluster:
+    with target.exclusive(), workers_of(build) as cluster:
         joining.finish()
+        device = device_of(build, cluster.resources)
 
         def encode(
             images: ImageSource, location: str, name: str, settings: EncodeSettings
         ) -> PartFiles:
             stage = progress.stage(f"encode {name}", total=len(images), unit="images")
-            encoding = Opened(
-                Encoding(images, encoder), partial(open_encoding, location, make_encoder)
-            )
+            again = partial(open_encoding, location, make_encoder, device)
+            encoding = Opened(Encoding(images, encoder), again)
             folder = target.work / name
-            paths = encode_source(cluster, encoding, folder, settings, stage, build.workers)
+            paths = encode_source(cluster, encoding, folder, settings, stage, build.workers, device)
             stage.finish()
             return PartFiles(paths)
 
         parts = encode(source, build.images, "images", build.encode)
-        _refuse_skipped(build, parts.skipped)
+        refuse_skipped(build, parts.skipped)
         if parts.rows == 0:
             raise ImageError(
                 build.images, f"none of {len(source):,} images is readable: {parts.skipped[0]}"
             )
-        if parts.rows < build.shards:
-            found = f"{parts.rows} rows for {build.shards} shards"
+        if parts.rows < num_shards:
+            found = f"{parts.rows} rows for {num_shards} shards"
             raise SpecError("--shards", found, "at least one row per shard")
-        manifest = _write(build, target, parts, encoder, len(source), progress)
+        shards = index_parts(build, target, parts, encoder, cluster, progress, num_shards)
+        manifest = _manifest(build, target, parts, encoder, len(source), shards)
         if training is not None and build.proposal_from is not None:
             # The training set is only asked for its neighbors: whole images, no pictures.
             settings = EncodeSettings(dtype="float32", thumbnail_size=0, strict=build.encode.strict)
@@ -120,7 +137,7 @@ def _describe(
     }
 
 
-def _refuse_skipped(build: DatabaseBuild, skipped: tuple[str, ...]) -> None:
+def refuse_skipped(build: DatabaseBuild, skipped: tuple[str, ...]) -> None:
     """Refuse what an earlier build that was not strict has left out."""
     if build.encode.strict and skipped:
         found = f"{len(skipped):,} damaged images, the first: {skipped[0]}"
@@ -129,8 +146,35 @@ def _refuse_skipped(build: DatabaseBuild, skipped: tuple[str, ...]) -> None:
         )
 
 
+def device_here(build: DatabaseBuild) -> str:
+    """Say what the encoder of this process computes on: one worker is this process.
+
+    Raises:
+        ClusterError: As ``device_of``, or PyTorch can use no GPU.
+    """
+    return require_device(device_of(build, local_resources()) if build.workers == 1 else "cpu")
+
+
+def device_of(build: DatabaseBuild, resources: ClusterResources) -> str:
+    """Say what encoders compute on.
+
+    Raises:
+        ClusterError: A GPU is asked for, and there is none.
+    """
+    if build.device == "cuda" and not resources.num_gpus:
+        raise ClusterError(
+            "--device cuda", "there is no GPU", "a GPU", "use --device cpu, or another cluster"
+        )
+    return "cuda" if build.device != "cpu" and resources.num_gpus else "cpu"
+
+
 @contextmanager
-def _connected(build: DatabaseBuild) -> Iterator[Cluster]:
+def workers_of(build: DatabaseBuild) -> Iterator[Cluster]:
+    """Connect to where the workers of a build live, for the duration of a block.
+
+    Raises:
+        ClusterError: Ray cannot be joined, or has too few CPUs for them.
+    """
     with connected(NONE if build.workers == 1 else build.address) as cluster:
         if build.workers > max(1, cluster.resources.num_cpus):
             raise ClusterError(
@@ -142,32 +186,68 @@ def _connected(build: DatabaseBuild) -> Iterator[Cluster]:
         yield cluster
 
 
-def _write(
+def index_parts(
+    build: DatabaseBuild,
+    target: DatabaseTarget,
+    parts: PartFiles,
+    encoder: ImageEncoder,
+    cluster: Cluster,
+    progress: Progress,
+    num_shards: int,
+    after: DatabaseManifest | None = None,
+) -> tuple[DatabaseShard, ...]:
+    """Cut encoded rows into shards and index them.
+
+    Args:
+        build: The request.
+        target: Where the files go.
+        parts: The rows.
+        encoder: What made them.
+        cluster: Where workers live.
+        progress: Shows the rows.
+        num_shards: Number of shards.
+        after: A database whose rows come before these. None: these are the first.
+    """
+    stage = progress.stage("index", total=parts.rows, unit="rows")
+    several = build.workers > 1
+    indexing = Indexing(
+        build.index,
+        cluster,
+        build.workers,
+        1 if several else os.cpu_count() or 1,
+        encoder.encode_texts if isinstance(encoder, TextEncoder) else None,
+    )
+    first = (0, 0) if after is None else (len(after.shards), after.rows)
+    return write_shards(target.root, target.work, parts, num_shards, indexing, stage, *first)
+
+
+def _manifest(
     build: DatabaseBuild,
     target: DatabaseTarget,
     parts: PartFiles,
     encoder: ImageEncoder,
     images: int,
-    progress: Progress,
+    shards: tuple[DatabaseShard, ...],
 ) -> DatabaseManifest:
-    stage = progress.stage("index", total=build.shards, unit="shards")
-    shards = write_shards(
-        target.root, target.work, parts, build.shards, build.index, os.cpu_count() or 1, stage
-    )
     return DatabaseManifest(
         rows=parts.rows,
         dim=encoder.dim,
         dtype=build.encode.dtype,
         encoder=EncoderRecord(name=encoder.name, digest=encoder.digest),
-        source=SourceRecord(
-            description=build.images,
-            images=images - len(parts.skipped),
-            patches_per_image=build.encode.patches,
-            patch_seed=None if build.encode.patches is None else build.encode.patch_seed,
-            skipped=parts.skipped,
-        ),
+        source=source_of(build, parts, images),
         build=target.request,
         shards=shards,
+    )
+
+
+def source_of(build: DatabaseBuild, parts: PartFiles, images: int) -> SourceRecord:
+    """Describe where encoded rows came from."""
+    return SourceRecord(
+        description=build.images,
+        images=images - len(parts.skipped),
+        patches_per_image=build.encode.patches,
+        patch_seed=None if build.encode.patches is None else build.encode.patch_seed,
+        skipped=parts.skipped,
     )
 
 

@@ -16,7 +16,15 @@ def describe_database(manifest: DatabaseManifest) -> dict[str, str]:
     indexes = []
     for shard in manifest.shards:
         text: str = shard.index.kind
-        if shard.recall_at_20 is not None:
+        if shard.tuned:
+            searched = "; ".join(
+                f"{tuned.queries}: {tuned.leaves_to_search} of {shard.index.leaves} leaves and "
+                f"{tuned.reorder} candidates, recall@{tuned.k} {tuned.recall:.3f} "
+                f"± {tuned.error:.3f} on {tuned.source}"
+                for tuned in shard.tuned
+            )
+            text += f" ({searched})"
+        elif shard.recall_at_20 is not None:
             text += (
                 f" ({shard.index.leaves_to_search} of {shard.index.leaves} leaves searched, "
                 f"recall@20 {shard.recall_at_20:.3f})"
@@ -29,7 +37,8 @@ def describe_database(manifest: DatabaseManifest) -> dict[str, str]:
     skipped = f", {len(source.skipped):,} damaged ones left out" if source.skipped else ""
     digest = manifest.encoder.digest
     return {
-        "rows": f"{manifest.rows:,} x {manifest.dim} {manifest.dtype}",
+        "rows": f"{manifest.rows:,} x {manifest.dim} {manifest.dtype}"
+        + (f", {gone:,} removed" if (gone := manifest.rows - manifest.left) else ""),
         "encoder": f"{manifest.encoder.name} ({digest[:12] if digest else 'file not recorded'})",
         "source": f"{source.description}: {source.images:,} images{patches}{skipped}",
         "shards": "; ".join(f"{count} x {text}" for text, count in counts.items()),

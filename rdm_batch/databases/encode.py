@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,12 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
-from rdm_batch.cluster.pool import Cluster, Opened, WorkerNeeds
+from rdm_batch.cluster.pool import Cluster, ClusterResources, Opened, WorkerNeeds
 from rdm_batch.databases.parts import EncodedPart, part_path, save_part
 from rdm_batch.datasets.patches import Box, patch_boxes
 from rdm_batch.datasets.source import ImageItem, ImageSource
 from rdm_batch.errors import ImageError
+from rdm_batch.heads.devices import require_device
 from rdm_batch.inputs.images import open_images
 from rdm_batch.reports.progress import Stage
 from rdm_batch.retrieval.embeddings import check_embeddings
@@ -26,6 +28,7 @@ from rdm_batch.specs.database import EncodeSettings
 
 PART_IMAGES = 256
 _BATCH = 64
+_BATCH_ON_GPU = 256
 _BATCH_PIXELS = 32_000_000
 _THUMBNAIL_COLORS = 64
 
@@ -44,16 +47,29 @@ class ImageEncoder(Protocol):
         """Embed RGB images of any size; rows are not normalized."""
 
 
+@runtime_checkable
+class TextEncoder(Protocol):
+    """An encoder that embeds texts beside images."""
+
+    def encode_texts(self, texts: list[str]) -> Float32[np.ndarray, "n dim"]:
+        """Embed texts; rows are not normalized."""
+
+
 def encode_part(
-    source: ImageSource, start: int, stop: int, encoder: ImageEncoder, settings: EncodeSettings
+    source: ImageSource,
+    start: int,
+    stop: int,
+    encoder: ImageEncoder,
+    settings: EncodeSettings,
+    batch: int = _BATCH,
 ) -> EncodedPart:
-    """Encode the images ``start`` to ``stop`` of a source.
+    """Encode the images ``start`` to ``stop`` of a source, so many crops at once at most.
 
     Raises:
         ImageError: An image cannot be decoded and ``strict`` is set.
         DatabaseError: An embedding is not finite or zero.
     """
-    part = _PartBuilder(encoder, settings)
+    part = _PartBuilder(encoder, settings, batch)
     for index in range(start, stop):
         try:
             item = source[index]
@@ -74,12 +90,13 @@ def encode_part(
 class _PartBuilder:
     """Collect rows; encode them in batches that end early where images are large.
 
-    A batch holds 64 crops or the crops of 32 million pixels, so that a part of large
+    A batch holds so many crops, or the crops of 32 million pixels, so that a part of large
     photographs is never in memory as a whole.
     """
 
-    def __init__(self, encoder: ImageEncoder, settings: EncodeSettings) -> None:
+    def __init__(self, encoder: ImageEncoder, settings: EncodeSettings, batch: int) -> None:
         self.skipped: list[str] = []
+        self._batch = batch
         self._encoder = encoder
         self._settings = settings
         self._crops: list[UInt8[np.ndarray, "_ _ 3"]] = []
@@ -103,7 +120,7 @@ class _PartBuilder:
         if self._settings.thumbnail_size:
             self._thumbnails.append(make_thumbnail(crop, self._settings.thumbnail_size))
         self._waiting_pixels += crop.shape[0] * crop.shape[1]
-        if len(self._crops) == _BATCH or self._waiting_pixels >= _BATCH_PIXELS:
+        if len(self._crops) == self._batch or self._waiting_pixels >= _BATCH_PIXELS:
             self._encode()
 
     def _encode(self) -> None:
@@ -156,10 +173,36 @@ class Encoding:
     encoder: ImageEncoder
 
 
-def open_encoding(location: str, make_encoder: Callable[[], ImageEncoder]) -> Encoding:
-    """Open a source, and load an encoder for it."""
+MakeEncoder = Callable[[str], ImageEncoder]
+"""Load an encoder onto a device, ``cpu`` or ``cuda``."""
+
+
+def open_encoding(location: str, make_encoder: MakeEncoder, device: str) -> Encoding:
+    """Open a source, and load an encoder for it.
+
+    Raises:
+        ClusterError: A GPU was reserved, and PyTorch can use none.
+    """
     source, _ = open_images(location)
-    return Encoding(source, make_encoder())
+    return Encoding(source, make_encoder(require_device(device)))
+
+
+def worker_needs(device: str, resources: ClusterResources, workers: int) -> WorkerNeeds:
+    """Say what each of several encoders takes: a CPU, and its share of the GPUs.
+
+    Decoding takes the time of several cores for every GPU, so workers share one, each with an
+    encoder of its own on it.
+
+    Args:
+        device: What they compute on, ``cpu`` or ``cuda``.
+        resources: What there is.
+        workers: How many there are.
+    """
+    if device == "cpu":
+        return WorkerNeeds()
+    # Rounded down to what Ray tells apart, or the last of them would wait for room for ever.
+    share = math.floor(resources.num_gpus / workers * 1e4) / 1e4
+    return WorkerNeeds(num_gpus=share if share < 1 else 1.0)
 
 
 class EncoderWorker:
@@ -168,17 +211,21 @@ class EncoderWorker:
     Args:
         encoding: Both of them.
         settings: How images become rows.
+        device: What the encoder computes on.
         number: Number of this worker.
     """
 
-    def __init__(self, encoding: Opened[Encoding], settings: EncodeSettings, number: int) -> None:
+    def __init__(
+        self, encoding: Opened[Encoding], settings: EncodeSettings, device: str, number: int
+    ) -> None:
         self._encoding = encoding.thing
         self._settings = settings
+        self._batch = _BATCH if device == "cpu" else _BATCH_ON_GPU
 
     def encode(self, part: tuple[int, int]) -> EncodedPart:
         """Encode the images of a range."""
         used = self._encoding
-        return encode_part(used.source, *part, used.encoder, self._settings)
+        return encode_part(used.source, *part, used.encoder, self._settings, self._batch)
 
 
 def encode_source(
@@ -188,6 +235,7 @@ def encode_source(
     settings: EncodeSettings,
     stage: Stage,
     workers: int = 1,
+    device: str = "cpu",
 ) -> list[Path]:
     """Encode every image of a source and give the files of its parts, in order.
 
@@ -201,6 +249,7 @@ def encode_source(
         stage: Progress over images.
         workers: Most workers to start, one CPU each. In this process there is one, and PyTorch
             uses every core by itself.
+        device: What they compute on, ``cpu`` or ``cuda``.
 
     Raises:
         ImageError: An image cannot be decoded and ``settings.strict`` is set.
@@ -211,8 +260,10 @@ def encode_source(
     missing = [part for part in ranges if not paths[part].is_file()]
     stage.advance(len(encoding.thing.source) - sum(stop - start for start, stop in missing))
     if missing:
-        worker = partial(EncoderWorker, encoding, settings)
-        with cluster.workers(worker, min(workers, len(missing)), WorkerNeeds()) as pool:
+        count = min(workers, len(missing))
+        needs = worker_needs(device, cluster.resources, count)
+        worker = partial(EncoderWorker, encoding, settings, device)
+        with cluster.workers(worker, count, needs) as pool:
             encoded = pool.map(
                 EncoderWorker.encode, missing, where=lambda part: f"images {part[0]} to {part[1]}"
             )

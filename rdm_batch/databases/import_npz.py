@@ -9,7 +9,9 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from rdm_batch.databases.parts import write_shards
+from rdm_batch.cluster.local import LocalCluster
+from rdm_batch.databases.parts import Indexing, write_shards
+from rdm_batch.databases.room import check_shards
 from rdm_batch.databases.target import DatabaseTarget
 from rdm_batch.datasets.patches import Box
 from rdm_batch.errors import DatabaseError, SpecError
@@ -113,20 +115,14 @@ def import_database(request: DatabaseImport, progress: Progress) -> DatabaseMani
         )
     if not 1 <= request.shards <= rows:
         raise SpecError("--shards", f"{request.shards} of {rows} rows", f"1 to {rows}")
+    check_shards(request.shards, rows, next(iter(parts.shapes))[0])
     if memory is not None:
         memory.check_rows(rows)
     [(dim, dtype)] = parts.shapes
     with target.exclusive():
-        stage = progress.stage("index", total=request.shards, unit="shards")
-        shards = write_shards(
-            target.root,
-            target.work,
-            parts,
-            request.shards,
-            request.index,
-            os.cpu_count() or 1,
-            stage,
-        )
+        stage = progress.stage("index", total=rows, unit="rows")
+        indexing = Indexing(request.index, LocalCluster(), num_threads=os.cpu_count() or 1)
+        shards = write_shards(target.root, target.work, parts, request.shards, indexing, stage)
         kind: Literal["float16", "float32"] = "float16" if dtype == "float16" else "float32"
         return target.publish(
             DatabaseManifest(

@@ -175,6 +175,7 @@ def _leaves(database: Database) -> tuple[Leaves, ...]:
         if tokens.size and int(tokens.max()) >= num_leaves:
             found_leaf = f"leaf {int(tokens.max()):,}"
             raise DatabaseError(f"{database.uri}/{path}", found_leaf, f"less than {num_leaves:,}")
+        # Of a tree_soar, one after the other: the leaf of each row, and its second one.
         counts = np.bincount(tokens.astype(np.int64), minlength=num_leaves)
         low, middle, high = np.quantile(counts, [0, 0.5, 1]).tolist()
         found.append(Leaves(number, num_leaves, int(low), middle, int(high)))

@@ -6,8 +6,9 @@ They are what an interrupted build resumes from; a finished database keeps none 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -15,15 +16,18 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
+from rdm_batch.cluster.pool import Cluster, WorkerNeeds
 from rdm_batch.files import find_damage_in, written_aside
 from rdm_batch.reports.progress import Stage
 from rdm_batch.retrieval.database import DatabaseShard
 from rdm_batch.retrieval.tables import ShardRows
-from rdm_batch.retrieval.writer import write_shard
+from rdm_batch.retrieval.tuning import chosen_rows
+from rdm_batch.retrieval.writer import BuiltIndex, index_rows, put_index, write_tables
 from rdm_batch.specs.database import IndexSettings
 
+_FEWEST_CAPTIONS = 64
 _SKIPPED_KEY = b"rdm_batch.skipped"
 
 
@@ -124,48 +128,142 @@ class PartFiles:
         return load_part(self.paths[number]).rows
 
 
+@dataclass(frozen=True)
+class Indexing:
+    """Say how shards are indexed, and where.
+
+    Attributes:
+        settings: Index settings.
+        cluster: Where workers live.
+        workers: Most workers to start, one CPU each. In this process there is one.
+        num_threads: Threads each trains with; the index is the same with any number.
+        embed_captions: Embeds texts as the database's pictures were, to tune the search for
+            texts on. None where there is no such encoder.
+    """
+
+    settings: IndexSettings
+    cluster: Cluster
+    workers: int = 1
+    num_threads: int = 1
+    embed_captions: Callable[[list[str]], Float32[np.ndarray, "texts dim"]] | None = None
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """The rows of one shard, on their way to whoever indexes them."""
+
+    number: int
+    record: DatabaseShard
+    embeddings: Float[np.ndarray, "rows dim"]
+    captions: Float32[np.ndarray, "texts dim"] | None
+
+
+class IndexWorker:
+    """Index shards.
+
+    Args:
+        settings: Index settings.
+        num_threads: Training threads.
+        number: Number of this worker.
+    """
+
+    def __init__(self, settings: IndexSettings, num_threads: int, number: int) -> None:
+        self._settings = settings
+        self._num_threads = num_threads
+
+    def index(self, shard: _Shard) -> BuiltIndex:
+        """Index and tune the rows of a shard."""
+        return index_rows(
+            shard.embeddings,
+            self._settings,
+            f"shard {shard.number}",
+            self._num_threads,
+            shard.captions,
+        )
+
+
 def write_shards(
     root: Path,
     work: Path,
     parts: Parts,
     num_shards: int,
-    settings: IndexSettings,
-    num_threads: int,
+    indexing: Indexing,
     stage: Stage,
+    first_shard: int = 0,
+    first_row: int = 0,
 ) -> tuple[DatabaseShard, ...]:
     """Cut the rows of all parts into shards of equal size and write each.
 
-    A shard that an interrupted build has finished is kept. One shard is held in memory.
+    A shard that an interrupted build has finished is kept. Rows travel to the workers and indexes
+    back: as many shards are held in memory as there are workers, and one.
 
     Args:
         root: Folder of the database.
         work: Folder of intermediate results.
         parts: The rows.
         num_shards: Number of shards, at most the number of rows.
-        settings: Index settings.
-        num_threads: Threads to train indexes with.
-        stage: Progress over shards.
+        indexing: How shards are indexed, and where.
+        stage: Progress over rows.
+        first_shard: Number of the first of these shards.
+        first_row: Id of the first of these rows.
     """
     starts = [0, *accumulate(parts.sizes)]
-    shards = []
+    bounds = [starts[-1] * number // num_shards for number in range(num_shards + 1)]
+    shards: dict[int, DatabaseShard] = {}
+    missing = []
     for number in range(num_shards):
-        first = starts[-1] * number // num_shards
-        last = starts[-1] * (number + 1) // num_shards
-        record = work / f"shard-{number:05d}.json"
-        shard = _finished_shard(root, record)
-        if shard is None:
+        finished = _finished_shard(root, _record(work, first_shard + number))
+        if finished is None:
+            missing.append(number)
+        else:
+            shards[number] = finished
+            stage.advance(finished.rows)
+
+    def waiting() -> Iterator[_Shard]:
+        for number in missing:
+            first, last = bounds[number], bounds[number + 1]
             pieces = [
                 cut_rows(parts.load(piece), first - start, last - start)
                 for piece, (start, stop) in enumerate(pairwise(starts))
                 if start < last and stop > first
             ]
-            shard = write_shard(root, number, join_rows(first, pieces), settings, num_threads)
-            with written_aside(record) as aside:
-                aside.write_text(shard.model_dump_json())
-        shards.append(shard)
-        stage.advance()
+            rows = join_rows(first_row + first, pieces)
+            record = write_tables(root, first_shard + number, rows, indexing.settings)
+            yield _Shard(number, record, rows.embeddings, _captions(rows, record, indexing))
+
+    def keep(number: int, shard: DatabaseShard) -> None:
+        with written_aside(_record(work, first_shard + number)) as aside:
+            aside.write_text(shard.model_dump_json())
+        shards[number] = shard
+        stage.advance(shard.rows)
+
+    if missing:
+        worker = partial(IndexWorker, indexing.settings, indexing.num_threads)
+        count = min(indexing.workers, len(missing))
+        with indexing.cluster.workers(worker, count, WorkerNeeds()) as pool:
+            found = pool.map(
+                IndexWorker.index, waiting(), where=lambda shard: f"index of shard {shard.number}"
+            )
+            for shard, built in found:
+                number = first_shard + shard.number
+                keep(shard.number, put_index(root, number, shard.record, built))
     stage.finish()
-    return tuple(shards)
+    return tuple(shards[number] for number in range(num_shards))
+
+
+def _record(work: Path, number: int) -> Path:
+    return work / f"shard-{number:05d}.json"
+
+
+def _captions(
+    rows: ShardRows, record: DatabaseShard, indexing: Indexing
+) -> Float32[np.ndarray, "texts dim"] | None:
+    """Embed captions of the rows that queries are made of, where there are some."""
+    if indexing.embed_captions is None or record.index.kind != "tree_soar":
+        return None
+    texts = [rows.captions[row] for row in chosen_rows(len(rows.embeddings)).tolist()]
+    found = [text for text in texts if text]
+    return indexing.embed_captions(found) if len(found) >= _FEWEST_CAPTIONS else None
 
 
 def _finished_shard(root: Path, record: Path) -> DatabaseShard | None:

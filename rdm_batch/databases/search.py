@@ -17,6 +17,7 @@ from rdm_batch.inputs.encoders import SHIPPED_ENCODERS, load_named_encoder, open
 from rdm_batch.inputs.images import open_images
 from rdm_batch.reports.search_page import Found, Query, SearchReport
 from rdm_batch.retrieval.composite import CompositeRetriever
+from rdm_batch.retrieval.effort import SearchEffort
 from rdm_batch.retrieval.exact import check_k
 from rdm_batch.retrieval.row_records import RowRecord
 from rdm_batch.specs.database_search import DatabaseSearch
@@ -48,7 +49,7 @@ def search_database(request: DatabaseSearch) -> SearchReport:
         SpecError: The encoder does not know a word of a text.
     """
     database = Database.open(request.uri)
-    check_k(request.k, database.manifest.rows, f"--k, {request.uri}")
+    check_k(request.k, database.manifest.left, f"--k, {request.uri}")
     if request.rows is not None:
         database.check_row_ids(np.array(request.rows, dtype=np.int64), "--rows")
     database.check_stored_files()
@@ -56,9 +57,12 @@ def search_database(request: DatabaseSearch) -> SearchReport:
     pictures = [_picture(file) for file in request.image or ()]
     if encoder is not None and request.text is not None:
         open_encoder(encoder).check_texts(request.text, "--text")
-    retriever = database.retriever(
-        leaves_to_search=request.leaves_to_search, reorder=request.reorder
+    effort = SearchEffort(
+        queries="texts" if request.text is not None else "pictures",
+        leaves_to_search=request.leaves_to_search,
+        reorder=request.reorder,
     )
+    retriever = database.retriever(effort=effort)
     queries = _queries(request, encoder, pictures, retriever)
     found = retriever.search(queries.embeddings, request.k)
     ids = sorted({*found.ids.ravel().tolist(), *(request.rows or ())})

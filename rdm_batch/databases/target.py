@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pydantic import JsonValue
@@ -12,7 +12,12 @@ from pydantic import JsonValue
 from rdm_batch.errors import DatabaseError
 from rdm_batch.files import canonical_digest, find_damage_in, locked, user_cache, written_aside
 from rdm_batch.inputs.databases import Database
-from rdm_batch.retrieval.database import MANIFEST_NAME, DatabaseManifest, render_manifest
+from rdm_batch.retrieval.database import (
+    MANIFEST_NAME,
+    DatabaseManifest,
+    StoredFile,
+    render_manifest,
+)
 from rdm_batch.storage.object_store import open_store, redact
 from rdm_batch.storage.store import LocalStore
 
@@ -92,14 +97,32 @@ class DatabaseTarget:
                 aside.write_text(json.dumps(self.request))
             yield
 
-    def publish(self, manifest: DatabaseManifest) -> DatabaseManifest:
-        """Put every file in place, then the manifest, and forget the intermediate results."""
+    def unfinished(self) -> None:
+        """Make sure that what an interrupted change left, if anything, is of this request.
+
+        Raises:
+            DatabaseError: It is of another one.
+        """
+        begun = self.work / _REQUEST_NAME
+        if begun.is_file():
+            self._refuse_other(json.loads(begun.read_bytes()), "an unfinished change")
+
+    def publish(
+        self, manifest: DatabaseManifest, files: Sequence[StoredFile] | None = None
+    ) -> DatabaseManifest:
+        """Put files in place, then the manifest, and forget the intermediate results.
+
+        Args:
+            manifest: The manifest, digest left out.
+            files: What was made here. None: every file.
+        """
         complete = manifest.with_digest()
-        damage = find_damage_in(self.root, complete.files())
+        made = complete.files() if files is None else files
+        damage = find_damage_in(self.root, made)
         if damage:
             raise DatabaseError(str(self.root), f"{damage[0]} before it was published")
         if not isinstance(self.store, LocalStore):
-            for file in complete.files():
+            for file in made:
                 with (
                     (self.root / file.path).open("rb") as source,
                     self.store.open_write(file.path) as target,

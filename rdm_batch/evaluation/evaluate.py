@@ -31,6 +31,7 @@ from rdm_batch.metrics.compute import Findings, ScoreSettings, SideData, compute
 from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.metrics.networks import NETWORK_NAMES
 from rdm_batch.metrics.novelty import NoveltyDistances
+from rdm_batch.metrics.pairing import Influences
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec
@@ -53,6 +54,7 @@ class EvaluationRequest:
         allow_partial: Accept a sample set with missing shards; scores say so.
         settings: Neighborhood sizes, seeds, resampling.
         opened: The database, where it is open already.
+        influences: Whether to find out what every image does to each score.
     """
 
     samples: str
@@ -61,6 +63,7 @@ class EvaluationRequest:
     allow_partial: bool = False
     settings: ScoreSettings = field(default_factory=ScoreSettings)
     opened: Database | None = None
+    influences: bool = False
 
     def open_database(self) -> Database | None:
         """Give the database, opened here where it was not before; None where it is not known.
@@ -107,6 +110,11 @@ class Evaluated:
     samples: Reference
     reference: Reference
     judged: tuple[Judged, ...]
+
+    def influences(self) -> dict[str, Influences]:
+        """Return what every image does to each score that has such; none unless asked for."""
+        parts = (part.findings.influences or {} for part in self.judged)
+        return {score: found for part in parts for score, found in part.items()}
 
 
 @dataclass(frozen=True)
@@ -189,7 +197,7 @@ class _Group:
         generated = self._side(self.samples)
         statistics = self._statistics(generated)
         novelty = self._novelty(generated, statistics)
-        findings = Findings()
+        findings = Findings(influences={} if self.request.influences else None)
         scores = compute_scores(
             generated,
             statistics,

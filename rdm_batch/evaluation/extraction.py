@@ -9,7 +9,12 @@ from rdm_batch.cluster.local import LocalCluster
 from rdm_batch.cluster.pool import Cluster, ClusterResources, Opened, WorkerNeeds
 from rdm_batch.errors import MetricError
 from rdm_batch.evaluation.evaluate import Evaluated, EvaluationRequest, evaluate, open_sides
-from rdm_batch.evaluation.features import extract_part, parts_without_features, store_features
+from rdm_batch.evaluation.features import (
+    extract_part,
+    join_shards,
+    parts_without_features,
+    store_features,
+)
 from rdm_batch.heads.devices import require_device
 from rdm_batch.inputs.encoders import SHIPPED_ENCODERS
 from rdm_batch.inputs.extractors import extractor_digest, load_extractor
@@ -98,7 +103,9 @@ def extract_features(
     Raises:
         RdmBatchError: An image cannot be used, or the extractor cannot be loaded.
     """
-    waiting = parts_without_features(images, extractor_digest(extractor))
+    digest = extractor_digest(extractor)
+    join_shards(images, digest)
+    waiting = parts_without_features(images, digest)
     lacking = sum(part.num_images for part in waiting)
     on_extracted(images, extractor, images.num_images - lacking)
     if not waiting:

@@ -14,7 +14,7 @@ from rdm_batch.metrics.clip_score import row_cosines
 from rdm_batch.metrics.novelty import NoveltyDistances
 from rdm_batch.metrics.tasks import TaskRunner
 from rdm_batch.retrieval.exact import exact_top_k
-from rdm_batch.retrieval.tables import read_embeddings
+from rdm_batch.retrieval.rows import shard_rows
 from rdm_batch.storage.sample_set import SampleSet
 
 _NONE = -1
@@ -138,8 +138,7 @@ def _compare_shard(
     """Find the nearest row of a shard to each query, and to each sample among its neighbors."""
     manifest = database.manifest
     record = manifest.shards[shard]
-    path = database.root([shard]) / record.embeddings.path
-    rows = read_embeddings(path, record.rows, manifest.dim, manifest.dtype)
+    rows = shard_rows(database.root([shard]), record, manifest)
     positions, scores = exact_top_k(rows, queries, 1)
     here: Bool[np.ndarray, "n k"] = (neighbor_ids >= record.first_row) & (
         neighbor_ids < record.first_row + record.rows

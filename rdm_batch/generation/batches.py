@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int64, UInt8
 from rdm_batch.cluster.local import LocalCluster, local_resources
 from rdm_batch.cluster.pool import RetrieverNeeds, device_for
 from rdm_batch.cluster.texts import embed_texts
+from rdm_batch.generation.engines import search_effort
 from rdm_batch.generation.head_worker import gpus_per_head
 from rdm_batch.generation.modes import mode_of
 from rdm_batch.generation.plan import largest_batch, plan_shards
@@ -66,9 +67,7 @@ def generate(job: JobSpec) -> Iterator[Batch]:
 def _batches(job: JobSpec, opened: Resolved) -> Iterator[Batch]:
     cluster = LocalCluster()
     device = require_device(device_for(gpus_per_head(job, local_resources())))
-    searched = RetrieverNeeds(
-        leaves_to_search=job.database.leaves_to_search, reorder=job.database.reorder
-    )
+    searched = RetrieverNeeds(effort=search_effort(job, opened.database.manifest))
     with cluster.retriever(opened.database, searched) as retriever:
         embed = partial(embed_texts, cluster)
         source = ContextSource(

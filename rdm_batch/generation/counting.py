@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
 from rdm_batch.reports.progress import Progress, Stage
 from rdm_batch.storage.manifest import ShardEntry
@@ -31,21 +32,25 @@ class SampleCount:
         self._progress = progress
         self._total = total
         self._stored = stored
-        self._committed: set[int] = set()
-        self._drawn: dict[int, int] = {}
+        self._committed: set[Hashable] = set()
+        self._drawn: dict[Hashable, int] = {}
         self._on_begun = on_begun
         self._stage: Stage | None = None
 
     def committed(self, entry: ShardEntry) -> None:
-        """Count a shard that is stored."""
-        self._committed.add(entry.shard)
-        self._drawn.pop(entry.shard, None)
-        self._stored += entry.num_rows
+        """Count a shard of the one set that is made."""
+        self.count_stored(entry.shard, entry.num_rows)
+
+    def count_stored(self, shard: Hashable, num_samples: int) -> None:
+        """Count a shard that is stored; of several sets, ``shard`` names the set as well."""
+        self._committed.add(shard)
+        self._drawn.pop(shard, None)
+        self._stored += num_samples
         # A shard stored before a head was heard of took a time nobody knows: not in the rate.
         self._begin()
         self._show()
 
-    def drawn(self, of_shard: Mapping[int, int]) -> None:
+    def drawn(self, of_shard: Mapping[Any, int]) -> None:
         """Count what one head has drawn of each shard that it has not committed."""
         self._begin()
         for shard, count in of_shard.items():

@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rdm_batch.errors import DatabaseError, RdmBatchError, SpecError
+from rdm_batch.heads.autoguidance import weaker_problems
 from rdm_batch.heads.build import HEADS
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.encoders import OpenedEncoder
 from rdm_batch.inputs.prompts import Prompts
 from rdm_batch.inputs.resolve import attempt
-from rdm_batch.inputs.weights import OpenedCheckpoint
+from rdm_batch.inputs.weights import OpenedCheckpoint, OpenedWeights
 from rdm_batch.specs.job import JobSpec
 
 
-def head_problems(spec: JobSpec, model: OpenedCheckpoint) -> Iterator[RdmBatchError]:
-    """List what conditioning and sampling ask of a head and it cannot do."""
+def head_problems(
+    spec: JobSpec, model: OpenedCheckpoint, weaker: OpenedWeights | None = None
+) -> Iterator[RdmBatchError]:
+    """List what conditioning and sampling ask of a head and it cannot do.
+
+    Args:
+        spec: The job.
+        model: Its head.
+        weaker: What the head is to be guided away from, if anything.
+    """
     if spec.model.query_first and not spec.conditioning.query_leads:
         yield SpecError(
             "conditioning",
@@ -28,6 +37,8 @@ def head_problems(spec: JobSpec, model: OpenedCheckpoint) -> Iterator[RdmBatchEr
     yield from attempt(
         lambda: HEADS[spec.model.family].sampler_of(model.architecture, spec.sampling)
     ).problems
+    if weaker is not None:
+        yield from weaker_problems(model.architecture, weaker.architecture)
     if not model.architecture.parametric:
         return
     found = None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 from rdm_batch.cluster.pool import Cluster, ClusterResources, WorkerNeeds, device_for
 from rdm_batch.errors import ClusterError
+from rdm_batch.evaluation.inline import InlineExtractors
 from rdm_batch.generation.plan import ShardRange, largest_batch
 from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, drawn_shard
 from rdm_batch.heads.arithmetic import check_precision
@@ -22,7 +24,7 @@ from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.device_class import check_begun_on, claim_device
 from rdm_batch.storage.drawn_shard import DrawnShard
 from rdm_batch.storage.encoders import Encoders
-from rdm_batch.storage.manifest import Measured, SampleSetHeader, ShardEntry
+from rdm_batch.storage.manifest import FEATURES, Measured, SampleSetHeader, ShardEntry
 from rdm_batch.storage.sample_set import SampleSet
 
 SHARDS_IN_FLIGHT = 3
@@ -103,6 +105,7 @@ class HeadWorker:
         context_dim: Width of the database's embeddings.
         device: What it reserved, ``cpu`` or ``cuda``.
         number: Number of this head.
+        model_thread: As in ``ShardRenderer``.
 
     Raises:
         RdmBatchError: The head cannot be loaded, or what it reserved cannot be used.
@@ -116,6 +119,7 @@ class HeadWorker:
         context_dim: int,
         device: str,
         number: int,
+        model_thread: ThreadPoolExecutor | None = None,
     ) -> None:
         require_device(device)
         self._name = f"head-{number}"
@@ -136,12 +140,16 @@ class HeadWorker:
         if encoders := encoders_per_head(spec, device):
             # They start while the weights are loaded.
             self._encoders = Encoders(spec.output.uri, header, encoders)
+        self._inline: InlineExtractors | None = None
+        if spec.evaluation is not None and spec.evaluation.inline:
+            self._inline = InlineExtractors(self._set, spec.evaluation, spec.database, device)
         self._renderer = ShardRenderer(
             model.load_head(spec.sampling, context_dim, device),
             spec.sampling.seed,
             spec.sampling.batch_size,
             spec.model.cpu_threads,
             largest_batch(spec),
+            model_thread,
         )
 
     def make(self, shard: ShardRange, source: ContextSource, run_id: str) -> ShardEntry:
@@ -162,6 +170,10 @@ class HeadWorker:
             self._drawn[shard.index] += count
 
         rendered = self._renderer.render(shard, self._source, clock, drawn)
+        features = []
+        if self._inline is not None:
+            with clock.measure(FEATURES):
+                features = self._inline.extract(shard.indices, rendered.images)
         measured = Measured(
             run=run_id,
             head=self._name,
@@ -175,6 +187,8 @@ class HeadWorker:
         )
         made = drawn_shard(rendered, self._spec.sampling, measured)
         entry = self._commit(made)
+        if self._inline is not None:
+            self._inline.store(entry, features)
         self._drawn.pop(shard.index, None)
         return entry
 

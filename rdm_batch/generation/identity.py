@@ -18,13 +18,19 @@ _NOT_IDENTITY = {
     "cluster": True,
     "evaluation": True,
     "model": {"checkpoint", "preset", "architecture"},
+    "sampling": {"autoguidance": {"checkpoint", "preset", "architecture"}},
     "database": {"uri", "encoder", "retriever_shards"},
     "conditioning": {"prompts", "prompts_file"},
     "output": {"uri"},
 }
-_LATER = (("database", "reorder"),)
-"""Fields that jobs did not have once. Left alone, they do not enter, so that sample sets of before
-can be completed."""
+_LATER: dict[tuple[str, str], Any] = {
+    ("database", "reorder"): None,
+    ("sampling", "guidance_interval"): None,
+    ("sampling", "autoguidance"): None,
+    ("sampling", "reuse_deep_features"): 1,
+}
+"""Fields that jobs did not have once, and what they are where left alone: then they do not enter,
+so that sample sets of before can be completed."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +42,29 @@ class ContentDigests:
         database: Of the database manifest, which covers its embeddings and indexes.
         encoder: Of the encoder weights. None when no text is embedded.
         prompts: The prompts in order, read from wherever they stand. None without text.
+        weaker: Of the weights and the architecture that ``sampling.autoguidance`` names.
     """
 
     checkpoint: str | None
     database: str
     encoder: str | None
     prompts: tuple[str, ...] | None
+    weaker: str | None = None
 
 
 def job_identity(spec: JobSpec, contents: ContentDigests) -> dict[str, Any]:
     """Collect everything that defines the samples, as plain JSON values."""
     identity: dict[str, Any] = spec.model_dump(mode="json", exclude=_NOT_IDENTITY)  # type: ignore[arg-type]
-    for part, field in _LATER:
-        if identity[part][field] is None:
-            del identity[part][field]
+    for (part, field), left_alone in _LATER.items():
+        if identity[part].get(field, left_alone) == left_alone:
+            identity[part].pop(field, None)
+    if identity["database"]["engine"] != "exact":
+        # `auto` follows from the database, whose digest is here.
+        del identity["database"]["engine"]
     identity["model"]["checkpoint_digest"] = contents.checkpoint
     identity["database"]["digest"] = contents.database
+    if contents.weaker is not None:
+        identity["sampling"]["autoguidance"]["checkpoint_digest"] = contents.weaker
     if contents.encoder is not None:
         identity["database"]["encoder_digest"] = contents.encoder
     if contents.prompts is not None:

@@ -14,10 +14,12 @@ from rdm_batch.cluster.connect import NONE, connected
 from rdm_batch.cluster.local import local_resources
 from rdm_batch.cluster.pool import Cluster, RetrieverNeeds, device_for
 from rdm_batch.cluster.texts import embed_texts
-from rdm_batch.evaluation.evaluate import EvaluationRequest
+from rdm_batch.evaluation.evaluate import Evaluated, EvaluationRequest
 from rdm_batch.evaluation.extraction import run_evaluation
 from rdm_batch.evaluation.views import look_at
 from rdm_batch.generation.counting import SampleCount
+from rdm_batch.generation.engines import engine_of, search_effort
+from rdm_batch.generation.exact_search import forget_searches, sources
 from rdm_batch.generation.head_worker import HeadResources, make_shards, plan_resources
 from rdm_batch.generation.modes import mode_of
 from rdm_batch.generation.plan import ShardRange
@@ -38,6 +40,8 @@ from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.provenance import collect_provenance, process_age_s, software_versions
 from rdm_batch.reports.run_report import (
+    IllustratedSample,
+    Recall,
     RetrievalReport,
     RunReport,
     SampleSetSummary,
@@ -45,6 +49,7 @@ from rdm_batch.reports.run_report import (
 )
 from rdm_batch.reports.saved import REPORT_KEY, SavedRun, load_run, save_run
 from rdm_batch.reports.views import Views
+from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.device_class import classes_of
@@ -102,7 +107,7 @@ def _complete(
     """Run a job; give what came of it, and where its page is."""
     with progress.step("check the job"):
         job = preflight(spec, where, software_versions())
-    run = _Run(job, started)
+    run = JobRun(job, started)
     saved = run.nothing_to_do()
     if saved is None:
         address = address or default_address()
@@ -131,13 +136,25 @@ def _said(evaluation: object) -> object:
     return {name: value for name, value in evaluation.items() if value is not None}
 
 
-class _Run:
-    """One execution of a job, from what is stored already to the finished set."""
+class JobRun:
+    """One execution of a job, from what is stored already to the finished set.
 
-    def __init__(self, job: CheckedJob, started: float) -> None:
+    Args:
+        job: The job.
+        started: When the command started, seconds since the epoch.
+        influences: Whether scores are to tell what every image does to them.
+
+    Attributes:
+        run_id: Recorded in the entries of the shards it makes.
+        evaluated: The evaluation behind the report, once there is one.
+    """
+
+    def __init__(self, job: CheckedJob, started: float, influences: bool = False) -> None:
         self._job = job
         self._started = started
-        self._id = uuid.uuid4().hex
+        self._influences = influences
+        self.run_id = uuid.uuid4().hex
+        self.evaluated: Evaluated | None = None
         self._milestones: dict[str, float] = {}
 
     def reached(self, milestone: str) -> None:
@@ -146,13 +163,14 @@ class _Run:
 
     def nothing_to_do(self) -> SavedRun | None:
         """Give what is saved where the set, its scores and its report are complete."""
-        saved = self._saved()
+        saved = self.saved()
         evaluation = self._job.spec.model_dump(mode="json")["evaluation"]
         if saved is None or _said(saved.report.spec.get("evaluation")) != _said(evaluation):
             return None
         return saved
 
-    def _saved(self) -> SavedRun | None:
+    def saved(self) -> SavedRun | None:
+        """Give what is saved beside a finished set, whatever it was judged by."""
         uri = self._job.spec.output.uri
         sample_set = SampleSet.find(uri)
         if sample_set is None or sample_set.success() is None:
@@ -166,17 +184,10 @@ class _Run:
         spec = self._job.spec
         loading = progress.begin("load heads and index")
         resources = plan_resources(spec, cluster.resources, len(self._job.shards))
-        before = self._saved()
-        sample_set = SampleSet.create_or_resume(spec.output.uri, self._job.header)
+        before = self.saved()
+        sample_set = self.begin_set()
         missing = sample_set.missing_shards()
-        if missing:
-            _tell_of_other_versions(sample_set.header, self._job.header)
-        searched = RetrieverNeeds(
-            num_actors=spec.database.retriever_shards,
-            leaves_to_search=spec.database.leaves_to_search,
-            reorder=spec.database.reorder,
-            num_cpus=spec.cluster.cpus_per_retriever,
-        )
+        searched = retriever_needs(spec, self._job.database.manifest)
         with cluster.retriever(self._job.database, searched) as retriever:
             conditioner = mode_of(spec.conditioning).build_conditioner(
                 self._job, partial(embed_texts, cluster)
@@ -184,22 +195,62 @@ class _Run:
             # What a conditioner looks up it may keep: this one has not looked yet.
             fresh = copy.copy(conditioner)
             if missing:
-                source = ContextSource(conditioner, retriever)
-                # One after the other: a job may have a billion shards.
-                shards = (self._job.shards[shard] for shard in missing)
                 total = spec.sampling.num_samples
                 stored = total - missing.num_samples
                 count = SampleCount(progress, total, stored, loading.finish)
-                self._generate(cluster, shards, source, resources, count)
+                # One after the other: a job may have a billion shards.
+                shards = (self._job.shards[shard] for shard in missing)
+                groups = sources(cluster, self._job, shards, conditioner, retriever, progress)
+                for group, source in groups:
+                    self._generate(cluster, group, source, resources, count)
+                count.finish()
             loading.finish()
             with progress.step("measure retrieval"):
                 sample_set.finish()
-                recall = measure_recall(
-                    retriever, fresh, spec.sampling.seed, spec.sampling.num_samples
-                )
-                illustrated, pictures = illustrate(sample_set, retriever)
+                forget_searches(spec.output.uri)
+                recall, resident = None, retriever.resident_bytes()
+                if not searched.effort.exactly:
+                    recall = measure_recall(
+                        retriever, fresh, spec.sampling.seed, spec.sampling.num_samples
+                    )
+                illustrated = illustrate(sample_set, retriever)
+        return self.report(cluster, sample_set, before, recall, illustrated, progress, resident)
+
+    def begin_set(self) -> SampleSet:
+        """Start the set, or go on with what is there.
+
+        Raises:
+            SampleSetError: The location holds another job's samples.
+        """
+        sample_set = SampleSet.create_or_resume(self._job.spec.output.uri, self._job.header)
+        if sample_set.missing_shards():
+            _tell_of_other_versions(sample_set.header, self._job.header)
+        return sample_set
+
+    def report(
+        self,
+        cluster: Cluster,
+        sample_set: SampleSet,
+        before: SavedRun | None,
+        recall: Recall | None,
+        illustrated: tuple[tuple[IllustratedSample, ...], Pictures],
+        progress: Progress,
+        resident_bytes: int | None = None,
+    ) -> SavedRun:
+        """Score a finished set, and put together what is known of it.
+
+        Args:
+            cluster: Where features are extracted.
+            sample_set: The set.
+            before: What was saved of it before, if anything.
+            recall: Of its index, where that was measured.
+            illustrated: What ``illustrate`` gave.
+            progress: Shows the stages.
+            resident_bytes: Memory that opening the database took, where that was measured.
+        """
+        spec = self._job.spec
         entries = sample_set.entries()
-        mine = measured_in(self._id, entries)
+        mine = measured_in(self.run_id, entries)
         # Killed after the last shard and before the report: the entries still tell.
         known = mine or measured_in(latest_run(entries) or "", entries)
         raw = latencies(known)
@@ -233,23 +284,25 @@ class _Run:
                 per_batch=summarize_latencies(raw.batch_s),
                 query_method=_QUERY_METHOD,
                 recall=recall,
+                engine=engine_of(spec, self._job.database.manifest),
+                resident_bytes=resident_bytes,
             ),
             scores=scores,
             views=views,
-            illustrated=illustrated,
+            illustrated=illustrated[0],
         )
         if before is not None and not mine:
             # Nothing was generated: speed stays what it was when the samples were made.
             kept = {"throughput", "start_up", "sample_set"}
             report = report.model_copy(update={k: getattr(before.report, k) for k in kept})
-        return SavedRun(report, raw, pictures | seen)
+        return SavedRun(report, raw, illustrated[1] | seen)
 
     def _flops_per_image(self) -> float | None:
-        architecture = self._job.model.architecture
-        if architecture is None:
+        model, spec = self._job.model, self._job.spec
+        if model.architecture is None:
             return None
-        spec = self._job.spec
-        return flops_per_sample(architecture, spec.sampling, spec.conditioning.k_nn)
+        weaker = None if model.weaker is None else model.weaker.architecture
+        return flops_per_sample(model.architecture, spec.sampling, spec.conditioning.k_nn, weaker)
 
     def _evaluate(
         self, cluster: Cluster, progress: Progress
@@ -265,11 +318,16 @@ class _Run:
                 stage.finish()
 
         request = EvaluationRequest(
-            spec.output.uri, spec.evaluation, spec.database, opened=self._job.database
+            spec.output.uri,
+            spec.evaluation,
+            spec.database,
+            opened=self._job.database,
+            influences=self._influences,
         )
         with progress.step("compute scores"):
             evaluated = run_evaluation(cluster, request, extracted, self._job.references)
             stage.finish()
+            self.evaluated = evaluated
             return evaluated.scores, *look_at(evaluated, self._job.database)
 
     def _generate(
@@ -292,11 +350,19 @@ class _Run:
             self._job.header,
             shards,
             source,
-            self._id,
+            self.run_id,
             committed,
             count.drawn,
         )
-        count.finish()
+
+
+def retriever_needs(spec: JobSpec, manifest: DatabaseManifest) -> RetrieverNeeds:
+    """Say how the database of a job is spread and searched."""
+    return RetrieverNeeds(
+        num_actors=spec.database.retriever_shards,
+        effort=search_effort(spec, manifest),
+        num_cpus=spec.cluster.cpus_per_retriever,
+    )
 
 
 def _tell_of_other_versions(begun: SampleSetHeader, now: SampleSetHeader) -> None:

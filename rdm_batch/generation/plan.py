@@ -11,6 +11,7 @@ from jaxtyping import Int64
 
 from rdm_batch.errors import shortened
 from rdm_batch.specs.job import JobSpec
+from rdm_batch.specs.sampling import DiffusionSampling, SamplingSpec
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,7 @@ def describe_plan(spec: JobSpec) -> list[str]:
     shards = plan_shards(spec)
     sampling = spec.sampling
     batches = shards.num_batches(sampling.batch_size)
-    branches = 2 if sampling.guidance_scale > 1 else 1
-    steps = sampling.columns.num_steps
-    work = f"{batches:,} batches of up to {sampling.batch_size}"
-    if steps is not None:
-        work += f", {steps * branches:,} network evaluations a batch"
-        if branches == 2:
-            work += f" ({steps} steps, conditional and unconditional)"
+    work = f"{batches:,} batches of up to {sampling.batch_size}{_evaluations(sampling)}"
     scores = "none" if spec.evaluation is None else ", ".join(spec.evaluation.scores)
     return [
         f"samples    {sampling.num_samples:,} in {len(shards):,} shards of up to "
@@ -111,3 +106,29 @@ def describe_plan(spec: JobSpec) -> list[str]:
         f"scores     {shortened(scores)}",
         f"output     {shortened(spec.output.uri)}",
     ]
+
+
+def most_evaluations(sampling: SamplingSpec) -> int:
+    """Count the network evaluations a sample takes at most; 0 where the spec does not tell."""
+    weaker = isinstance(sampling, DiffusionSampling) and sampling.autoguidance is not None
+    guided = sampling.guidance_scale > 1 or weaker
+    return (sampling.columns.num_steps or 0) * (1 + guided)
+
+
+def _evaluations(sampling: SamplingSpec) -> str:
+    """Say how often a batch evaluates networks, where the spec alone tells."""
+    steps = sampling.columns.num_steps
+    if steps is None:
+        return ""
+    diffusion = sampling if isinstance(sampling, DiffusionSampling) else None
+    interval = diffusion.guidance_interval if diffusion else None
+    notes = ["conditional and unconditional"] if sampling.guidance_scale > 1 else []
+    if diffusion and diffusion.autoguidance:
+        notes = ["by the head and by a weaker one"]
+    if interval:
+        notes.append(f"guided where the noise level is {interval[0]:g} to {interval[1]:g}")
+    if diffusion and diffusion.reuse_deep_features > 1:
+        notes.append(f"deep features of every {diffusion.reuse_deep_features} steps")
+    most = "at most " if interval else ""
+    said = f", {most}{most_evaluations(sampling):,} network evaluations a batch"
+    return f"{said} ({', '.join([f'{steps} steps', *notes])})" if notes else said

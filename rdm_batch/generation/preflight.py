@@ -19,13 +19,14 @@ from rdm_batch.evaluation.checks import (
     score_problems,
 )
 from rdm_batch.files import canonical_digest
+from rdm_batch.generation.engines import describe_engines
 from rdm_batch.generation.fit import context_problems, encoder_problems, head_problems
 from rdm_batch.generation.identity import ContentDigests, job_identity
 from rdm_batch.generation.modes import mode_of
 from rdm_batch.generation.modes.mode import Mode
 from rdm_batch.generation.plan import ShardPlan, describe_plan, plan_shards
 from rdm_batch.generation.submission import load_job
-from rdm_batch.inputs.resolve import Resolution, Resolved, attempt, found_by, resolve
+from rdm_batch.inputs.resolve import Openings, Resolution, Resolved, attempt, found_by, resolve
 from rdm_batch.reports.provenance import software_versions
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import SampleSetHeader
@@ -48,19 +49,22 @@ class CheckedJob(Resolved):
     header: SampleSetHeader
 
 
-def preflight(spec: JobSpec, where: str, software: dict[str, str]) -> CheckedJob:
+def preflight(
+    spec: JobSpec, where: str, software: dict[str, str], openings: Openings | None = None
+) -> CheckedJob:
     """Open everything a job names, and check the job against it.
 
     Args:
         spec: The job, with absolute locations.
         where: The job file, named in the message.
         software: Versions to record in the header of a new sample set.
+        openings: What other jobs have opened. None: there are none.
 
     Raises:
         InvalidJobError: Something is missing or does not fit; all of it is listed.
     """
     mode = mode_of(spec.conditioning)
-    resolution = resolve(spec, mode)
+    resolution = resolve(spec, mode, openings)
     problems = tuple(_problems(spec, mode, resolution))
     if problems:
         raise InvalidJobError(where, problems)
@@ -130,6 +134,7 @@ def dry_run(path: Path, overrides: Sequence[str]) -> tuple[str, bool]:
     sample_set = SampleSet.find(spec.output.uri)
     missing = len(job.shards) if sample_set is None else len(sample_set.missing_shards())
     ready = f"{path}: ready to run, {missing:,} of {len(job.shards):,} shards are missing"
+    plan += describe_engines(spec, job.database.manifest)
     return "\n".join([ready, *plan, f"digest     {job.header.digest}"]), True
 
 
@@ -144,8 +149,9 @@ def _sample_problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[R
     model, database, encoder = found.model.thing, found.database.thing, found.encoder.thing
     yield from found.prompts.problems
     yield from found.model.problems
+    yield from found.weaker.problems
     if model is not None:
-        yield from found_by(lambda: head_problems(spec, model))
+        yield from found_by(lambda: head_problems(spec, model, found.weaker.thing))
     yield from found.database.problems
     yield from found.proposal.problems
     if database is not None:
@@ -174,12 +180,14 @@ def _header(spec: JobSpec, opened: Resolved, software: dict[str, str]) -> Sample
         database=opened.database.manifest.digest,
         encoder=None if opened.encoder is None else opened.encoder.digest,
         prompts=None if opened.prompts is None else opened.prompts.texts,
+        weaker=None if opened.model.weaker is None else opened.model.weaker.digest,
     )
     identity = job_identity(spec, contents)
     digests = {
         "checkpoint": contents.checkpoint,
         "database": contents.database,
         "encoder": contents.encoder,
+        "weaker": contents.weaker,
     }
     return SampleSetHeader(
         spec=identity,

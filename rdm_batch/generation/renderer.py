@@ -149,6 +149,21 @@ class _Started:
     run: _ModelRun
 
 
+def start_model_thread(cpu_threads: int) -> ThreadPoolExecutor:
+    """Start the one thread that enters a model.
+
+    Args:
+        cpu_threads: Threads of its arithmetic on CPU.
+    """
+    return ThreadPoolExecutor(
+        max_workers=1,
+        thread_name_prefix="model",
+        # PyTorch's thread count belongs to the thread that computes.
+        initializer=torch.set_num_threads,
+        initargs=(cpu_threads,),
+    )
+
+
 class ShardRenderer:
     """Turn shard ranges into images.
 
@@ -159,6 +174,8 @@ class ShardRenderer:
         cpu_threads: Threads of the model's arithmetic on CPU.
         rows: Most samples any batch of the job has, to which short ones are filled up where the
             head must see one shape. None: ``batch_size``.
+        model_thread: Thread that enters the model, shared with the renderers of other heads of
+            this process, which then take turns. None: one of its own.
     """
 
     def __init__(
@@ -168,6 +185,7 @@ class ShardRenderer:
         batch_size: int,
         cpu_threads: int = 1,
         rows: int | None = None,
+        model_thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self._head = head
         self._seed = seed
@@ -178,13 +196,7 @@ class ShardRenderer:
         self._counting = threading.Lock()
         self._warming_up = threading.Lock()
         self._is_warm = not head.fixed_batches
-        self._model_thread = ThreadPoolExecutor(
-            max_workers=1,
-            thread_name_prefix="model",
-            # PyTorch's thread count belongs to the thread that computes.
-            initializer=torch.set_num_threads,
-            initargs=(cpu_threads,),
-        )
+        self._model_thread = model_thread or start_model_thread(cpu_threads)
 
     def render(
         self,

@@ -37,10 +37,11 @@ def load_job(job: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         SpecError: The file cannot be read, or an override is not understood.
         InvalidJobError: One or more fields are wrong; all are listed.
     """
-    return _locate(load.load_job(Path(job) if isinstance(job, str) else job, overrides))
+    return located(load.load_job(Path(job) if isinstance(job, str) else job, overrides))
 
 
-def _locate(spec: JobSpec) -> JobSpec:
+def located(spec: JobSpec) -> JobSpec:
+    """Make the relative paths of a job absolute, as ``load_job`` does."""
     # A submitted job runs in a temporary copy of its working folder that Ray deletes: inputs
     # are found there, but a relative output goes below RDM_BATCH_OUTPUT_ROOT, or the home
     # folder of the user Ray runs as.

@@ -15,7 +15,7 @@ from rdm_batch.heads.network_head import NetworkHead
 from rdm_batch.heads.null import NullHead
 from rdm_batch.heads.rarm import RarmHead
 from rdm_batch.heads.rdm import RdmHead
-from rdm_batch.models.networks import HeadNetworks, load_networks
+from rdm_batch.models.networks import HeadNetworks, RdmNetworks, load_networks
 from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
@@ -62,11 +62,25 @@ def build_head_around(
     device: torch.device | str = "cpu",
     precision: Precision = "float32",
     compile: bool = False,
+    weaker: HeadNetworks | None = None,
 ) -> Head:
     """Build a head around networks, which it takes over; see ``build_head``.
 
     Where nobody else holds the networks' tensors, converting them to another precision or
     moving them frees them one by one.
+
+    Args:
+        networks: The head's.
+        sampling: Sampler and its settings.
+        device: Where to compute.
+        precision: Arithmetic of the networks.
+        compile: Whether to compile the UNet or the transformer.
+        weaker: Networks of the head that ``sampling.autoguidance`` names; taken over too.
     """
     head = HEADS[networks.architecture.kind]
-    return head.build(networks, sampling, device, precision, compile)
+    if weaker is None:
+        return head.build(networks, sampling, device, precision, compile)
+    assert issubclass(head, RdmHead)
+    assert isinstance(networks, RdmNetworks)
+    assert isinstance(weaker, RdmNetworks)
+    return head.build(networks, sampling, device, precision, compile, weaker)

@@ -8,10 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Shaped, UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from rdm_batch.errors import CheckpointError
+from rdm_batch.transfers import leave
 
 Tell = Callable[[Tensor], CheckpointError]
 """Describe the samples of a batch that failed, of which there is at least one."""
@@ -63,17 +64,6 @@ class Finished:
         return None
 
 
-def upload(values: Shaped[np.ndarray, "..."], device: torch.device) -> Tensor:
-    """Copy numbers to a device, behind what it is doing and without waiting for that.
-
-    What is not pinned would be copied before the call returns, after everything launched so far.
-    """
-    host = torch.from_numpy(values)
-    if device.type != "cuda":
-        return host.to(device)
-    return host.pin_memory().to(device, non_blocking=True)
-
-
 class Canvas:
     """Follow one batch of a head: what is to be checked of it, and its images on their way.
 
@@ -100,7 +90,7 @@ class Canvas:
             CheckpointError: On a CPU, where some have.
         """
         if self._begun is not None:
-            self._checks.append((_leaving(failed), tell))
+            self._checks.append((leave(failed), tell))
         elif failed.any():
             raise tell(failed)
 
@@ -108,7 +98,7 @@ class Canvas:
         """Send images on their way to the host, behind what is launched."""
         if self._begun is None:
             return Finished(images.numpy())
-        left = _leaving(images)
+        left = leave(images)
         return _Leaving(left, self._checks, self._begun, mark())
 
 
@@ -150,9 +140,3 @@ def mark() -> Any:
     event = torch.cuda.Event(enable_timing=True)
     event.record()
     return event
-
-
-def _leaving(values: Tensor) -> Tensor:
-    """Copy to pinned memory, which PyTorch keeps for the next batch, without waiting."""
-    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    return host.copy_(values, non_blocking=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rdm_batch.backends import multiplying
 from rdm_batch.heads.arithmetic import check_precision, recording_graphs, torch_dtype
 from rdm_batch.heads.decode import not_finite
-from rdm_batch.heads.drawing import Canvas, Drawing, upload
+from rdm_batch.heads.drawing import Canvas, Drawing
 from rdm_batch.heads.head import check_context, no_context
 from rdm_batch.heads.kept_code import seal_kept_code, use_kept_code
 from rdm_batch.heads.prefetch import CudaLanes, Fill, NumbersAhead
@@ -28,6 +28,7 @@ from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.precisions import PRECISIONS, Precision
 from rdm_batch.specs.sampling import SamplingSpec
+from rdm_batch.transfers import upload
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -235,12 +236,18 @@ class NetworkHead(ABC):
         if self._device.type == "cpu" and not self._compile and can_pack(self._dtype):
             pack_linears(networks)
 
-    def _guide(self, branches: Float[Tensor, " rows *rest"]) -> Float[Tensor, " samples *rest"]:
+    def _guide(
+        self, branches: Float[Tensor, " rows *rest"], guided: bool = True
+    ) -> Float[Tensor, " samples *rest"]:
         """Turn what the network predicted, in one or two branches, into one prediction.
 
         It has memory of its own: solvers keep predictions over steps, and what a recorded
         graph returns is overwritten by its next call.
+
+        Args:
+            branches: What the network predicted.
+            guided: Whether a guided head predicted in two branches here.
         """
-        if self._guided:
+        if self._guided and guided:
             return guide(branches.float(), self._guidance_scale)
         return branches.to(torch.float32, copy=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.drawing import Canvas, upload
+from rdm_batch.heads.drawing import Canvas
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.heads.token_loop import TokenLoop
 from rdm_batch.models.networks import RarmNetworks
@@ -32,6 +32,7 @@ from rdm_batch.sampling.samplers import build_token_sampler
 from rdm_batch.specs.families import RarmArchitecture
 from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
+from rdm_batch.transfers import upload
 
 
 class RarmHead(NetworkHead):

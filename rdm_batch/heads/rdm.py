@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from rdm_batch.backends import multiplying
 from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.drawing import Canvas, upload
+from rdm_batch.heads.drawing import Canvas
+from rdm_batch.heads.head import no_context
 from rdm_batch.heads.network_head import NetworkHead, computes
+from rdm_batch.heads.unet_steps import UNetSteps
 from rdm_batch.models.autoencoder import VqAutoencoder
 from rdm_batch.models.networks import RdmNetworks
 from rdm_batch.sampling import noise as streams
+from rdm_batch.sampling.evaluations import Evaluations
+from rdm_batch.sampling.guidance import guide_away
 from rdm_batch.sampling.noise import SampleNoise
-from rdm_batch.sampling.samplers import build_solver
+from rdm_batch.sampling.samplers import build_solver, plan_evaluations
 from rdm_batch.sampling.solver import Observe, Predict, Solver
 from rdm_batch.specs.families import RdmArchitecture
 from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
+from rdm_batch.transfers import upload
+
+
+@dataclass(frozen=True)
+class Weaker:
+    """Hold a weaker head to guide away from (Karras et al. 2024, arXiv:2406.02507).
+
+    Attributes:
+        networks: Its networks, which are taken over; only the UNet is used.
+        scale: 1 is none.
+    """
+
+    networks: RdmNetworks
+    scale: float
 
 
 class RdmHead(NetworkHead):
@@ -38,15 +58,55 @@ class RdmHead(NetworkHead):
         precision: Arithmetic of the networks. The solver's is always float32, and code words
             are looked up in float32.
         compile: Whether to compile the UNet and the decoder.
+        evaluations: What of the UNet each step evaluates. None: all of it, and where the scale
+            is above 1 both branches.
+        weaker: What predictions are guided away from at the guided steps of ``evaluations``,
+            with a guidance scale of 1. None: nothing.
 
     Raises:
         SpecError: The guidance scale is below 1.
     """
 
+    _steps_class: ClassVar[type[UNetSteps[Any]]] = UNetSteps
+
     @staticmethod
     def sampler_of(architecture: RdmArchitecture, sampling: SamplingSpec) -> Solver:
         """Build the solver; see ``NetworkHead.sampler_of``."""
         return build_solver(architecture.noise_schedule, sampling)
+
+    @classmethod
+    def build(
+        cls,
+        networks: RdmNetworks,
+        sampling: SamplingSpec,
+        device: torch.device | str,
+        precision: Precision,
+        compile: bool,
+        weaker: RdmNetworks | None = None,
+    ) -> RdmHead:
+        """Build the head around networks of its family; see ``NetworkHead.build``.
+
+        Args:
+            networks: Its networks, which it takes over.
+            sampling: Sampler and its settings.
+            device: Where to compute.
+            precision: Arithmetic of the networks.
+            compile: Whether to compile the UNet.
+            weaker: Networks of the head that ``sampling.autoguidance`` names.
+        """
+        solver = cls.sampler_of(networks.architecture, sampling)
+        schedule = networks.architecture.noise_schedule
+        autoguidance = getattr(sampling, "autoguidance", None)
+        return cls(
+            networks,
+            solver,
+            sampling.guidance_scale,
+            device,
+            precision,
+            compile,
+            plan_evaluations(schedule, solver, sampling),
+            None if weaker is None or autoguidance is None else Weaker(weaker, autoguidance.scale),
+        )
 
     def __init__(
         self,
@@ -56,30 +116,35 @@ class RdmHead(NetworkHead):
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
         compile: bool = False,
+        evaluations: Evaluations | None = None,
+        weaker: Weaker | None = None,
     ) -> None:
         super().__init__(networks.architecture, guidance_scale, device, precision, compile)
         self.architecture = networks.architecture
         self._solver = solver
-        networks = networks.to(self._device, torch.float32).eval().requires_grad_(False)
-        # The times of a solver are known: what they contribute is computed here, once, and in
-        # float32 whatever the precision is.
-        with torch.inference_mode(), multiplying():
-            self._prepare(networks, torch.from_numpy(solver.timesteps).to(self._device))
-        self._convert(networks)
-        self._unet = networks.unet
+        self._evaluations = evaluations or Evaluations.everywhere(
+            len(solver.timesteps), self._guided
+        )
+        self._steps = self._prepared(networks)
+        self._unet = self._steps.unet
         self._autoencoder = networks.autoencoder
-        self._predict = self._unet.predict
+        self._weaker, self._weaker_steps = weaker, None
+        if weaker is not None:
+            del weaker.networks.first_stage_model  # decoding is the head's own
+            self._weaker_steps = self._prepared(weaker.networks)
         self._decoder = self._last_of_decoding()
         if compile:
-            self._predict = compiled(self._unet.predict, self._device)
             self._decoder = compiled(self._decoder, self._device)
 
-    def _prepare(self, networks: RdmNetworks, times: Int64[Tensor, " steps"]) -> None:
-        """Compute what the times of the solver contribute, before networks are converted."""
-        biases = [bias.to(self._dtype) for bias in networks.unet.time_biases(times)]
-        self._time_biases = [
-            tuple(bias[step : step + 1] for bias in biases) for step in range(len(times))
-        ]
+    def _prepared(self, networks: RdmNetworks) -> UNetSteps[Any]:
+        """Move, convert and compile networks for the steps of the solver."""
+        networks = networks.to(self._device, torch.float32).eval().requires_grad_(False)
+        times = torch.from_numpy(self._solver.timesteps).to(self._device)
+        steps = self._steps_class(networks.unet, times, self._evaluations, self._dtype)
+        self._convert(networks)
+        if self._compile:
+            steps.compile(self._device)
+        return steps
 
     def _draw(
         self, context: Float[Tensor, "batch k_nn dim"], noise: SampleNoise, canvas: Canvas
@@ -160,34 +225,50 @@ class RdmHead(NetworkHead):
         self, context: Float[Tensor, "1 entry dim"], count: Callable[[Callable[[], object]], float]
     ) -> float:
         """Sum up the evaluations of the UNet and the decoder; see ``NetworkHead``."""
-        evaluations = 0
+        evaluated: list[int] = []
 
-        def predict(x: Tensor, _: int) -> Tensor:
-            nonlocal evaluations
-            evaluations += 1
+        def predict(x: Tensor, step: int) -> Tensor:
+            evaluated.append(step)
             return x
 
         one = torch.zeros(1)
         self._solver.sample(predict, one, lambda _: one)
         latents = torch.zeros(1, *self.architecture.latent_shape, device=self._device)
         predictors: list[Predict] = []
-        once = count(lambda: predictors.append(self._predictor(context)))
-        step = count(lambda: predictors[0](latents, 0))
-        return once + evaluations * step + count(lambda: self.decode(latents))
+        work = count(lambda: predictors.append(self._predictor(context)))
+        kinds = tuple(zip(self._evaluations.guided, self._evaluations.whole, strict=True))
+        counted = {
+            kinds[step]: count(partial(predictors[0], latents, step))
+            for step in self._evaluations.kinds()
+        }
+        work += sum(counted[kinds[step]] for step in evaluated)
+        return work + count(lambda: self.decode(latents))
 
     @computes
     def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:
-        """Predict the noise in latents once, and decode them; see ``NetworkHead``."""
+        """Predict the noise in latents in every way steps do, and decode; see ``NetworkHead``."""
         x = torch.zeros(len(context), *self.architecture.latent_shape, device=self._device)
-        x = x.contiguous(memory_format=torch.channels_last)
-        self._predictor(context)(x, 0)
+        x, predict = x.contiguous(memory_format=torch.channels_last), self._predictor(context)
+        for step in self._evaluations.kinds():
+            predict(x, step)
         self.decode(x)
 
     def _predictor(self, context: Float[Tensor, "batch k_nn dim"]) -> Predict:
-        features = self._unet.context_features(context.to(self._device, self._dtype), self._guided)
+        given = context.to(self._device, self._dtype)
+        own = self._steps.begin(given, self._guided)
+        guided = self._evaluations.guided
+        if self._weaker is None or self._weaker_steps is None:
+            return lambda x, step: self._guide(own(x.to(self._dtype), step), guided[step])
+        scale = self._weaker.scale
+        if self._weaker.networks.architecture.parametric:
+            given = upload(no_context(len(context), self.context_dim), self._device)
+            given = given.to(self._dtype)
+        weaker = self._weaker_steps.begin(given, False)
 
         def predict(x: Tensor, step: int) -> Tensor:
-            return self._guide(self._predict(x.to(self._dtype), self._time_biases[step], features))
+            rows = x.to(self._dtype)
+            better = self._guide(own(rows, step))
+            return guide_away(better, weaker(rows, step), scale) if guided[step] else better
 
         return predict
 

@@ -37,7 +37,12 @@ def count_flops(run: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def flops_per_sample(architecture: Architecture, sampling: SamplingSpec, entries: int) -> float:
+def flops_per_sample(
+    architecture: Architecture,
+    sampling: SamplingSpec,
+    entries: int,
+    weaker: Architecture | None = None,
+) -> float:
     """Count the operations that drawing and decoding a sample takes, without weights.
 
     What a head leaves out (docs/decisions/heads-leave-work-out.md) is not counted, nor is what it
@@ -47,11 +52,13 @@ def flops_per_sample(architecture: Architecture, sampling: SamplingSpec, entries
         architecture: Of the head.
         sampling: Sampler and its settings.
         entries: Entries of a sample's context.
+        weaker: Of the head that ``sampling.autoguidance`` names.
     """
     with torch.device("meta"):
         networks = build_networks(architecture)
+        others = None if weaker is None else build_networks(weaker)
     # On the meta device nothing is stored, so the arithmetic does not matter.
-    head = build_head_around(networks, sampling, "meta")
+    head = build_head_around(networks, sampling, "meta", weaker=others)
     assert isinstance(head, NetworkHead)
     context = torch.zeros(1, entries, architecture.context_dim, device="meta")
     return head.work_of(context, count_flops)

@@ -16,16 +16,19 @@ from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.database import (
     MANIFEST_NAME,
     DatabaseManifest,
+    StoredFile,
     check_files,
     parse_manifest,
     refuse_damage,
 )
+from rdm_batch.retrieval.effort import SearchEffort
 from rdm_batch.retrieval.embeddings import check_embeddings
-from rdm_batch.retrieval.index import check_index_folder
+from rdm_batch.retrieval.index import PARTITIONED, check_index_folder
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.retrieval.row_records import RowRecord, read_records
+from rdm_batch.retrieval.rows import shard_rows
 from rdm_batch.retrieval.shard import open_shard
-from rdm_batch.retrieval.tables import read_counts, read_embeddings
+from rdm_batch.retrieval.tables import read_counts, read_removed
 from rdm_batch.storage.object_store import local_path, open_store, redact
 
 _READ_AT_ONCE_BYTES = 256 << 20
@@ -77,7 +80,7 @@ class Database:
             DatabaseError: It is incomplete or damaged, or holds rows without a direction.
         """
         self.check_stored_files()
-        size = sum(shard.embeddings.num_bytes for shard in self.manifest.shards)
+        size = sum(shard.row_bytes.num_bytes for shard in self.manifest.shards)
         if not self.uri.startswith("s3://") and size <= _READ_AT_ONCE_BYTES:
             self._check_content()
 
@@ -85,10 +88,9 @@ class Database:
         root, manifest = local_path(self.uri, error=DatabaseError), self.manifest
         check_files(root, manifest.files(), digests=True)
         for number, shard in enumerate(manifest.shards):
-            path = root / shard.embeddings.path
-            rows = read_embeddings(path, shard.rows, manifest.dim, manifest.dtype)
-            check_embeddings(rows, str(path), shard.first_row)
-            if shard.index.resolve(shard.rows).kind == "tree_ah":
+            path = root / shard.row_bytes.path
+            check_embeddings(shard_rows(root, shard, manifest), str(path), shard.first_row)
+            if shard.index.resolve(shard.rows).kind in PARTITIONED:
                 names = [Path(file.path).name for file in shard.index_files]
                 check_index_folder(root / f"index/shard-{number:05d}", names)
 
@@ -118,31 +120,29 @@ class Database:
         self,
         shards: Sequence[int] | None = None,
         *,
-        leaves_to_search: int | None = None,
-        reorder: int | None = None,
+        effort: SearchEffort | None = None,
         num_threads: int = 1,
     ) -> CompositeRetriever:
         """Open the database, or consecutive shards of it, for searching in this process.
 
         Args:
             shards: Numbers of the shards. None: all.
-            leaves_to_search: As :func:`open_shard`.
-            reorder: As :func:`open_shard`.
+            effort: As :func:`open_shard`.
             num_threads: As :func:`open_shard`.
 
         Raises:
             DatabaseError: A file is damaged, or the shards do not follow each other.
         """
         numbers = range(len(self.manifest.shards)) if shards is None else shards
-        root = self.root(numbers)
+        root, removed = self.root(numbers), self.removed()
         opened = [
             open_shard(
                 root,
                 number,
                 manifest=self.manifest,
-                leaves_to_search=leaves_to_search,
-                reorder=reorder,
+                effort=effort,
                 num_threads=num_threads,
+                removed=removed,
             )
             for number in numbers
         ]
@@ -197,14 +197,27 @@ class Database:
         """
         if self.manifest.proposal is None:
             return None
-        location = f"{self.uri}/{self.manifest.proposal.path}"
-        path = local_path(location, error=DatabaseError, recorded=self.manifest.proposal)
-        if file_sha256(path) != self.manifest.proposal.sha256:
-            altered = Damage(self.manifest.proposal.path, "has other content than its digest says")
-            refuse_damage(redact(self.uri), [altered], len(self.manifest.files()))
-        proposal = Proposal(*read_counts(path))
+        proposal = Proposal(*read_counts(self._checked(self.manifest.proposal)))
         proposal.check_rows(self.manifest.rows)
-        return proposal
+        return proposal.without(self.removed())
+
+    def removed(self) -> Int64[np.ndarray, " gone"]:
+        """Give the rows that no search finds any more, rising; none where none was removed.
+
+        Raises:
+            DatabaseError: The file is damaged, or names rows the database does not have.
+        """
+        if self.manifest.removed is None:
+            return np.empty(0, np.int64)
+        return read_removed(self._checked(self.manifest.removed), self.manifest.rows)
+
+    def _checked(self, file: StoredFile) -> Path:
+        """Find a small file, whose content is compared with its digest before it is used."""
+        path = local_path(f"{self.uri}/{file.path}", error=DatabaseError, recorded=file)
+        if file_sha256(path) != file.sha256:
+            altered = Damage(file.path, "has other content than its digest says")
+            refuse_damage(redact(self.uri), [altered], len(self.manifest.files()))
+        return path
 
 
 def open_database(
@@ -224,4 +237,5 @@ def open_database(
     Raises:
         DatabaseError: There is no complete database, or a file of it is damaged.
     """
-    return Database.open(str(uri)).retriever(leaves_to_search=leaves_to_search, reorder=reorder)
+    effort = SearchEffort(leaves_to_search=leaves_to_search, reorder=reorder)
+    return Database.open(str(uri)).retriever(effort=effort)

@@ -38,7 +38,7 @@ from rdm_batch.storage.store import Store
 PART_IMAGES = 1024
 SET_PART_IMAGES = 256
 """Images in a part of a sample set, where its shards are smaller."""
-_BATCH_IMAGES = 128
+SET_BATCH_IMAGES = 128
 # Headers read before work begins, and sizes named in a message.
 _LOOKED_AT = 10_000
 _NAMED_SIZES = 5
@@ -114,8 +114,7 @@ class ImageSet(ABC):
 
     def _resized_part(self, part: ImagePart) -> ImagePart:
         assert self.resize is not None
-        text = f"{part.digest} {self.resize.describe()}"
-        return replace(part, digest=hashlib.sha256(text.encode()).hexdigest())
+        return _resized(part, self.resize)
 
     @abstractmethod
     def batches(self, part: ImagePart) -> Iterator[Batch]:
@@ -153,11 +152,16 @@ class SampleImages(ImageSet):
         """Say whether shards that were planned are missing."""
         return self._partial
 
+    def shards_of(self, part: ImagePart) -> list[ImagePart]:
+        """Give the shards of a part as parts of their own."""
+        size = self.sample_set.header.image_size
+        return [shard_part(entry, size, self.resize) for entry in self._runs[part.number]]
+
     def batches(self, part: ImagePart) -> Iterator[Batch]:
         """Stream a part, in batches that go across the borders of its shards."""
         rows = self._rows(self._runs[part.number])
         with ThreadPoolExecutor(_DECODE_THREADS) as pool:
-            while batch := list(islice(rows, _BATCH_IMAGES)):
+            while batch := list(islice(rows, SET_BATCH_IMAGES)):
                 ids, files = zip(*batch, strict=True)
                 images = list(pool.map(self._decode, files))
                 yield np.array(ids, dtype=np.int64), np.stack(images)
@@ -311,6 +315,23 @@ def open_image_set(
     return SourceImages(uri, source, _files_digest(path, files), resize)
 
 
+def shard_part(entry: ShardEntry, image_size: int, resize: ImageResize | None) -> ImagePart:
+    """Give one shard of a sample set as a part of its own, as its features are named.
+
+    Args:
+        entry: The shard.
+        image_size: Side of the set's samples.
+        resize: As in ``ImageSet``.
+    """
+    part = _sample_part([entry])
+    return part if resize is None or resize.size == image_size else _resized(part, resize)
+
+
+def _resized(part: ImagePart, resize: ImageResize) -> ImagePart:
+    text = f"{part.digest} {resize.describe()}"
+    return replace(part, digest=hashlib.sha256(text.encode()).hexdigest())
+
+
 def _runs(entries: Sequence[ShardEntry], most: int) -> list[list[ShardEntry]]:
     """Put neighboring shards together; where runs end follows from their numbers alone."""
     runs: list[list[ShardEntry]] = []
@@ -336,8 +357,8 @@ def _equal_parts(count: int, digest: str) -> list[ImagePart]:
 
 def _batched(part: ImagePart) -> Iterator[range]:
     stop = part.first + part.num_images
-    for first in range(part.first, stop, _BATCH_IMAGES):
-        yield range(first, min(first + _BATCH_IMAGES, stop))
+    for first in range(part.first, stop, SET_BATCH_IMAGES):
+        yield range(first, min(first + SET_BATCH_IMAGES, stop))
 
 
 def _files_digest(root: Path, files: Sequence[Path]) -> str:

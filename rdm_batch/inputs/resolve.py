@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from pydantic import BaseModel
 
 from rdm_batch.errors import InvalidJobError, RdmBatchError
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.encoders import OpenedEncoder, open_encoder
 from rdm_batch.inputs.prompts import Prompts
 from rdm_batch.inputs.references import OpenedReferences, open_references
-from rdm_batch.inputs.weights import OpenedCheckpoint, open_checkpoint
+from rdm_batch.inputs.weights import OpenedCheckpoint, OpenedWeights, open_checkpoint, open_weaker
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.specs.job import JobSpec
 
@@ -74,9 +76,13 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Resolution:
-    """Hold what became of opening everything a job names; fields as those of ``Resolved``."""
+    """Hold what became of opening everything a job names; fields as those of ``Resolved``.
+
+    There, ``weaker`` is the model's.
+    """
 
     model: Opening[OpenedCheckpoint]
+    weaker: Opening[OpenedWeights]
     database: Opening[Database]
     proposal: Opening[Proposal]
     encoder: Opening[OpenedEncoder]
@@ -89,7 +95,7 @@ class Resolution:
         assert model is not None
         assert database is not None
         return Resolved(
-            model,
+            replace(model, weaker=self.weaker.thing),
             database,
             self.proposal.thing,
             self.encoder.thing,
@@ -140,27 +146,53 @@ def _defect(error: Exception) -> RdmBatchError:
     )
 
 
-def resolve(spec: JobSpec, mode: ModeNeeds) -> Resolution:
+class Openings:
+    """Remember what was opened, so that several jobs that name one thing open it once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Opening[Any]] = {}
+
+    def once(
+        self, kind: str, named: BaseModel | str, step: Callable[[], Thing | None]
+    ) -> Opening[Thing]:
+        """Open a thing, or give what became of it before.
+
+        Args:
+            kind: What sort of thing it is.
+            named: What the job says of it.
+            step: Opens it.
+        """
+        key = kind, named if isinstance(named, str) else named.model_dump_json()
+        if key not in self._known:
+            self._known[key] = attempt(step)
+        return self._known[key]
+
+
+def resolve(spec: JobSpec, mode: ModeNeeds, openings: Openings | None = None) -> Resolution:
     """Open everything a job names; what cannot be opened does not keep the rest from it.
 
     Args:
         spec: The job, with absolute locations.
         mode: How it conditions its samples.
+        openings: What other jobs have opened. None: there are none.
     """
-    database = attempt(lambda: _open_database(spec.database.uri))
+    opened = Openings() if openings is None else openings
+    uri = spec.database.uri
+    database = opened.once("database", uri, lambda: _open_database(uri))
     proposal: Opening[Proposal] = Opening(None)
     if database.thing is not None and mode.needs_proposal:
-        proposal = attempt(database.thing.proposal)
+        proposal = opened.once("proposal", uri, database.thing.proposal)
     encoder: Opening[OpenedEncoder] = Opening(None)
     named = spec.database.encoder
     if named is not None and spec.conditioning.embeds_text:
-        encoder = attempt(lambda: open_encoder(named))
+        encoder = opened.once("encoder", named, lambda: open_encoder(named))
     references: Opening[OpenedReferences] = Opening(None)
     evaluation = spec.evaluation
     if evaluation is not None:
-        references = attempt(lambda: open_references(evaluation))
+        references = opened.once("references", evaluation, lambda: open_references(evaluation))
     return Resolution(
-        model=attempt(lambda: open_checkpoint(spec.model)),
+        model=opened.once("model", spec.model, lambda: open_checkpoint(spec.model)),
+        weaker=opened.once("weaker", spec.sampling, lambda: open_weaker(spec.sampling)),
         database=database,
         proposal=proposal,
         encoder=encoder,

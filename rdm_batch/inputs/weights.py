@@ -10,6 +10,7 @@ from typing import Any
 
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.files import canonical_digest
+from rdm_batch.heads.autoguidance import check_same_latents
 from rdm_batch.heads.build import PLAIN_HEADS, build_head_around
 from rdm_batch.heads.compilers import check_compiler
 from rdm_batch.heads.head import Head
@@ -21,17 +22,43 @@ from rdm_batch.models.checkpoint import (
     save_checkpoint,
 )
 from rdm_batch.models.checkpoint_fit import WeightsCopy
-from rdm_batch.models.networks import load_networks, tensor_shapes
+from rdm_batch.models.networks import HeadNetworks, load_networks, tensor_shapes
 from rdm_batch.specs.architecture_files import load_architecture, read_architecture
 from rdm_batch.specs.families import Architecture, ModelSpec, WeightedModel
 from rdm_batch.specs.presets import PRESETS, preset_architecture
 from rdm_batch.specs.sampling import SamplingSpec
+from rdm_batch.specs.weights import WeightsSpec
 from rdm_batch.storage.object_store import local_path
 
 _READ_AT_ONCE_BYTES = 64 << 20
 """Weights up to this size are read before the job starts; of larger ones the heads find
 numbers that are not finite when they load them."""
 _MAX_LISTED = 8
+
+
+@dataclass(frozen=True)
+class OpenedWeights:
+    """Weights that were found and fit their architecture; small, and pickled as it is.
+
+    Attributes:
+        spec: Which ones they are.
+        architecture: Named beside them, or carried by them.
+        digest: Of weights and architecture.
+    """
+
+    spec: WeightsSpec
+    architecture: Architecture
+    digest: str
+
+    def load_networks(self) -> HeadNetworks:
+        """Build the networks around the weights, reading them where this is called.
+
+        Raises:
+            RdmBatchError: The weights cannot be used.
+        """
+        loaded = _load(self.spec.checkpoint, self.architecture, self.spec.weights)
+        # Only the networks hold the weights then: converting or moving them leaves no second copy.
+        return load_networks(loaded.architecture, loaded.state_dict)
 
 
 @dataclass(frozen=True)
@@ -46,6 +73,7 @@ class OpenedCheckpoint:
         digest: Of weights and architecture; None for a head without.
         image_size: Side of its images, pixels.
         context_dim: Width of the embeddings it attends to; None where any will do.
+        weaker: What ``sampling.autoguidance`` guides it away from; None where nothing does.
     """
 
     model: ModelSpec
@@ -53,6 +81,7 @@ class OpenedCheckpoint:
     digest: str | None
     image_size: int
     context_dim: int | None
+    weaker: OpenedWeights | None = None
 
     def check_machine(self, device: str) -> None:
         """Make sure that this machine can run the head, without reading its weights.
@@ -80,12 +109,16 @@ class OpenedCheckpoint:
         if not isinstance(self.model, WeightedModel):
             return PLAIN_HEADS[self.model.family](self.image_size, context_dim)
         self.check_machine(device)
-        loaded = _load(self.model.checkpoint, self.architecture, self.model.weights)
-        networks = load_networks(loaded.architecture, loaded.state_dict)
-        # Only the networks hold the weights now: converting or moving them leaves no second copy.
-        del loaded
+        assert self.architecture is not None
+        assert self.digest is not None
+        own = OpenedWeights(self.model, self.architecture, self.digest)
+        networks = own.load_networks()
+        weaker = None
+        if self.weaker is not None:
+            weaker = self.weaker.load_networks()
+            check_same_latents(networks, weaker)
         return build_head_around(
-            networks, sampling, device, self.model.precision, self.model.compile
+            networks, sampling, device, self.model.precision, self.model.compile, weaker
         )
 
 
@@ -98,27 +131,50 @@ def open_checkpoint(model: ModelSpec) -> OpenedCheckpoint:
     """
     if not isinstance(model, WeightedModel):
         return OpenedCheckpoint(model, None, None, model.image_size, None)
-    named = named_architecture(model.preset, model.architecture)
-    path = local_path(model.checkpoint, error=CheckpointError)
-    info = check_checkpoint(path, named, model.weights)
-    architecture = info.architecture
-    if info.problems or architecture is None:
-        raise _unusable(model.checkpoint, info.problems)
+    opened = open_weights(model)
+    architecture = opened.architecture
     if architecture.kind != model.family:
         raise SpecError(
             "model.head",
             f"is {model.family!r} but {model.checkpoint} holds a {architecture.kind!r} head",
             f"{architecture.kind!r}",
         )
+    return OpenedCheckpoint(
+        model, architecture, opened.digest, architecture.image_size, architecture.context_dim
+    )
+
+
+def open_weaker(sampling: SamplingSpec) -> OpenedWeights | None:
+    """Find the weights of the head that ``sampling.autoguidance`` names; None without one.
+
+    Raises:
+        SpecError: The architecture named is not one.
+        CheckpointError: The weights are missing, damaged, unsafe or do not fit.
+    """
+    autoguidance = getattr(sampling, "autoguidance", None)
+    return None if autoguidance is None else open_weights(autoguidance)
+
+
+def open_weights(spec: WeightsSpec) -> OpenedWeights:
+    """Find weights, and check that a head can be built from them.
+
+    Raises:
+        SpecError: The architecture named is not one.
+        CheckpointError: The weights are missing, damaged, unsafe or do not fit.
+    """
+    named = named_architecture(spec.preset, spec.architecture)
+    path = local_path(spec.checkpoint, error=CheckpointError)
+    info = check_checkpoint(path, named, spec.weights)
+    architecture = info.architecture
+    if info.problems or architecture is None:
+        raise _unusable(spec.checkpoint, info.problems)
     if path.stat().st_size <= _READ_AT_ONCE_BYTES:
-        load_checkpoint(path, named, model.weights)
+        load_checkpoint(path, named, spec.weights)
     digest = canonical_digest(
         {"weights": info.digest, "architecture": architecture.model_dump(mode="json")},
         escape=False,
     )
-    return OpenedCheckpoint(
-        model, architecture, digest, architecture.image_size, architecture.context_dim
-    )
+    return OpenedWeights(spec, architecture, digest)
 
 
 def named_architecture(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.features import EncoderFeatures, FeatureSet
 from rdm_batch.metrics.manifold_scores import PrecisionRecall
 from rdm_batch.metrics.moments import GaussianStatistics, gaussian_statistics
 from rdm_batch.metrics.novelty import NoveltyDistances
+from rdm_batch.metrics.pairing import Influences
 from rdm_batch.metrics.pairwise import DEFAULT_BLOCK_SIZE
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.metrics.tasks import HERE, TaskRunner
@@ -75,9 +78,12 @@ class Findings:
 
     Args:
         precision_recall: Who lies in whose manifold. None where no score asked.
+        influences: Score to the influence of each image, of scores that have them. None where
+            nobody asks: those of some scores cost as much as the score.
     """
 
     precision_recall: PrecisionRecall | None = None
+    influences: dict[str, Influences] | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,27 @@ class Evaluation:
         if isinstance(self.generated, FeatureSet):
             return len(self.generated)
         return self.generated.gaussian(layer).count
+
+    def keep_influences(
+        self,
+        score: str,
+        compute: Callable[[], Float64[np.ndarray, " n"]],
+        over: Literal["samples", "reference"] = "samples",
+    ) -> None:
+        """Keep the influence of each image on a score, where somebody asks for them.
+
+        Args:
+            score: Which score.
+            compute: Gives them, in the order of the images.
+            over: What they are of; see ``Influences``.
+        """
+        kept = self.findings.influences
+        if kept is None or not isinstance(self.generated, FeatureSet):
+            return
+        values = compute()
+        ids = self.generated.ids if over == "samples" else np.arange(len(values), dtype=np.int64)
+        if len(ids) == len(values) > 1:
+            kept[score] = Influences(over, ids, values)
 
     def need_reference(self, score: str) -> ReferenceStatistics:
         """Return the reference.

@@ -18,10 +18,15 @@ _AT_ONCE = 4_096
 
 @dataclass(frozen=True)
 class EstimatedDistance:
-    """Hold a Frechet distance and its standard error over the generated samples."""
+    """Hold a Frechet distance and the influence of each generated sample on it."""
 
     value: float
-    error: float
+    influences: Float64[np.ndarray, " n"]
+
+    @property
+    def error(self) -> float:
+        """Return the standard error over the generated samples."""
+        return float(self.influences.std(ddof=1)) / math.sqrt(len(self.influences))
 
 
 def estimate_frechet(
@@ -57,7 +62,7 @@ def estimate_frechet(
         by_mean = centered @ towards
         by_covariance = np.square(centered).sum(1) - np.square(centered @ gradient).sum(1)
         influences[start : start + _AT_ONCE] = by_mean + by_covariance
-    return EstimatedDistance(value, float(influences.std(ddof=1)) / math.sqrt(len(features)))
+    return EstimatedDistance(value, influences)
 
 
 def share_error(inside: Bool[np.ndarray, " n"]) -> float:

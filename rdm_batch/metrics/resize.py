@@ -17,6 +17,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from rdm_batch.errors import MetricError
+from rdm_batch.transfers import upload
 
 TENSORFLOW_BILINEAR: Final = "tensorflow-bilinear"
 CLEAN_BICUBIC: Final = "clean-bicubic"
@@ -43,7 +44,7 @@ def resize(
     """
     if name not in _RESIZES:
         raise MetricError("resize", f"{name!r} is not known", f"one of {', '.join(_RESIZES)}")
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    pixels = upload(np.ascontiguousarray(images), device)
     return _RESIZES[name](pixels.permute(0, 3, 1, 2).float(), size)
 
 
@@ -63,7 +64,7 @@ def _tensorflow_bilinear(
 def _neighbors(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     # Kept by sizes and device: a copy to a GPU waits for it.
     place = torch.arange(size, dtype=torch.float32, device=device)
-    place = place * torch.tensor(length / size, dtype=torch.float32, device=device)
+    place = place * torch.full((), length / size, dtype=torch.float32, device=device)
     low = place.long()
     return low, (low + 1).clamp_max(length - 1), place - low
 

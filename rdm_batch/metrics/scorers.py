@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.clip_score import SCALE, clip_scores
@@ -15,6 +16,12 @@ from rdm_batch.metrics.frechet import frechet_distance
 from rdm_batch.metrics.inception_score import inception_score
 from rdm_batch.metrics.kernel_distance import kernel_distance
 from rdm_batch.metrics.manifold_scores import manifold_scores
+from rdm_batch.metrics.pairing import (
+    inception_influences,
+    kernel_influences,
+    mean_influences,
+    share_influences,
+)
 from rdm_batch.metrics.resampling import (
     MIN_SAMPLES,
     estimate_frechet,
@@ -41,6 +48,7 @@ def _frechet(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
     else:
         estimate = estimate_frechet(rows, reference)
         value, error = estimate.value, estimate.error
+        evaluation.keep_influences(kind.id, lambda: mean_influences(estimate.influences))
         method = "infinitesimal jackknife over the samples; eigenvectors and one product"
     return [
         Score(
@@ -63,6 +71,9 @@ def _kid(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
         settings.seed,
         evaluation.runner,
     )
+    evaluation.keep_influences(
+        kind.id, lambda: kernel_influences(evaluation.rows(layer), reference)
+    )
     description = evaluation.describe(
         kind,
         layer,
@@ -84,6 +95,9 @@ def _kid(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
 def _is(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
     layer, settings = evaluation.layer_of(kind), evaluation.settings
     result = inception_score(evaluation.rows(layer), settings.splits, settings.seed)
+    evaluation.keep_influences(
+        kind.id, lambda: inception_influences(evaluation.rows(layer), result.mean)
+    )
     return [
         Score(
             value=result.mean,
@@ -123,14 +137,24 @@ def _manifold(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
             )
         )
 
+    def keep(
+        score: str, inside: Bool[np.ndarray, " n"], over: Literal["samples", "reference"]
+    ) -> None:
+        evaluation.keep_influences(score, lambda: share_influences(inside), over)
+
     first, second = result.precision_recall, result.density_coverage
     if first is not None:
+        keep("precision", first.generated_inside, "samples")
+        keep("recall", first.reference_inside, "reference")
         evaluation.findings.precision_recall = first
         error = share_error(first.generated_inside)
         add("precision", settings.k, first.precision, error, _SHARE_METHOD)
         error = share_error(first.reference_inside)
         add("recall", settings.k, first.recall, error, _SHARE_METHOD)
     if second is not None:
+        per_sample = second.balls / second.k
+        evaluation.keep_influences("density", lambda: mean_influences(per_sample))
+        keep("coverage", second.covered, "reference")
         spread = mean_error(second.balls / second.k)
         add("density", second.k, second.density, spread, _MEAN_METHOD)
         add("coverage", second.k, second.coverage, share_error(second.covered), _SHARE_METHOD)
@@ -148,6 +172,7 @@ def _clip_score(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
         )
     layer = evaluation.layer_of(kind)
     values = clip_scores(evaluation.rows(layer), texts)
+    evaluation.keep_influences(kind.id, lambda: mean_influences(values))
     return [_mean_score(values, evaluation.describe(kind, layer, scale=SCALE))]
 
 
@@ -160,6 +185,8 @@ def _novelty(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
             "the distances it is made of are missing",
             "a sample set with its database, and the database's encoder as extractor",
         )
+    if which != "held_out":  # whose images are no samples
+        evaluation.keep_influences(kind.id, lambda: mean_influences(values))
     description = evaluation.describe(
         kind,
         evaluation.layer_of(kind),

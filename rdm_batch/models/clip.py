@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -30,6 +31,7 @@ from rdm_batch.formats.weights_file import WeightsFile, open_weights
 from rdm_batch.models.checkpoint import FORMAT
 from rdm_batch.specs.messages import first_problem
 from rdm_batch.specs.networks import ClipArchitecture
+from rdm_batch.transfers import arrived, leave, upload
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
@@ -157,13 +159,15 @@ class OpenClipEncoder:
         Other sizes are resized (bicubic, shorter side to ``image_size``) and cut to their
         center, as open_clip does.
         """
-        rows = [np.empty((0, self.dim), np.float32)]
+        rows = [torch.empty(0, self.dim)]
         for start in range(0, len(images), _BATCH):
             fitted = [_fit(image, self.image_size) for image in images[start : start + _BATCH]]
-            pixels = torch.from_numpy(np.stack(fitted))
-            scaled = pixels_to_clip(pixels, self._mean, self._std).to(self._device)
-            rows.append(self._model.encode_image(scaled).float().cpu().numpy())
-        return np.concatenate(rows)
+            # Bytes are copied, a quarter of what they are scaled to.
+            pixels = upload(np.stack(fitted), self._device)
+            scaled = pixels_to_clip(pixels, self._mean, self._std)
+            rows.append(leave(self._model.encode_image(scaled).float()))
+        arrived(self._device)
+        return np.concatenate([some.numpy() for some in rows])
 
     @torch.inference_mode()
     @multiplying()
@@ -278,7 +282,15 @@ def pixels_to_clip(
 ) -> Float[Tensor, "batch 3 height width"]:
     """Scale pixels to what an image tower expects; the defaults give -1 to 1."""
     scaled = pixels.permute(0, 3, 1, 2).float() / 255
-    return (scaled - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    means, stds = (_by_channel(tuple(values), pixels.device) for values in (mean, std))
+    return (scaled - means) / stds
+
+
+@cache
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Float32[Tensor, "3 1 1"]:
+    """Give a number for each channel, copied to a device once."""
+    with torch.inference_mode(False):  # training scales by the same numbers
+        return torch.tensor(values).to(device).view(3, 1, 1)
 
 
 def _fit(image: UInt8[np.ndarray, "_ _ 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:

@@ -11,7 +11,6 @@ then does the rest; `forward` is the three of them in a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -43,6 +42,11 @@ def _match_rows(x: Float[Tensor, " batch *rest"], rows: int) -> Float[Tensor, " 
     """Repeat what both guidance branches share once the branches have parted."""
     # torch.cat keeps the memory layout, repeat() would not.
     return x if x.shape[0] == rows else torch.cat([x] * (rows // x.shape[0]))
+
+
+def _skip_to(x: Tensor, skip: Tensor) -> Tensor:
+    """Join what came through the network with what skipped a part of it."""
+    return torch.cat([x, _match_rows(skip, x.shape[0])], dim=1)
 
 
 def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
@@ -181,6 +185,20 @@ class Upsample(nn.Module):
         return out
 
 
+def _apply(
+    layers: nn.Module, x: Tensor, time_biases: TimeBiases, context: ContextFeatures
+) -> Tensor:
+    """Apply the layers of a block, each to what it works on."""
+    for layer in cast(nn.ModuleList, layers):
+        if isinstance(layer, ResidualBlock):
+            x = layer(x, time_biases[layer.slot])
+        elif isinstance(layer, SpatialTransformer):
+            x = layer(x, context)
+        else:
+            x = layer(x)
+    return x
+
+
 class UNet(nn.Module):
     """Predict the noise in latents from their time and their neighbors.
 
@@ -309,25 +327,57 @@ class UNet(nn.Module):
             samples followed by the unconditional ones.
         """
 
-        def apply(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-            for layer in layers:
-                if isinstance(layer, ResidualBlock):
-                    x = layer(x, time_biases[layer.slot])
-                elif isinstance(layer, SpatialTransformer):
-                    x = layer(x, context)
-                else:
-                    x = layer(x)
-            return x
+        return self.predict_leaving_deep(x, time_biases, context)[0]
 
+    def predict_leaving_deep(
+        self,
+        x: Float[Tensor, "batch channel height width"],
+        time_biases: TimeBiases,
+        context: ContextFeatures,
+    ) -> tuple[Float[Tensor, "_ channel height width"], Float[Tensor, "_ deep height width"]]:
+        """Predict noise as ``predict`` does, and leave the deep features for ``predict_shallow``.
+
+        Returns:
+            The prediction, and what entered the last block.
+        """
         skips = []
         for layers in self.input_blocks:
-            x = apply(cast(nn.ModuleList, layers), x)
+            x = _apply(layers, x, time_biases, context)
             skips.append(x)
-        x = apply(self.middle_block, x)
-        for layers in self.output_blocks:
-            x = torch.cat([x, _match_rows(skips.pop(), x.shape[0])], dim=1)
-            x = apply(cast(nn.ModuleList, layers), x)
-        out: Tensor = self.out(x)
+        x = _apply(self.middle_block, x, time_biases, context)
+        for layers in self.output_blocks[:-1]:
+            x = _skip_to(x, skips.pop())
+            x = _apply(layers, x, time_biases, context)
+        return self._finish(x, skips.pop(), time_biases, context), x
+
+    def predict_shallow(
+        self,
+        x: Float[Tensor, "batch channel height width"],
+        time_biases: TimeBiases,
+        context: ContextFeatures,
+        deep: Float[Tensor, "_ deep height width"],
+    ) -> Float[Tensor, "_ channel height width"]:
+        """Predict noise from the first and the last block, around deep features of another step.
+
+        DeepCache (Ma et al. 2023, arXiv:2312.00858) with the shallowest branch: features deep in
+        the network change little from one step to the next.
+
+        Args:
+            x: As for ``predict``.
+            time_biases: As for ``predict``.
+            context: As for ``predict``, with the branches that ``deep`` was left with.
+            deep: What ``predict_leaving_deep`` left.
+        """
+        return self._finish(
+            deep, _apply(self.input_blocks[0], x, time_biases, context), time_biases, context
+        )
+
+    def _finish(
+        self, deep: Tensor, first: Tensor, time_biases: TimeBiases, context: ContextFeatures
+    ) -> Tensor:
+        """Apply the last block to what is deeper and to what the first block gave."""
+        last = self.output_blocks[len(self.output_blocks) - 1]
+        out: Tensor = self.out(_apply(last, _skip_to(deep, first), time_biases, context))
         return out
 
     def forward(

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float64
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 
 from rdm_batch.errors import SampleSetError
 from rdm_batch.files import UNREADABLE
 
-_SCHEMA = pa.schema([("scope", pa.string()), ("seconds", pa.float64())])
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def _schema() -> pa.Schema:
+    # Imported where it is used: reports of benchmarks are written where there is no pyarrow.
+    import pyarrow as pa
+
+    return pa.schema([("scope", pa.string()), ("seconds", pa.float64())])
 
 
 class LatencySummary(BaseModel):
@@ -45,10 +52,13 @@ class Latencies:
 
     def to_parquet(self) -> bytes:
         """Serialize to the bytes of ``latencies.parquet`` (columns scope, seconds)."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         scope = ["query"] * len(self.query_s) + ["batch"] * len(self.batch_s)
         seconds = np.concatenate([self.query_s, self.batch_s])
         sink = io.BytesIO()
-        pq.write_table(pa.table([scope, seconds], schema=_SCHEMA), sink, compression="zstd")
+        pq.write_table(pa.table([scope, seconds], schema=_schema()), sink, compression="zstd")
         return sink.getvalue()
 
     @classmethod
@@ -58,8 +68,11 @@ class Latencies:
         Raises:
             SampleSetError: The bytes are not such a file.
         """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         try:
-            table = pq.read_table(io.BytesIO(data), schema=_SCHEMA)
+            table = pq.read_table(io.BytesIO(data), schema=_schema())
         except (pa.ArrowException, *UNREADABLE) as error:
             raise SampleSetError(
                 where,

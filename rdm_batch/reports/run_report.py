@@ -250,13 +250,17 @@ class RetrievalReport(_Part):
     """Report the speed and quality of retrieval.
 
     ``query_method`` says how the latency of one query was obtained, for example "batch
-    seconds divided by its queries". The raw values are stored beside the report.
+    seconds divided by its queries". The raw values are stored beside the report. ``engine`` says
+    what searched; the exact one has no recall to measure. ``resident_bytes`` is the memory that
+    opening the database took, over all retrievers, without files that are mapped.
     """
 
     per_query: LatencySummary
     per_batch: LatencySummary
     query_method: str
     recall: Recall | None = None
+    engine: Literal["scann", "exact"] = "scann"
+    resident_bytes: NonNegativeInt | None = None
 
 
 class IllustratedSample(_Part):

@@ -27,6 +27,10 @@ class Part(Protocol):
         """Rows it holds."""
 
     @property
+    def left(self) -> int:
+        """Rows of these that a search may find: all that were not removed."""
+
+    @property
     def dim(self) -> int:
         """Width of an embedding."""
 
@@ -78,6 +82,11 @@ class CompositeRetriever:
         return int(self._starts[-1]) - self.first_row
 
     @property
+    def left(self) -> int:
+        """Rows of these that a search may find: all that were not removed."""
+        return sum(part.left for part in self._parts)
+
+    @property
     def dim(self) -> int:
         """Width of an embedding."""
         return self._parts[0].dim
@@ -99,10 +108,14 @@ class CompositeRetriever:
         return self._nearest("search_exactly", queries, k)
 
     def _nearest(self, method: str, queries: Float32[np.ndarray, "n dim"], k: int) -> Neighbors:
-        check_k(k, self.rows, "database")
+        check_k(k, self.left, "database")
         check_dim(queries.shape[1], self.dim, "database")
-        calls = [(part, (queries, min(k, part.rows))) for part in self._parts]
+        calls = [(part, (queries, min(k, part.left))) for part in self._parts if part.left]
         return merge_top_k(self._ask(method, calls), k)
+
+    def resident_bytes(self) -> int:
+        """Sum the memory that opening the parts took, without files that are mapped."""
+        return sum(self._ask("resident_bytes", [(part, ()) for part in self._parts]))
 
     def fetch(self, ids: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
         """Give the stored (not normalized) embeddings of rows.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -25,7 +25,8 @@ from pydantic import (
 from rdm_batch.errors import DatabaseError
 from rdm_batch.files import Damage, canonical_digest, file_sha256, find_damage_in
 from rdm_batch.formats.json_text import parse_json
-from rdm_batch.specs.database import IndexSettings
+from rdm_batch.specs.database import IndexSettings, Queries
+from rdm_batch.specs.later import LaterFields
 from rdm_batch.specs.messages import first_problem
 
 MANIFEST_NAME = "database.json"
@@ -75,8 +76,34 @@ class SourceRecord(_Frozen):
     skipped: tuple[str, ...] = Field(default=(), description="Damaged files that were left out.")
 
 
-class DatabaseShard(_Frozen):
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class TunedSearch(_Frozen):
+    """State how a partitioned shard is searched for one kind of query, and what that finds."""
+
+    queries: Queries
+    source: str = Field(description="Where the queries it was tuned and measured on come from.")
+    leaves_to_search: int = Field(ge=1)
+    reorder: int = Field(ge=1)
+    k: int = Field(ge=1)
+    recall: Share = Field(description="Against exact search, on queries it was not tuned on.")
+    error: float = Field(ge=0, description="Standard error of the recall.")
+    num_queries: int = Field(ge=1)
+
+
+class SearchLatency(_Frozen):
+    """Time single queries of one kind on the machine that built the index, on one thread."""
+
+    queries: Queries
+    p50_ms: float = Field(ge=0)
+    p99_ms: float = Field(ge=0)
+
+
+class DatabaseShard(_Frozen, LaterFields):
     """Describe one shard: its rows, its files, its index."""
+
+    later: ClassVar[tuple[str, ...]] = ("rows_file", "tuned", "latency", "scann")
 
     rows: int = Field(ge=1, le=_MAX_ROWS)
     first_row: int = Field(ge=0, le=_MAX_ROWS)
@@ -88,15 +115,48 @@ class DatabaseShard(_Frozen):
     embeddings: StoredFile
     thumbnails: StoredFile | None = None
     index_files: tuple[StoredFile, ...] = ()
+    rows_file: StoredFile | None = Field(
+        default=None,
+        description="The embeddings as a .npy file that is mapped; None: a column of the table.",
+    )
+    tuned: tuple[TunedSearch, ...] = ()
+    latency: tuple[SearchLatency, ...] = Field(
+        default=(), description="Outside of every digest: times are no content."
+    )
+    scann: str | None = Field(
+        default=None,
+        description="ScaNN that built the index reproducibly; None: no index, or one of before.",
+    )
 
     def files(self) -> tuple[StoredFile, ...]:
         """List every file of the shard."""
-        thumbnails = () if self.thumbnails is None else (self.thumbnails,)
-        return (self.embeddings, *thumbnails, *self.index_files)
+        others = [file for file in (self.rows_file, self.thumbnails) if file is not None]
+        return (self.embeddings, *others, *self.index_files)
+
+    @property
+    def row_bytes(self) -> StoredFile:
+        """Name the file that holds the embeddings."""
+        return self.embeddings if self.rows_file is None else self.rows_file
+
+    def search_for(self, queries: Queries) -> TunedSearch | None:
+        """Give how it is tuned for a kind of query; None where nothing is tuned."""
+        return next((tuned for tuned in self.tuned if tuned.queries == queries), None)
 
 
-class DatabaseManifest(_Frozen):
-    """Describe a complete database. Its digest covers every other field."""
+class DatabaseChange(_Frozen):
+    """Record how a database was changed after it had been built."""
+
+    action: Literal["add", "remove"]
+    rows: int = Field(ge=1, description="Rows added, or removed from searches.")
+    source: SourceRecord | None = Field(default=None, description="Of added rows.")
+    before: str = Field(description="Digest of the manifest it was made from.")
+    request: str = Field(description="Digest of what was asked for; asked again, it is done.")
+
+
+class DatabaseManifest(_Frozen, LaterFields):
+    """Describe a complete database. Its digest covers every other field, times excepted."""
+
+    later: ClassVar[tuple[str, ...]] = ("removed", "changes")
 
     format: Literal["rdm_batch.database"] = "rdm_batch.database"
     version: Literal[1] = 1
@@ -110,6 +170,12 @@ class DatabaseManifest(_Frozen):
     )
     shards: tuple[DatabaseShard, ...] = Field(min_length=1)
     proposal: StoredFile | None = None
+    removed: StoredFile | None = Field(
+        default=None, description="Table of the rows that no search finds any more."
+    )
+    changes: tuple[DatabaseChange, ...] = Field(
+        default=(), description="What was added and removed since it was built, in order."
+    )
     digest: str = ""
 
     @model_validator(mode="after")
@@ -125,9 +191,14 @@ class DatabaseManifest(_Frozen):
             raise ValueError(f"shards hold {next_row} rows, the manifest says {self.rows}")
         return self
 
+    @property
+    def left(self) -> int:
+        """Rows that a search may find: all that were not removed."""
+        return self.rows - sum(c.rows for c in self.changes if c.action == "remove")
+
     def content_digest(self) -> str:
         """Compute the digest over every field but ``digest`` itself."""
-        return canonical_digest(self.model_dump(mode="json", exclude={"digest"}))
+        return _digest_of(self.model_dump(mode="json"))
 
     def with_digest(self) -> DatabaseManifest:
         """Fill in the digest."""
@@ -135,8 +206,18 @@ class DatabaseManifest(_Frozen):
 
     def files(self) -> tuple[StoredFile, ...]:
         """List every file of the database except the manifest."""
-        proposal = () if self.proposal is None else (self.proposal,)
-        return (*(file for shard in self.shards for file in shard.files()), *proposal)
+        others = [file for file in (self.proposal, self.removed) if file is not None]
+        return (*(file for shard in self.shards for file in shard.files()), *others)
+
+
+def _digest_of(fields: dict[str, Any]) -> str:
+    """Digest the fields of a manifest that describe its content."""
+    content = {name: value for name, value in fields.items() if name != "digest"}
+    content["shards"] = [
+        {name: value for name, value in shard.items() if name != "latency"}
+        for shard in fields["shards"]
+    ]
+    return canonical_digest(content)
 
 
 def stored_file(root: Path, path: Path) -> StoredFile:
@@ -184,12 +265,12 @@ def parse_manifest(text: bytes | None, database: str) -> DatabaseManifest:
             where, str(error), "a database manifest", "rebuild the database"
         ) from error
     # Of the text, not of the model: a later version may know more fields.
-    content = {name: value for name, value in fields.items() if name != "digest"}
-    if manifest.digest != canonical_digest(content):
+    content = _digest_of(fields)
+    if manifest.digest != content:
         raise DatabaseError(
             where,
             f"the digest {manifest.digest[:12] or '(none)'} for other content",
-            f"{canonical_digest(content)[:12]}",
+            f"{content[:12]}",
             "the manifest was edited or damaged: rebuild or copy the database again",
         )
     return manifest

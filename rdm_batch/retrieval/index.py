@@ -7,6 +7,7 @@ on bad rows, zero threads or a damaged file) is prevented here, by checks before
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,23 @@ from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.embeddings import check_embeddings, unit_rows
 from rdm_batch.specs.database import IndexSettings
 
+PARTITIONED = ("tree_soar", "tree_ah")
+"""Kinds of indexes that are stored: trees, whose leaves are searched by 4-bit codes."""
 _ANISOTROPIC_THRESHOLD = 0.2
 _DIMENSIONS_PER_BLOCK = 2
 _TRAINING_ROWS = 250_000
+_TRAINING_ROWS_PER_LEAF = 64
+# SOAR, Sun et al. 2023, arXiv:2404.00774: each row lies in a second leaf too, whose residual points
+# elsewhere.
+_SOAR_LAMBDA = 1.5
+_SOAR_OVERRETRIEVE = 1.2
+_SEEDS = {
+    "partitioning": "clustering_seed: 1",
+    "asymmetric_hash": "clustering_seed: 2 sampling_seed: 3",
+}
 _BRUTE_FORCE_BATCH = 256
+_LEAST_ROWS = 16
+"""As many as a code of four bits has values, each of which is learned."""
 
 
 class ShardIndex:
@@ -42,6 +56,12 @@ class ShardIndex:
         self._searcher = searcher
         self.rows = rows
         self.settings = settings
+
+    def searching(self, settings: IndexSettings) -> ShardIndex:
+        """Give the same index with another effort."""
+        other = copy.copy(self)
+        other.settings = settings
+        return other
 
     def candidates(
         self, unit_queries: Float32[np.ndarray, "n dim"], count: int
@@ -75,11 +95,14 @@ class ShardIndex:
                 for start in range(0, len(unit_queries), _BRUTE_FORCE_BATCH)
             ]
         else:
+            codes_alone = self.settings.kind == "tree_soar"
             parts = [
                 self._searcher.search_batched_parallel(
                     unit_queries,
                     final_num_neighbors=count,
-                    pre_reorder_num_neighbors=max(self.settings.reorder, count),
+                    pre_reorder_num_neighbors=(
+                        None if codes_alone else max(self.settings.reorder, count)
+                    ),
                     leaves_to_search=self.settings.leaves_to_search,
                     batch_size=1,
                 )
@@ -104,37 +127,77 @@ def build_index(
         num_threads: Training and search threads, at least 1.
 
     Raises:
-        DatabaseError: A row is not finite or zero (ScaNN would end the process).
+        DatabaseError: A row is not finite or zero (ScaNN would end the process), or there are
+            too few rows for a tree.
     """
-    import scann
-
     check_embeddings(embeddings, where)
     if len(embeddings) == 0:
         raise DatabaseError(where, "no rows", "at least one row per shard")
     resolved = settings.resolve(len(embeddings))
-    builder = scann.scann_ops_pybind.builder(unit_rows(embeddings), 1, "dot_product")
-    if resolved.kind == "brute_force":
+    if resolved.kind in PARTITIONED and len(embeddings) < _LEAST_ROWS:
+        found = f"{len(embeddings)} rows for an index of kind {resolved.kind}"
+        raise DatabaseError(where, found, f"at least {_LEAST_ROWS}", "choose brute_force")
+    searcher = scann_searcher(unit_rows(embeddings), resolved, num_threads)
+    return ShardIndex(searcher, len(embeddings), resolved, num_threads)
+
+
+def scann_searcher(
+    unit: Float32[np.ndarray, "rows dim"],
+    settings: IndexSettings,
+    num_threads: int = 1,
+    rescored_inside: bool = False,
+) -> Any:
+    """Let ScaNN build its search structure.
+
+    Args:
+        unit: Normalized rows, each with a direction.
+        settings: Resolved settings.
+        num_threads: Training threads, at least 1.
+        rescored_inside: Whether ScaNN keeps rows of a ``tree_soar`` to rescore candidates itself,
+            as a ``tree_ah`` does; to compare with.
+    """
+    import scann
+
+    builder = scann.scann_ops_pybind.builder(unit, 1, "dot_product")
+    if settings.kind == "brute_force":
         builder = builder.score_brute_force()
     else:
-        kinds = scann.scann_ops_pybind.scann_builder.ReorderType
-        quantize = {
-            "float32": kinds.FLOAT32,
-            "bfloat16": kinds.BFLOAT16,
-            "int8": kinds.INT8,
-        }[resolved.quantization]
-        builder = (
-            builder.tree(
-                resolved.leaves,
-                resolved.leaves_to_search,
-                training_sample_size=min(len(embeddings), _TRAINING_ROWS),
-            )
-            .score_ah(
-                _DIMENSIONS_PER_BLOCK, anisotropic_quantization_threshold=_ANISOTROPIC_THRESHOLD
-            )
-            .reorder(resolved.reorder, quantize=quantize)
-        )
-    builder.set_n_training_threads(max(1, num_threads))
-    return ShardIndex(builder.build(), len(embeddings), resolved, num_threads)
+        soar = settings.kind == "tree_soar"
+        sample, special = _TRAINING_ROWS, {}
+        if soar:
+            sample = _TRAINING_ROWS_PER_LEAF * (settings.leaves or 1)
+            special = {
+                "soar_lambda": _SOAR_LAMBDA,
+                "overretrieve_factor": _SOAR_OVERRETRIEVE,
+                "quantize_centroids": True,
+            }
+        builder = builder.tree(
+            settings.leaves,
+            # Said with every search of a tree that is tuned; here it would make other bytes.
+            1 if soar else settings.leaves_to_search,
+            training_sample_size=min(len(unit), sample),
+            random_init=False,
+            **special,
+        ).score_ah(_DIMENSIONS_PER_BLOCK, anisotropic_quantization_threshold=_ANISOTROPIC_THRESHOLD)
+        if not soar or rescored_inside:
+            kinds = scann.scann_ops_pybind.scann_builder.ReorderType
+            quantize = getattr(kinds, settings.quantization.upper())
+            builder = builder.reorder(settings.reorder, quantize=quantize)
+    return scann.scann_ops_pybind.create_searcher(
+        unit, _seeded(builder.create_config()), max(1, num_threads)
+    )
+
+
+def _seeded(config: str) -> str:
+    """Fix what ScaNN would draw anew in every process.
+
+    With these seeds, and with centers that do not begin at random (``random_init=False``), equal
+    rows and settings make equal bytes, in any process and on any number of threads. No option of
+    ScaNN's builder sets them; they are fields of the text it makes.
+    """
+    for part, seeds in _SEEDS.items():
+        config = config.replace(f"{part} {{", f"{part} {{ {seeds}", 1)
+    return config
 
 
 def save_index(index: ShardIndex, folder: Path) -> list[Path]:
@@ -146,7 +209,7 @@ def save_index(index: ShardIndex, folder: Path) -> list[Path]:
     Raises:
         DatabaseError: ScaNN wrote something that could not be loaded safely elsewhere.
     """
-    if index.settings.kind == "brute_force":
+    if index.settings.kind not in PARTITIONED:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     index._searcher.serialize(str(folder), relative_path=True)

@@ -71,6 +71,17 @@ class Proposal:
         kept = max(1, int(top_m * len(self.row_ids)))
         return Proposal(self.row_ids[:kept], self.counts[:kept])
 
+    def without(self, removed: Int64[np.ndarray, " gone"]) -> Proposal:
+        """Leave rows out that are not to be drawn.
+
+        Raises:
+            DatabaseError: None is left.
+        """
+        if not len(removed):
+            return self
+        kept = np.isin(self.row_ids, removed, invert=True)
+        return Proposal(self.row_ids[kept], self.counts[kept])
+
     def draw(
         self, uniforms: Float64[np.ndarray, " n"], weighting: Weighting
     ) -> Int64[np.ndarray, " n"]:

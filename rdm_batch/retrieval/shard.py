@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.database import DatabaseManifest, check_files
-from rdm_batch.retrieval.embeddings import check_embeddings, row_norms, score_candidates, unit_rows
+from rdm_batch.retrieval.effort import SearchEffort
+from rdm_batch.retrieval.embeddings import (
+    best_candidates,
+    check_embeddings,
+    row_norms,
+    score_candidates,
+    unit_rows,
+)
 from rdm_batch.retrieval.exact import check_k, exact_top_k, score_slack
 from rdm_batch.retrieval.index import ShardIndex, build_index, load_index
 from rdm_batch.retrieval.merge import Neighbors, order_by_score
-from rdm_batch.retrieval.tables import read_embeddings, read_thumbnails
+from rdm_batch.retrieval.residency import anonymous_bytes, refuse_without_room, resident_bytes_of
+from rdm_batch.retrieval.rows import shard_rows
+from rdm_batch.retrieval.tables import read_thumbnails
 
-_SPARE_CANDIDATES = 16
+SPARE_CANDIDATES = 16
 
 
 class ShardSearcher:
@@ -29,32 +39,45 @@ class ShardSearcher:
     exact, and no shard ever answers with a row it did not find.
 
     Args:
-        embeddings: Raw rows of the shard.
-        index: Search structure over the same rows.
+        embeddings: Raw rows of the shard, in memory or mapped.
+        index: Search structure over the same rows. None: every search is an exact scan.
         first_row: Global id of the first row.
         thumbnails: Thumbnails table, None when the database stores none.
         where: Description used in messages.
+        removed: Positions of rows that no search finds any more.
+        resident_bytes: Memory that opening rows and index took, without files that are mapped.
     """
 
     def __init__(
         self,
         embeddings: Float[np.ndarray, "rows dim"],
-        index: ShardIndex,
+        index: ShardIndex | None,
         first_row: int = 0,
         thumbnails: Path | None = None,
         where: str = "shard",
+        removed: Int64[np.ndarray, " gone"] | None = None,
+        resident_bytes: int = 0,
     ) -> None:
         self._embeddings = embeddings
-        self._norms = row_norms(embeddings)
+        # Norms of all rows would be all rows read, and as many numbers kept.
+        mapped = index is None or index.settings.kind == "tree_soar"
+        self._norms = None if mapped else row_norms(embeddings)
+        self._removed = np.empty(0, np.int64) if removed is None else removed
         self._index = index
         self._thumbnails = thumbnails
         self._where = where
         self.first_row = first_row
+        self._resident_bytes = resident_bytes
 
     @property
     def rows(self) -> int:
         """Rows of the shard."""
         return int(self._embeddings.shape[0])
+
+    @property
+    def left(self) -> int:
+        """Rows of the shard that a search may find."""
+        return self.rows - len(self._removed)
 
     @property
     def dim(self) -> int:
@@ -72,7 +95,7 @@ class ShardSearcher:
             DatabaseError: k is out of range, the width differs, or a query is not finite
                 or has norm zero.
         """
-        check_k(k, self.rows, self._where)
+        check_k(k, self.rows - len(self._removed), self._where)
         check_dim(queries.shape[1], self.dim, self._where)
         check_embeddings(queries, f"queries to {self._where}")
         positions, scores = self._best(queries, k)
@@ -88,7 +111,7 @@ class ShardSearcher:
         Raises:
             DatabaseError: k is out of range, or a query is not finite or has norm zero.
         """
-        positions, scores = exact_top_k(self._embeddings, queries, k)
+        positions, scores = self._scan(queries, k)
         return Neighbors(
             ids=positions + self.first_row,
             scores=scores,
@@ -98,23 +121,68 @@ class ShardSearcher:
     def _best(
         self, queries: Float32[np.ndarray, "n dim"], k: int
     ) -> tuple[Int64[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
-        count = min(self.rows, k + _SPARE_CANDIDATES)
-        positions, rough, valid = self._index.candidates(unit_rows(queries), count)
+        if self._index is None:
+            return self._scan(queries, k)
+        kind = self._index.settings.kind
+        spare = k + SPARE_CANDIDATES + len(self._removed)
+        count = min(self.rows, spare)
+        if kind == "tree_soar":
+            asked = min(self.rows, max(self._index.settings.reorder + len(self._removed), spare))
+            positions, _, valid = self._index.candidates(unit_rows(queries), asked)
+            positions, rough, valid = best_candidates(
+                queries, self._embeddings, positions, valid & self._kept(positions), count
+            )
+        else:
+            positions, rough, valid = self._index.candidates(unit_rows(queries), count)
+            valid &= self._kept(positions)
         scores = score_candidates(queries, self._embeddings, self._norms, positions)
+        self._refuse_nan(scores, positions, valid)
         scores = np.where(valid, scores, np.float32(-np.inf))
         order = order_by_score(positions, scores)[:, :k]
         best_positions = np.take_along_axis(positions, order, axis=1)
         best_scores = np.take_along_axis(scores, order, axis=1)
         doubtful = np.isneginf(best_scores[:, -1])
-        if self._index.settings.kind == "brute_force" and count < self.rows:
+        if kind == "brute_force" and count < self.rows:
             # A row that is not a candidate scores at most the worst candidate's rough score.
             worst = np.where(valid, rough, np.inf).min(axis=1, initial=np.inf)
             doubtful |= worst + score_slack(self.dim) >= best_scores[:, -1]
         if doubtful.any():
-            best_positions[doubtful], best_scores[doubtful] = exact_top_k(
-                self._embeddings, queries[doubtful], k
-            )
+            best_positions[doubtful], best_scores[doubtful] = self._scan(queries[doubtful], k)
         return best_positions, best_scores
+
+    def _scan(
+        self, queries: Float32[np.ndarray, "n dim"], k: int
+    ) -> tuple[Int64[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
+        return exact_top_k(self._embeddings, queries, k, self._removed)
+
+    def _kept(
+        self, positions: Int64[np.ndarray, "n count"]
+    ) -> Bool[np.ndarray, "n count"] | Literal[True]:
+        if not len(self._removed):
+            return True
+        kept: Bool[np.ndarray, "n count"] = np.isin(positions, self._removed, invert=True)
+        return kept
+
+    def _refuse_nan(
+        self,
+        scores: Float32[np.ndarray, "n count"],
+        positions: Int64[np.ndarray, "n count"],
+        valid: Bool[np.ndarray, "n count"],
+    ) -> None:
+        """Refuse mapped rows without a direction, which nobody has looked at before."""
+        bad = np.isnan(scores) & valid
+        if bad.any():
+            raise DatabaseError(
+                self._where,
+                f"row {self.first_row + int(positions[bad][0])} holds NaN or infinite values, or "
+                "has norm 0",
+                "finite embeddings",
+                "compare the database with its digests (`rdm-batch database check`)",
+            )
+
+    def resident_bytes(self) -> int:
+        """Say what opening it took of the memory, without files that are mapped."""
+        return self._resident_bytes
 
     def fetch(self, ids: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
         """Give the stored embeddings of rows by global id.
@@ -168,9 +236,9 @@ def open_shard(
     shard: int,
     *,
     manifest: DatabaseManifest,
-    leaves_to_search: int | None = None,
-    reorder: int | None = None,
+    effort: SearchEffort | None = None,
     num_threads: int = 1,
+    removed: Int64[np.ndarray, " gone"] | None = None,
 ) -> ShardSearcher:
     """Open one shard of a local database folder for searching.
 
@@ -181,10 +249,9 @@ def open_shard(
         root: Local database folder.
         shard: Shard number.
         manifest: Its manifest.
-        leaves_to_search: Partitions scanned per query of a partitioned shard; None means
-            as built.
-        reorder: Candidates a partitioned shard rescores per query; None means as built.
+        effort: How hard it is searched. None: as built, for pictures.
         num_threads: Threads of one search, at least 1.
+        removed: Row ids that no search finds any more, of any shard.
 
     Raises:
         DatabaseError: The shard does not exist, its files are damaged, or its rows are
@@ -195,19 +262,26 @@ def open_shard(
     entry = manifest.shards[shard]
     where = f"{root} shard {shard}"
     check_files(root, entry.files())
-    embeddings = read_embeddings(
-        root / entry.embeddings.path, entry.rows, manifest.dim, manifest.dtype
-    )
-    check_embeddings(embeddings, where, entry.first_row)
-    effort = {"leaves_to_search": leaves_to_search, "reorder": reorder}
-    settings = entry.index.model_validate(
-        entry.index.model_dump() | {name: value for name, value in effort.items() if value}
-    ).resolve(entry.rows)
-    if settings.kind == "brute_force":
-        index = build_index(embeddings, settings, where, num_threads)
-    else:
-        names = [Path(file.path).name for file in entry.index_files]
-        folder = root / f"index/shard-{shard:05d}"
-        index = load_index(folder, names, entry.rows, settings, num_threads)
+    effort = effort or SearchEffort()
+    settings = effort.settings_of(entry)
+    refuse_without_room(where, resident_bytes_of(entry, manifest, effort))
+    before = anonymous_bytes()
+    embeddings = shard_rows(root, entry, manifest)
+    index = None
+    if not effort.exactly and settings.kind != "none":
+        if settings.kind == "brute_force":
+            check_embeddings(embeddings, where, entry.first_row)
+            index = build_index(embeddings, settings, where, num_threads)
+        else:
+            if settings.kind == "tree_ah":
+                check_embeddings(embeddings, where, entry.first_row)
+            names = [Path(file.path).name for file in entry.index_files]
+            folder = root / f"index/shard-{shard:05d}"
+            index = load_index(folder, names, entry.rows, settings, num_threads)
     thumbnails = None if entry.thumbnails is None else root / entry.thumbnails.path
-    return ShardSearcher(embeddings, index, entry.first_row, thumbnails, where)
+    gone = np.empty(0, np.int64)
+    if removed is not None:
+        here = (removed >= entry.first_row) & (removed < entry.first_row + entry.rows)
+        gone = removed[here] - entry.first_row
+    resident = max(0, anonymous_bytes() - before)
+    return ShardSearcher(embeddings, index, entry.first_row, thumbnails, where, gone, resident)

@@ -43,21 +43,28 @@ class ShardRows:
     thumbnails: Sequence[bytes] | None
 
 
-def write_embeddings(path: Path, rows: ShardRows) -> None:
-    """Write the embeddings table of one shard."""
+def write_embeddings(path: Path, rows: ShardRows, with_rows: bool = True) -> None:
+    """Write the table of one shard.
+
+    Args:
+        path: The file.
+        rows: The rows.
+        with_rows: Whether it holds the embeddings. Not where they have a file of their own.
+    """
     count, dim = rows.embeddings.shape
-    values = pa.array(np.ascontiguousarray(rows.embeddings).reshape(-1))
-    table = pa.table(
-        {
-            "row_id": pa.array(np.arange(rows.first_row, rows.first_row + count)),
-            "embedding": pa.FixedSizeListArray.from_arrays(values, dim),
-            "item_id": pa.array(list(rows.item_ids), pa.string()),
-            "patch_coords": pa.array(list(rows.patch_coords), pa.list_(pa.int32(), 4)),
-            "caption": pa.array(list(rows.captions), pa.string()),
-        }
-    )
+    columns = {
+        "row_id": pa.array(np.arange(rows.first_row, rows.first_row + count)),
+        "item_id": pa.array(list(rows.item_ids), pa.string()),
+        "patch_coords": pa.array(list(rows.patch_coords), pa.list_(pa.int32(), 4)),
+        "caption": pa.array(list(rows.captions), pa.string()),
+    }
+    order = list(columns)
+    if with_rows:
+        values = pa.array(np.ascontiguousarray(rows.embeddings).reshape(-1))
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(values, dim)
+        order.insert(1, "embedding")
     _write(
-        table,
+        pa.table({name: columns[name] for name in order}),
         path,
         row_group_size=_EMBEDDING_GROUP,
         compression="zstd",
@@ -75,16 +82,7 @@ def read_embeddings(path: Path, rows: int, dim: int, dtype: str) -> Float[np.nda
     wanted = f"{rows:,} rows of {dim} {dtype} values"
     try:
         file = pq.ParquetFile(path)
-        kind = file.schema_arrow.field("embedding").type
-        found = f"{file.metadata.num_rows:,} rows of {kind}"
-        matches = (
-            pa.types.is_fixed_size_list(kind)
-            and kind.list_size == dim
-            and kind.value_type == pa.from_numpy_dtype(np.dtype(dtype))
-            and file.metadata.num_rows == rows
-        )
-        if not matches:
-            raise DatabaseError(str(path), found, wanted, "rebuild the database")
+        check_column(file, rows, dim, dtype, str(path))
         if rows * dim * np.dtype(dtype).itemsize > _MOST_EXPANSION * path.stat().st_size:
             found = f"{path.stat().st_size:,} bytes that claim to hold them"
             raise DatabaseError(str(path), found, wanted, "rebuild the database")
@@ -99,6 +97,28 @@ def read_embeddings(path: Path, rows: int, dim: int, dtype: str) -> Float[np.nda
             str(path), f"unreadable ({error})", wanted, "copy the database again or rebuild it"
         ) from error
     return embeddings
+
+
+def check_column(file: pq.ParquetFile, rows: int, dim: int, dtype: str, where: str) -> None:
+    """Refuse a table whose embeddings are not what the manifest says.
+
+    Raises:
+        DatabaseError: It has another number of rows, or rows of another width or type.
+    """
+    kind = file.schema_arrow.field("embedding").type
+    matches = (
+        pa.types.is_fixed_size_list(kind)
+        and kind.list_size == dim
+        and kind.value_type == pa.from_numpy_dtype(np.dtype(dtype))
+        and file.metadata.num_rows == rows
+    )
+    if not matches:
+        raise DatabaseError(
+            where,
+            f"{file.metadata.num_rows:,} rows of {kind}",
+            f"{rows:,} rows of {dim} {dtype} values",
+            "rebuild the database",
+        )
 
 
 def write_thumbnails(path: Path, first_row: int, thumbnails: Sequence[bytes]) -> None:
@@ -163,6 +183,34 @@ def read_counts(path: Path) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarra
             str(path), f"unreadable ({error})", "a proposal table", "rebuild it"
         ) from error
     return row_ids, counts
+
+
+def write_removed(path: Path, row_ids: Int64[np.ndarray, " rows"]) -> None:
+    """Write the rows that no search finds any more, rising."""
+    _write(pa.table({"row_id": row_ids}), path, compression="zstd")
+
+
+def read_removed(path: Path, rows: int) -> Int64[np.ndarray, " gone"]:
+    """Read the table of :func:`write_removed`.
+
+    Args:
+        path: The file.
+        rows: Rows of the database.
+
+    Raises:
+        DatabaseError: The file is not readable parquet, or holds other numbers than rising ids
+            of rows.
+    """
+    try:
+        column = pq.read_table(path, columns=["row_id"]).column("row_id")
+        ids: Int64[np.ndarray, " gone"] = column.cast(pa.int64()).to_numpy()
+    except (pa.ArrowException, *UNREADABLE) as error:
+        raise DatabaseError(
+            str(path), f"unreadable ({error})", "a table of row ids", "copy the database again"
+        ) from error
+    if len(ids) and (ids[0] < 0 or ids[-1] >= rows or (np.diff(ids) <= 0).any()):
+        raise DatabaseError(str(path), "other numbers", f"rising row ids below {rows:,}")
+    return ids
 
 
 def _write(table: pa.Table, path: Path, **options: Any) -> None:

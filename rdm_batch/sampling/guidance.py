@@ -1,4 +1,8 @@
-"""Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598)."""
+"""Guidance: away from predictions without a condition, or from those of a weaker network.
+
+Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598) and autoguidance (Karras et al.
+2024, arXiv:2406.02507) are the same extrapolation.
+"""
 
 from __future__ import annotations
 
@@ -31,3 +35,16 @@ def guide(branches: Float[Tensor, " rows *rest"], scale: float) -> Float[Tensor,
     """
     conditional, unconditional = branches.chunk(2)
     return unconditional.lerp(conditional, scale)
+
+
+def guide_away(
+    better: Float[Tensor, " samples *rest"], weaker: Float[Tensor, " samples *rest"], scale: float
+) -> Float[Tensor, " samples *rest"]:
+    """Extrapolate from the predictions of a weaker network to those of a better one.
+
+    Args:
+        better: In float32, as is the result.
+        weaker: In any type.
+        scale: s in e_weaker + s (e_better - e_weaker); 1 would give the better ones back.
+    """
+    return weaker.float().lerp(better, scale)

@@ -10,6 +10,7 @@ from rdm_batch.sampling.autoregressive import TokenSampler
 from rdm_batch.sampling.code_sampler import CodeSampler
 from rdm_batch.sampling.ddim import DdimSolver
 from rdm_batch.sampling.dpm_solver import DpmSolver
+from rdm_batch.sampling.evaluations import Evaluations
 from rdm_batch.sampling.mask_replace import MaskReplaceSchedule
 from rdm_batch.sampling.plms import PlmsSolver
 from rdm_batch.sampling.schedules import NoiseSchedule
@@ -18,6 +19,7 @@ from rdm_batch.specs.networks import NoiseScheduleConfig
 from rdm_batch.specs.sampling import (
     AutoregressiveSampling,
     DdimSampling,
+    DiffusionSampling,
     DpmSolverSampling,
     MaskReplaceSampling,
     PlmsSampling,
@@ -71,6 +73,25 @@ def build_solver(config: NoiseScheduleConfig, sampling: SamplingSpec) -> Solver:
     """
     build = _chosen(SOLVERS, sampling, "a diffusion head")
     return build(NoiseSchedule.from_config(config), sampling)
+
+
+def plan_evaluations(
+    config: NoiseScheduleConfig, solver: Solver, sampling: SamplingSpec
+) -> Evaluations:
+    """Plan what of the network each step of a diffusion head's solver evaluates.
+
+    Raises:
+        SpecError: The sampler is none of a diffusion head.
+    """
+    _chosen(SOLVERS, sampling, "a diffusion head")
+    assert isinstance(sampling, DiffusionSampling)
+    return Evaluations.planned(
+        NoiseSchedule.from_config(config),
+        solver.timesteps,
+        sampling.guidance_scale > 1 or sampling.autoguidance is not None,
+        sampling.guidance_interval,
+        sampling.reuse_deep_features,
+    )
 
 
 def build_token_sampler(sampling: SamplingSpec) -> TokenSampler:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from rdm_batch.errors import SpecError
 from rdm_batch.specs.networks import NoiseScheduleConfig
@@ -38,6 +38,15 @@ class NoiseSchedule:
 
     def __len__(self) -> int:
         return len(self.betas)
+
+    def noise_levels(self) -> Float64[np.ndarray, " steps"]:
+        """Give sigma_t = sqrt((1 - a_t) / a_t), the noise of the latents by their signal.
+
+        The noise level of Karras et al. 2022 (arXiv:2206.00364), Table 1, for this process.
+        """
+        alphas = self.alphas_cumprod.astype(np.float64)
+        levels: Float64[np.ndarray, " steps"] = np.sqrt((1 - alphas) / alphas)
+        return levels
 
 
 def solver_timesteps(

@@ -3,43 +3,72 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from rdm_batch.specs.base import Spec, Uri
+from rdm_batch.specs.later import LaterFields
 
 BRUTE_FORCE_MAX_ROWS = 20_000
+ROWS_PER_LEAF = 200
+"""Measured, as big-ann's winners chose: about one leaf for 250 rows, not sqrt(rows) leaves."""
+
+Queries = Literal["pictures", "texts"]
+"""What is searched with. An index tuned for pictures misses what texts look for."""
 
 
-class IndexSettings(Spec):
+class IndexSettings(Spec, LaterFields):
     """Describe how a shard is indexed."""
 
-    kind: Literal["auto", "brute_force", "tree_ah"] = Field(
+    later: ClassVar[tuple[str, ...]] = ("target_recall",)
+
+    kind: Literal["auto", "brute_force", "tree_soar", "tree_ah", "none"] = Field(
         default="auto",
         description=f"`auto` scans shards of up to {BRUTE_FORCE_MAX_ROWS:,} rows and partitions "
-        "larger ones, as ScaNN's documentation recommends.",
+        "larger ones (`tree_soar`: many leaves, each row in two of them, tuned to `target_recall`, "
+        "rows mapped from their file). `tree_ah` is what earlier versions built, rows in memory. "
+        "`none` indexes nothing: for the exact engine.",
     )
     leaves: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Partitions of the tree. None: the square root of the rows."
+        default=None,
+        description=f"Partitions of the tree. None: one for {ROWS_PER_LEAF} rows; of a `tree_ah` "
+        "the square root of the rows.",
     )
     leaves_to_search: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Partitions searched for a query. None: a fifth of the leaves."
+        default=None,
+        description="Partitions searched for a query. None: as few as reach `target_recall`; of a "
+        "`tree_ah` a fifth.",
     )
     reorder: Annotated[int, Field(ge=1)] = Field(
-        default=200, description="Candidates rescored from less compressed vectors, per query."
+        default=200,
+        description="Candidates rescored from the rows, per query; where leaves_to_search is "
+        "tuned, the most there may be. Of a `tree_ah`, from less compressed vectors.",
     )
     quantization: Literal["float32", "bfloat16", "int8"] = Field(
-        default="bfloat16", description="Storage of the vectors that rescore candidates."
+        default="bfloat16",
+        description="Storage of the vectors that rescore candidates of a `tree_ah`.",
+    )
+    target_recall: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.95,
+        description="Recall@20 that the build tunes the search for, for pictures and for texts.",
     )
 
     def resolve(self, rows: int) -> IndexSettings:
-        """Replace every automatic value by the one used for a shard of ``rows`` rows."""
+        """Replace automatic values by those of a shard of ``rows`` rows.
+
+        Only what is tuned stays open: ``leaves_to_search`` of a ``tree_soar``.
+        """
         kind = self.kind
         if kind == "auto":
-            kind = "brute_force" if rows <= BRUTE_FORCE_MAX_ROWS else "tree_ah"
-        leaves = min(self.leaves or max(1, round(math.sqrt(rows))), rows)
-        searched = min(self.leaves_to_search or math.ceil(leaves / 5), leaves)
+            kind = "brute_force" if rows <= BRUTE_FORCE_MAX_ROWS else "tree_soar"
+        few = round(rows / ROWS_PER_LEAF) if kind == "tree_soar" else round(math.sqrt(rows))
+        leaves = min(self.leaves or max(1, few), rows)
+        searched = self.leaves_to_search
+        if kind != "tree_soar":
+            searched = searched or math.ceil(leaves / 5)
+        if searched is not None:
+            searched = min(searched, leaves)
         return self.model_copy(
             update={"kind": kind, "leaves": leaves, "leaves_to_search": searched}
         )
@@ -71,8 +100,10 @@ class DatabaseBuild(Spec):
         "`shapes:SUBSET[:COUNT[:STYLE,STYLE...]]` for the embedded world."
     )
     out: Uri = Field(description="Where the database goes: a folder or `s3://bucket/prefix`.")
-    shards: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="Shards the rows are cut into."
+    shards: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Shards the rows are cut into. None: as few as hold at most 4 GB of rows each, "
+        "in float32.",
     )
     encode: EncodeSettings = Field(default=EncodeSettings(), description="How images become rows.")
     index: IndexSettings = Field(default=IndexSettings(), description="How shards are indexed.")
@@ -88,14 +119,39 @@ class DatabaseBuild(Spec):
     # encoder's float sums.
     workers: Annotated[int, Field(ge=1)] = Field(
         default=1,
-        description="Encoders. One runs in this process, more are Ray actors, which take 8 s to "
-        "start.",
+        description="Workers that encode images, then index shards. One runs in this process, more "
+        "are Ray actors, which take 8 s to start.",
+    )
+    memory: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Ceiling of the memory that indexing may take, GB. What cannot stay below it "
+        "is refused, with what it needs.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="Where encoders compute. `auto`: on GPUs where there are some, which the "
+        "workers share. Moves no row beyond its last digits.",
     )
     address: str = Field(
         default="local",
         description="For more than one worker, the Ray to use: `local` starts one here, `auto` "
         "joins the running one, or the address of a cluster.",
     )
+
+
+class DatabaseAdd(Spec):
+    """Ask for images to be appended to a database, with the encoder and settings it has."""
+
+    out: Uri = Field(description="The database, a folder or `s3://bucket/prefix`.")
+    images: Uri = Field(description="The images, in any form that `database build` takes.")
+    strict: bool = Field(
+        default=False, description="Fail on the first damaged image instead of leaving it out."
+    )
+    workers: Annotated[int, Field(ge=1)] = Field(default=1, description="As of `database build`.")
+    memory: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="As of `database build`."
+    )
+    address: str = Field(default="local", description="As of `database build`.")
 
 
 class DatabaseImport(Spec):

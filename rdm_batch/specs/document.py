@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rdm_batch.specs.job import JobSpec
+from rdm_batch.specs.sweep import SweepSpec
 
 _HEADER = """# The job file
 
@@ -23,6 +24,12 @@ store come from the usual AWS environment variables and files. Any field can be 
 command line: `--set sampling.seed=7 --set output.uri=s3://bucket/run7`.
 """
 
+_SWEEP = """## `sweep` (optional)
+
+Many jobs in one file: the fields that vary, and over which values. Each cell is an ordinary sample
+set below `output.uri`; [sweeps.md](sweeps.md) shows one.
+"""
+
 
 def job_reference() -> str:
     """Describe every field of the job file as Markdown."""
@@ -32,14 +39,18 @@ def job_reference() -> str:
         if not models:
             lines += [f"## `{name}`\n", *_table([(name, field)])]
             continue
+        described: set[type[BaseModel]] = set()
         optional = "" if field.is_required() else " (optional)"
         lines.append(f"## `{name}`{optional}\n\n{field.description}\n")
         for model in models:
-            lines += _section(model, name, several=len(models) > 1)
+            lines += _section(model, name, len(models) > 1, described)
+    lines += [_SWEEP, *_section(SweepSpec, "sweep", False, set())]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _section(model: type[BaseModel], path: str, several: bool) -> Iterator[str]:
+def _section(
+    model: type[BaseModel], path: str, several: bool, described: set[type[BaseModel]]
+) -> Iterator[str]:
     if several:
         tags = ", ".join(
             f"`{name}: {get_args(field.annotation)[0]}`"
@@ -51,6 +62,9 @@ def _section(model: type[BaseModel], path: str, several: bool) -> Iterator[str]:
     yield from _table(fields)
     for name, field in model.model_fields.items():
         for nested in _models(field.annotation):
+            if nested in described:
+                continue
+            described.add(nested)
             yield f"#### `{path}.{name}`\n\n{_first_line(nested)}\n"
             yield from _table(list(nested.model_fields.items()))
 
@@ -61,7 +75,7 @@ def _table(fields: list[tuple[str, FieldInfo]]) -> Iterator[str]:
     for name, field in fields:
         default = "required" if field.is_required() else f"`{_default(field)}`"
         value = _type_name(field.annotation, field.metadata)
-        yield f"| `{name}` | {value} | {default} | {field.description} |"
+        yield f"| `{field.alias or name}` | {value} | {default} | {field.description} |"
     yield ""
 
 

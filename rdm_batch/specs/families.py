@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from rdm_batch.errors import SpecError
-from rdm_batch.specs.base import Spec, Uri, members, models_in
+from rdm_batch.specs.base import Spec, members, models_in
 from rdm_batch.specs.messages import problems_of
 from rdm_batch.specs.networks import (
     AutoencoderConfig,
@@ -35,6 +35,7 @@ from rdm_batch.specs.networks import (
 )
 from rdm_batch.specs.precisions import Precision, describe_precisions
 from rdm_batch.specs.sampling import Process
+from rdm_batch.specs.weights import WeightsSpec
 
 
 class RdmArchitecture(Sizes):
@@ -181,7 +182,7 @@ Architecture = Annotated[
 ]
 
 
-class WeightedModel(Spec):
+class WeightedModel(WeightsSpec):
     """What a job says about a head with weights, whatever its family.
 
     Attributes:
@@ -192,24 +193,6 @@ class WeightedModel(Spec):
     family: ClassVar[str]
     query_first: ClassVar[bool] = False
 
-    checkpoint: Uri = Field(
-        description="Weights: safetensors of this package, a Lightning `.ckpt`, or a plain "
-        "state dict. Pickled code in a file is never executed."
-    )
-    preset: str | None = Field(
-        default=None,
-        description="Name of a published architecture, for checkpoints that do not carry "
-        "their own: `rdm-imagenet-256`, `rdm-ffhq-256`, `rdm-768`, `rarm-imagenet-256`.",
-    )
-    architecture: dict[str, Any] | Uri | None = Field(
-        default=None,
-        description="The architecture itself, or the URI of a YAML file with it; the published "
-        "`config.yaml` format is understood. Leave out when the checkpoint carries it.",
-    )
-    weights: Literal["ema", "raw"] = Field(
-        default="ema",
-        description="Which copy of the weights to sample with, where a checkpoint has both.",
-    )
     precision: Precision = Field(
         default="float32", description=f"Arithmetic of the head: {describe_precisions()}."
     )
@@ -222,12 +205,6 @@ class WeightedModel(Spec):
         description="Threads of a head that computes on CPU. The number of threads changes the "
         "last digits of float sums, so it belongs to what defines the samples.",
     )
-
-    @model_validator(mode="after")
-    def _one_architecture(self) -> WeightedModel:
-        if self.preset is not None and self.architecture is not None:
-            raise ValueError("preset and architecture exclude each other; keep one of them")
-        return self
 
 
 class RdmModel(WeightedModel):

@@ -40,9 +40,17 @@ class DatabaseSpec(Spec):
         description="Retriever actors; the database's index shards are spread over them. "
         "None: one actor for each index shard. Never changes results.",
     )
+    engine: Literal["auto", "scann", "exact"] = Field(
+        default="auto",
+        description="`scann` searches the index of each shard. `exact` streams all rows past all "
+        "queries of the job once, ahead of generation: no index, bounded memory, on GPUs where "
+        "there are any. `auto` is `scann` unless a shard has no index. `--dry-run` tells what "
+        "each costs.",
+    )
     leaves_to_search: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
-        description="Search effort: partitions of the index searched for a query. None: as built.",
+        description="Search effort: partitions of the index searched for a query. None: as "
+        "built, for pictures or for texts.",
     )
     reorder: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
@@ -112,6 +120,12 @@ class EvaluationSpec(Spec):
         default=None,
         description=f"Image-text encoder of {_listed(features_of='encoder')}. None: the extractor "
         "where it is one, else the database's.",
+    )
+    inline: bool = Field(
+        default=False,
+        description="Whether heads extract the features of what they draw, on their own devices, "
+        "instead of a pass of its own over the finished set. Takes their memory for the "
+        "extractors; scores are the same up to the last digits of float sums.",
     )
     held_out: Uri | None = Field(
         default=None,

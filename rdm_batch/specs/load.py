@@ -28,11 +28,38 @@ def load_job(job: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Jo
             an override is not understood.
         InvalidJobError: One or more fields are wrong; all are listed.
     """
+    document = load_document(job, overrides)
+    where = str(job) if isinstance(job, Path) else "the job"
+    if "sweep" in document:
+        raise SpecError(
+            where,
+            "describes a sweep of many jobs",
+            "a single job",
+            "run it with python -m rdm_batch.run or rdm_batch.sweep, or leave that part out",
+        )
+    return parse_job(document, where)
+
+
+def load_document(job: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a job file without validating it; arguments as ``load_job``.
+
+    Raises:
+        SpecError: As ``load_job``.
+    """
     # Overrides are not to change what the caller holds.
     document = _read_job(job) if isinstance(job, Path) else copy.deepcopy(dict(job))
     for override in overrides:
         _apply(document, override)
-    return parse_job(document, str(job) if isinstance(job, Path) else "the job")
+    return document
+
+
+def is_sweep(job: Path, overrides: Sequence[str] = ()) -> bool:
+    """Tell whether a job file describes a sweep of many jobs; arguments as ``load_job``.
+
+    Raises:
+        SpecError: As ``load_job``.
+    """
+    return "sweep" in load_document(job, overrides)
 
 
 def parse_job(document: dict[str, Any], where: str) -> JobSpec:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Final, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rdm_batch.specs.base import Spec, members
+from rdm_batch.specs.weights import WeightsSpec
 
 MAX_SAMPLES = 1_000_000_000
 """Samples of a set: a plan, a listing and a resume of so many were measured, of more not."""
@@ -25,6 +26,21 @@ class SamplerColumns(NamedTuple):
 
     num_steps: int | None = None
     eta: float | None = None
+
+
+_NoiseLevel = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)]
+
+
+class AutoguidanceSpec(WeightsSpec):
+    """A weaker head of the same latents to guide away from (Karras et al. 2024, arXiv:2406.02507).
+
+    One trained for fewer steps, a smaller one, or one without neighbors; its autoencoder and its
+    noise schedule are those of the head.
+    """
+
+    scale: Annotated[float, Field(gt=1, le=100, allow_inf_nan=False)] = Field(
+        description="s in e_weak + s (e - e_weak), of predicted noise."
+    )
 
 
 class _Sampling(Spec):
@@ -51,7 +67,9 @@ class _Sampling(Spec):
         return SamplerColumns()
 
 
-class _Diffusion(_Sampling):
+class DiffusionSampling(_Sampling):
+    """What all samplers of diffusion heads are told."""
+
     process: ClassVar[Process] = "diffusion"
 
     num_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
@@ -62,6 +80,48 @@ class _Diffusion(_Sampling):
         description="`even`: exactly num_steps times. `published`: the authors' rule, "
         "`range(0, 1000, 1000 // num_steps) + 1`, which can take more steps than asked for.",
     )
+    guidance_interval: Annotated[tuple[_NoiseLevel, _NoiseLevel], Field(strict=False)] | None = (
+        Field(
+            default=None,
+            description="`[lo, hi]`: guide only where lo < sigma <= hi, and evaluate one branch "
+            "elsewhere (Kynkäänniemi et al. 2024, arXiv:2404.07724). sigma is the noise of the "
+            "latents by their signal, sqrt((1 - a) / a) of the schedule's cumulative product a, "
+            "0.04 to 84 for the published 256 x 256 heads. None guides every step.",
+        )
+    )
+    autoguidance: AutoguidanceSpec | None = Field(
+        default=None,
+        description="Guide away from the prediction of a weaker head, in place of "
+        "`guidance_scale`. None: do not.",
+    )
+    reuse_deep_features: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1,
+        description="Evaluate the whole UNet at every N-th step only, and between them its first "
+        "and last block around the deep features of the step before (DeepCache, Ma et al. 2023, "
+        "arXiv:2312.00858). 1 evaluates all of it at every step.",
+    )
+
+    @model_validator(mode="after")
+    def _guidance_fits(self) -> DiffusionSampling:
+        guided = self.guidance_scale > 1
+        if self.autoguidance is not None and guided:
+            raise ValueError(
+                "guidance_scale and autoguidance exclude each other; set guidance_scale to 1"
+            )
+        if self.guidance_interval is None:
+            return self
+        low, high = self.guidance_interval
+        if low >= high:
+            raise ValueError(
+                f"guidance_interval holds no noise level between {low:g} and {high:g}; "
+                "the first number is the smaller one"
+            )
+        if not guided and self.autoguidance is None:
+            raise ValueError(
+                "guidance_interval limits guidance, but there is none: guidance_scale is 1 and "
+                "autoguidance is not set"
+            )
+        return self
 
     @property
     def columns(self) -> SamplerColumns:
@@ -69,7 +129,7 @@ class _Diffusion(_Sampling):
         return SamplerColumns(self.num_steps)
 
 
-class DdimSampling(_Diffusion):
+class DdimSampling(DiffusionSampling):
     """DDIM (Song et al. 2021, arXiv:2010.02502)."""
 
     sampler: Literal["ddim"] = Field(description="DDIM.")
@@ -83,13 +143,13 @@ class DdimSampling(_Diffusion):
         return SamplerColumns(self.num_steps, self.eta)
 
 
-class PlmsSampling(_Diffusion):
+class PlmsSampling(DiffusionSampling):
     """PLMS (Liu et al. 2022, arXiv:2202.09778)."""
 
     sampler: Literal["plms"] = Field(description="Pseudo linear multistep.")
 
 
-class DpmSolverSampling(_Diffusion):
+class DpmSolverSampling(DiffusionSampling):
     """DPM-Solver++ 2M (Lu et al. 2022, arXiv:2211.01095)."""
 
     sampler: Literal["dpm_solver_pp"] = Field(description="DPM-Solver++ (2M, multistep).")

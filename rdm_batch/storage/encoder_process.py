@@ -29,7 +29,7 @@ def main(connection: Connection) -> None:
     while True:
         shape, rest = connection.recv()
         images = np.empty(shape, np.uint8)
-        connection.recv_bytes_into(memoryview(images).cast("B"))
+        connection.recv_bytes_into(images.data.cast("B"))
         answer: ShardEntry | Exception
         try:
             sample_set = sample_set or SampleSet.create_or_resume(uri, header)

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from multiprocessing import Pipe
 from pathlib import Path
 
-import rdm_batch
+import numpy as np
+
 from rdm_batch.errors import ClusterError
 from rdm_batch.storage.drawn_shard import DrawnShard
 from rdm_batch.storage.manifest import SampleSetHeader, ShardEntry
@@ -92,7 +93,7 @@ class _Process:
         self._job = uri, header
         self._connection, theirs = Pipe()
         # The package is found as it was here, wherever that was said.
-        found = [str(Path(rdm_batch.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        found = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         with theirs:
             self._program = subprocess.Popen(
                 [sys.executable, "-m", "rdm_batch.storage.encoder_process", str(theirs.fileno())],
@@ -112,10 +113,10 @@ class _Process:
             self._connection.send(self._job)
             self._told = True
         rest = {key: value for key, value in vars(drawn).items() if key != "images"}
-        images = drawn.images
+        images = np.ascontiguousarray(drawn.images)
         self._connection.send((images.shape, rest))
         # As they are: to pickle them would copy them, holding the interpreter.
-        self._connection.send_bytes(memoryview(images).cast("B"))
+        self._connection.send_bytes(images.data.cast("B"))
         answer = self._connection.recv()
         if isinstance(answer, Exception):
             raise answer

@@ -29,6 +29,8 @@ MAX_IMAGE_SIZE = 8192
 """Height and width of samples, pixels; as ``png.MAX_PIXELS``."""
 WARM_UP = "warm-up"
 """Name of the interval in which a head compiled itself, before its first shard."""
+FEATURES = "features"
+"""Name of the interval in which a head extracted features of what it had drawn."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]

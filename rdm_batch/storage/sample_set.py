@@ -137,6 +137,20 @@ class SampleSet:
             sample_set.require_complete()
         return sample_set
 
+    def first(self, num_shards: int) -> SampleSet:
+        """Give the same set as if no more than its first shards had been stored.
+
+        Raises:
+            SampleSetError: One of them is not stored.
+        """
+        entries = [entry for entry in self.entries() if entry.shard < num_shards]
+        lacking = set(range(min(num_shards, self.header.num_shards))) - {e.shard for e in entries}
+        if lacking:
+            raise SampleSetError(self.uri, _not_stored(min(lacking)), "", "run the job again")
+        part = SampleSet(self.store, self.header)
+        part._finished = entries
+        return part
+
     def entries(self) -> list[ShardEntry]:
         """Give the entries of the set, in shard order.
 

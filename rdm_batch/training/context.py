@@ -14,7 +14,7 @@ from rdm_batch.heads.head import no_context
 from rdm_batch.inputs.databases import Database
 from rdm_batch.models.clip import ImageTextEncoder, load_encoder
 from rdm_batch.retrieval.exact import exact_top_k
-from rdm_batch.retrieval.tables import read_embeddings
+from rdm_batch.retrieval.rows import shard_rows
 from rdm_batch.specs.training import HeadTraining, KnnTraining, NeighborTraining
 from rdm_batch.storage.object_store import local_path
 from rdm_batch.training.images import TrainingImages
@@ -201,8 +201,5 @@ def _read_database(
             "k_train", found, f"k_train <= neighbors_found <= {manifest.rows:,} database rows"
         )
     root = database.root(range(len(manifest.shards)))
-    shards = [
-        read_embeddings(root / shard.embeddings.path, shard.rows, manifest.dim, manifest.dtype)
-        for shard in manifest.shards
-    ]
+    shards = [shard_rows(root, shard, manifest) for shard in manifest.shards]
     return np.concatenate(shards).astype(np.float32)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from rdm_batch.databases import encode, parts
+from rdm_batch.databases import encode, parts, room
 from rdm_batch.databases.build import build_database
 from rdm_batch.databases.describe import check_database, describe_database
 from rdm_batch.databases.encode import make_thumbnail
@@ -31,7 +31,7 @@ Build = Callable[..., DatabaseManifest]
 
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
-    def run(make_encoder: Callable[[], Any] = FakeEncoder, **request: Any) -> DatabaseManifest:
+    def run(make_encoder: Callable[[str], Any] = FakeEncoder, **request: Any) -> DatabaseManifest:
         request = {"out": str(tmp_path / "db")} | request
         with Progress(Console(file=io.StringIO())) as progress:
             return build_database(DatabaseBuild(**request), make_encoder, progress)
@@ -184,7 +184,7 @@ def test_building_again_finds_the_database_complete(build: Build, tmp_path: Path
         ({"images": "shapes:database:301"}, "images 'shapes:database:300' instead of"),
         ({"shards": 2}, "shards 1 instead of 2"),
         ({"encode": EncodeSettings(dtype="float32")}, "dtype 'float16' instead of 'float32'"),
-        ({"make_encoder": lambda: FakeEncoder(digest="0" * 64)}, "encoder_digest 'ffff"),
+        ({"make_encoder": lambda _: FakeEncoder(digest="0" * 64)}, "encoder_digest 'ffff"),
     ],
 )
 def test_another_database_is_never_overwritten(
@@ -237,16 +237,16 @@ def test_an_interrupted_build_resumes_to_the_same_database(
             return super().encode_images(images)
 
     written: list[int] = []
-    write_shard = parts.write_shard
+    put_index = parts.put_index
 
     def interrupted(root: Path, number: int, *rest: Any) -> Any:
         if interrupted_at == "indexing" and len(written) == 2:
             written.append(-1)
             raise KeyboardInterrupt
         written.append(number)
-        return write_shard(root, number, *rest)
+        return put_index(root, number, *rest)
 
-    monkeypatch.setattr(parts, "write_shard", interrupted)
+    monkeypatch.setattr(parts, "put_index", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(Counting, **request)
     assert not (tmp_path / "db/database.json").exists()
@@ -365,3 +365,39 @@ def test_thumbnails_are_small_and_keep_their_shape() -> None:
     assert Image.open(io.BytesIO(png)).size == (32, 64)
     tiny = make_thumbnail(image[:10, :12], 64)
     assert Image.open(io.BytesIO(tiny)).size == (12, 10)
+
+
+def test_shards_of_more_than_four_gb_are_refused_before_anything_is_encoded(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "SHARD_BYTES", 100 * 24 * 4)
+    with pytest.raises(SpecError, match=r"--shards.*at least 3, for"):
+        build(images="shapes:database:300", shards=2)
+    assert [shard.rows for shard in build(images="shapes:database:300").shards] == [100] * 3
+
+
+def test_a_ceiling_of_memory_is_refused_with_what_is_needed(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_BASE_BYTES", 0)
+    rows, width = 300, 24
+    each = rows * width * (2 + 4 + 4 + 1) + 2 * 4 * rows * width
+    ceiling = each / 1e9
+    with pytest.raises(SpecError, match=r"--memory.* for 1 shards.*cut it into 2 shards") as caught:
+        build(images=f"shapes:database:{rows}", memory=0.9 * ceiling)
+    assert f"{each / 1e9:.2f} GB" in str(caught.value)
+    assert build(images=f"shapes:database:{rows}", memory=ceiling).rows == rows
+
+
+def test_captions_are_embedded_to_tune_the_search_for_texts(build: Build) -> None:
+    class Reading(FakeEncoder):
+        def encode_texts(self, texts: Any) -> np.ndarray:
+            random = np.random.default_rng(len(texts))
+            return random.normal(size=(len(texts), self.dim)).astype(np.float32)
+
+    settings = IndexSettings(kind="tree_soar", leaves=8)
+    manifest = build(Reading, images="shapes:database:300", index=settings)
+    tuned = manifest.shards[0].search_for("texts")
+    assert tuned is not None
+    assert tuned.source == "captions of the database"
+    assert "captions of the database" in describe_database(manifest)["shards"]

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 
 
 def build(
-    out: Path, make_encoder: Callable[[], FakeEncoder] = FakeEncoder, **request: Any
+    out: Path, make_encoder: Callable[[str], FakeEncoder] = FakeEncoder, **request: Any
 ) -> dict[str, bytes]:
     with Progress(Console(file=io.StringIO())) as progress:
         build_database(DatabaseBuild(out=str(out), **request), make_encoder, progress)

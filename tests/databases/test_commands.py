@@ -2,16 +2,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rdm_batch.cli import main
 from rdm_batch.inputs import encoders
+from rdm_batch.inputs.databases import Database
+from rdm_batch.retrieval.database import stored_file
+from rdm_batch.retrieval.rows import write_rows
 from tests.fixtures.fake_encoder import FakeEncoder
+from tests.job_kit import write_manifest
 
 
 @pytest.fixture(autouse=True)
 def _fake_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "load_named_encoder", lambda name, weights: FakeEncoder())
+    monkeypatch.setattr(encoders, "load_named_encoder", lambda name, weights, device: FakeEncoder())
 
 
 def build(out: Path, *extra: str) -> int:
@@ -39,6 +44,37 @@ def test_index_settings_reach_the_index(tmp_path: Path, capsys: pytest.CaptureFi
     extra = ["--index", "tree_ah", "--leaves", "10", "--leaves-to-search", "3"]
     assert build(tmp_path / "db", *extra) == 0
     assert "1 x tree_ah (3 of 10 leaves searched" in capsys.readouterr().out
+
+
+def test_an_index_is_proved_by_building_it_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = tmp_path / "db"
+    assert build(database, "--index", "tree_soar", "--leaves", "10") == 0
+    assert "recall@20" in capsys.readouterr().out
+    check = ["database", "check", str(database)]
+    assert main([*check, "--rebuild"]) == 0
+    assert "complete" in capsys.readouterr().out
+    # An index that is whole, but of other rows: no digest tells, for the manifest was made with it.
+    manifest = Database.open(str(database)).manifest
+    (shard,) = manifest.shards
+    assert shard.rows_file is not None
+    rows = np.load(database / shard.rows_file.path)
+    rows[7] = rows[8]
+    write_rows(database / shard.rows_file.path, rows)
+    forged = shard.model_copy(
+        update={"rows_file": stored_file(database, database / shard.rows_file.path)}
+    )
+    write_manifest(database, manifest.model_copy(update={"shards": (forged,)}))
+    assert main(check) == 0
+    assert main([*check, "--rebuild"]) == 1
+    assert "has other content than its digest says (built again)" in capsys.readouterr().out
+    write_manifest(
+        database,
+        manifest.model_copy(update={"shards": (forged.model_copy(update={"scann": "1.0"}),)}),
+    )
+    assert main([*check, "--rebuild"]) == 1
+    assert "its index was built with ScaNN 1.0" in capsys.readouterr().err
 
 
 def test_damaged_images_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

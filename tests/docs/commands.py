@@ -19,8 +19,9 @@ from pydantic import TypeAdapter, ValidationError
 from rdm_batch import cli, run
 from rdm_batch.errors import RdmBatchError
 from rdm_batch.specs.job import EvaluationSpec, JobSpec
-from rdm_batch.specs.load import load_job
+from rdm_batch.specs.load import is_sweep, load_job
 from rdm_batch.specs.training import load_training
+from rdm_batch.sweeps.cells import load_sweep
 from tests.docs.documents import ROOT
 from tests.docs.fields import resolves
 
@@ -122,7 +123,8 @@ def _job(args: argparse.Namespace) -> list[str]:
     overrides = [text for text in args.overrides if text != "key.path=value"]
     if not args.job.is_absolute() and (ROOT / args.job).exists():
         try:
-            load_job(ROOT / args.job, overrides)
+            load = load_sweep if is_sweep(ROOT / args.job, overrides) else load_job
+            load(ROOT / args.job, overrides)
         except RdmBatchError as error:
             return [str(error)]
         return []

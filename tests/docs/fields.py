@@ -15,7 +15,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from rdm_batch.errors import RdmBatchError
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.load import parse_job
+from rdm_batch.specs.sweep import SweepSpec
 from rdm_batch.specs.training import TrainingSpec
+from rdm_batch.sweeps.cells import load_sweep
 
 _PLACEHOLDER = re.compile(r"[A-Z_]{2,}")
 
@@ -28,7 +30,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _reachable() -> list[type[BaseModel]]:
-    waiting = [JobSpec, *_models_in(TrainingSpec)]
+    waiting = [JobSpec, SweepSpec, *_models_in(TrainingSpec)]
     found: list[type[BaseModel]] = []
     while waiting:
         model = waiting.pop()
@@ -55,6 +57,8 @@ def is_field(dotted: str) -> bool:
     parts = dotted.split(".")
     if parts[0] in JobSpec.model_fields:
         return resolves(parts, [JobSpec])
+    if parts[0] == "sweep":
+        return parts[1:] == ["list"] or resolves(parts[1:] or ["grid"], [SweepSpec])
     return resolves(parts, _reachable())
 
 
@@ -94,7 +98,7 @@ def yaml_problems(block: str) -> list[str]:
         document, adapters = {"settings": document}, {"settings": adapter}
     elif {"name", "model", "output"} <= set(document):
         try:
-            parse_job(document, "job")
+            load_sweep(document) if "sweep" in document else parse_job(document, "job")
         except RdmBatchError as error:
             return [str(error)]
         return []
@@ -102,7 +106,7 @@ def yaml_problems(block: str) -> list[str]:
         adapters = {
             name: TypeAdapter(Annotated[field.annotation, field])
             for name, field in JobSpec.model_fields.items()
-        }
+        } | {"sweep": TypeAdapter(SweepSpec)}
     problems = [f"{name} is no part of a job" for name in document if name not in adapters]
     for name, adapter in adapters.items():
         if name in document:

@@ -14,7 +14,7 @@ _DOTTED = re.compile(r"[a-z][a-z0-9_]*(\.[a-z_][a-z0-9_]*)+")
 _KEY_VALUE = re.compile(r"([a-z_]+): (.+)")
 _PATH = re.compile(r"[\w.-]+(/[\w.-]*)+")
 _FILES = {"py", "yaml", "yml", "json", "md", "html", "j2", "npz", "png", "parquet", "safetensors"}
-_FILES |= {"p", "pt", "pth", "ckpt", "toml", "tar", "txt"}
+_FILES |= {"p", "pt", "pth", "ckpt", "toml", "tar", "txt", "csv"}
 
 
 def find_problems(path: Path, document: Document) -> list[str]:

@@ -9,7 +9,9 @@ import pytest
 from rdm_batch.files import canonical_digest
 from rdm_batch.generation.identity import ContentDigests, job_identity
 from rdm_batch.generation.preflight import preflight
+from rdm_batch.models.checkpoint import save_checkpoint
 from rdm_batch.specs.load import load_job, parse_job
+from tests.tiny_heads import TINY_RDM, random_weights
 from tests.worlds import World, checked
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -46,6 +48,8 @@ def test_what_does_not_define_the_samples_keeps_the_digest(
         {"sampling__eta": 0.5},
         {"sampling__guidance_scale": 2.0},
         {"sampling__timesteps": "published", "sampling__num_steps": 4},
+        {"sampling__guidance_scale": 2.0, "sampling__guidance_interval": [0.3, 5.0]},
+        {"sampling__reuse_deep_features": 2},
         {"output__shard_size": 5},
         {"conditioning__top_m": 0.25},
         {"conditioning__k_nn": 2},
@@ -125,3 +129,29 @@ def test_search_effort_enters_an_identity_once_it_is_asked_for(world: World) -> 
 
 def test_an_identity_holds_no_location(world: World) -> None:
     assert str(world.root) not in str(checked(world.text_job("a red circle")).header.spec)
+
+
+def test_cheaper_sampling_enters_an_identity_once_it_is_asked_for(
+    world: World, tmp_path: Path
+) -> None:
+    added = {"guidance_interval", "autoguidance", "reuse_deep_features"}
+    assert not added & checked(world.document).header.spec["sampling"].keys()
+    default = world.job(sampling__reuse_deep_features=1, sampling__guidance_interval=None)
+    assert _digest(default) == _digest(world.document)
+    weaker = str(world.root / "head.safetensors")
+
+    def job(checkpoint: str, scale: float) -> dict[str, Any]:
+        autoguidance = {"checkpoint": checkpoint, "scale": scale}
+        return world.job(sampling__guidance_scale=1.0, sampling__autoguidance=autoguidance)
+
+    guided = job(weaker, 2.0)
+    header = checked(guided).header
+    found = header.spec["sampling"]["autoguidance"]
+    assert found.keys() == {"scale", "weights", "checkpoint_digest"}
+    assert header.content_digests["weaker"] == found["checkpoint_digest"]
+    moved = shutil.copy(weaker, tmp_path / "other.safetensors")
+    assert _digest(job(str(moved), 2.0)) == header.digest
+    assert _digest(job(weaker, 2.5)) != header.digest
+    doubled = {name: 2 * value for name, value in random_weights(TINY_RDM).items()}
+    save_checkpoint(tmp_path / "weaker.safetensors", TINY_RDM, doubled)
+    assert _digest(job(str(tmp_path / "weaker.safetensors"), 2.0)) != header.digest

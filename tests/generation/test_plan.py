@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,33 @@ def test_batches_are_counted_without_being_made(
     plan = ShardPlan(num_samples, shard_size)
     made = sum(len(shard.batches(batch_size)) for shard in plan)
     assert plan.num_batches(batch_size) == made
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"guidance_scale": 1.0}, "20 network evaluations a batch"),
+        (
+            {"guidance_scale": 2.0},
+            "40 network evaluations a batch (20 steps, conditional and unconditional)",
+        ),
+        (
+            {"guidance_scale": 2.0, "guidance_interval": [0.3, 5], "reuse_deep_features": 3},
+            "at most 40 network evaluations a batch (20 steps, conditional and unconditional, "
+            "guided where the noise level is 0.3 to 5, deep features of every 3 steps)",
+        ),
+        (
+            {"guidance_scale": 1.0, "autoguidance": {"checkpoint": "weaker", "scale": 2.0}},
+            "40 network evaluations a batch (20 steps, by the head and by a weaker one)",
+        ),
+    ],
+)
+def test_a_plan_says_how_often_networks_are_evaluated(
+    world: World, settings: dict[str, Any], said: str
+) -> None:
+    document = world.job()
+    document["sampling"] |= {"num_steps": 20, **settings}
+    assert describe_plan(parse_job(document, "job"))[1].endswith(said)
 
 
 def test_a_dry_run_of_a_billion_samples_is_short_and_small(world: World, tmp_path: Path) -> None:

@@ -72,6 +72,9 @@ class _Stream:
     def wait_event(self, event: _Event) -> None:
         """Do nothing."""
 
+    def synchronize(self) -> None:
+        """Do nothing."""
+
 
 def convolution_backend() -> str:
     """Name what would compute a convolution of float32 on a GPU, under the flags of now."""

@@ -9,6 +9,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from rdm_batch.backends import multiplying
-from rdm_batch.errors import ClusterError
+from rdm_batch.errors import CheckpointError, ClusterError
 from rdm_batch.heads import token_loop
 from rdm_batch.heads.build import build_head
 from rdm_batch.heads.devices import device_class, device_software, require_device
 from rdm_batch.heads.memory import telling_failures
+from rdm_batch.heads.work import measure_peak
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling, SamplingSpec
@@ -181,6 +183,46 @@ def _process(kind: str, code: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+@families
+@pytest.mark.parametrize("compile", [False, True])
+def test_batches_launched_one_after_the_other_are_those_drawn_alone(
+    architecture: Architecture, sampling: SamplingSpec, compile: bool
+) -> None:
+    head = _head(architecture, sampling, "cuda", compile=compile)
+    head.warm_up(CONTEXT)
+    noises = [SampleNoise(0, np.arange(start, start + 8)) for start in (0, 8, 16)]
+    alone = [head.generate(CONTEXT, noise) for noise in noises]
+    drawings = [head.start(CONTEXT, noise) for noise in noises]
+    for drawing, images in zip(drawings, alone, strict=True):
+        assert np.array_equal(drawing.collect(), images)
+        assert drawing.gpu_s() > 0
+
+
+def test_a_batch_that_fails_does_so_when_it_is_collected() -> None:
+    weights = {name: tensor * torch.inf for name, tensor in random_weights(TINY_RDM).items()}
+    head = build_head(TINY_RDM, weights, DDIM, "cuda")
+    drawing = head.start(CONTEXT, SampleNoise(0, np.arange(8)))
+    with pytest.raises(CheckpointError, match="sample 0: its latents are not finite after step 1"):
+        drawing.collect()
+
+
+def test_launching_a_batch_waits_for_nothing() -> None:
+    head = _head(TINY_RDM, DDIM, "cuda")
+    head.generate(CONTEXT, SampleNoise(0, np.arange(8)))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        drawing = head.start(CONTEXT, SampleNoise(0, np.arange(8)))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    drawing.collect()
+
+
+def test_the_peak_is_measured_in_less_than_a_second() -> None:
+    begin = time.perf_counter()
+    assert 1e12 < measure_peak("bfloat16") < 1e16
+    assert time.perf_counter() - begin < 1
 
 
 def test_too_little_memory_is_told_with_a_batch_size_that_fits() -> None:

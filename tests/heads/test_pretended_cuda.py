@@ -30,6 +30,12 @@ from tests.tiny_heads import TINY_KNN_CONTINUOUS, TINY_KNN_DISCRETE, TINY_RARM, 
 STEPS = 3
 _SAMPLINGS = {
     "ddim": (TINY_RDM, DdimSampling(sampler="ddim", num_steps=STEPS, eta=1.0, num_samples=4)),
+    "cheaper": (
+        TINY_RDM,
+        DdimSampling(
+            sampler="ddim", num_steps=STEPS, eta=1.0, num_samples=4, reuse_deep_features=2
+        ),
+    ),
     "plms": (TINY_RDM, PlmsSampling(sampler="plms", num_steps=STEPS, num_samples=4)),
     "dpm": (TINY_RDM, DpmSolverSampling(sampler="dpm_solver_pp", num_steps=STEPS, num_samples=4)),
     "tokens": (TINY_RARM, AutoregressiveSampling(sampler="autoregressive", num_samples=4)),
@@ -50,6 +56,7 @@ class Counted(Watch):
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self.sent: set[torch.dtype] = set()
 
     def __torch_function__(
         self,
@@ -68,6 +75,7 @@ class Counted(Watch):
         source = args[1] if name == "copy_" else args[0] if name in ("to", "cpu") else result
         if isinstance(source, torch.Tensor) and is_cuda(source) != is_cuda(result):
             self.counts["to the GPU" if is_cuda(result) else "from the GPU"] += 1
+            self.sent |= {source.dtype} if is_cuda(result) else set()
             self.counts["waits"] += not (kwargs or {}).get("non_blocking")
         return result
 

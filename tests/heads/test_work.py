@@ -13,6 +13,7 @@ from rdm_batch.sampling.autoregressive import draw
 from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.presets import PRESETS
 from rdm_batch.specs.sampling import (
+    AutoguidanceSpec,
     AutoregressiveSampling,
     DdimSampling,
     MaskReplaceSampling,
@@ -25,6 +26,17 @@ from tests.tiny_heads import TINY_KNN_CONTINUOUS, TINY_KNN_DISCRETE, TINY_RARM, 
 _CASES = {
     "ddim": (TINY_RDM, DdimSampling(sampler="ddim", num_steps=3, eta=1.0, num_samples=4)),
     "plms": (TINY_RDM, PlmsSampling(sampler="plms", num_steps=6, num_samples=4)),
+    "cheaper": (
+        TINY_RDM,
+        PlmsSampling(
+            sampler="plms",
+            num_steps=7,
+            num_samples=4,
+            guidance_scale=2.0,
+            guidance_interval=(0.5, 5.0),
+            reuse_deep_features=2,
+        ),
+    ),
     "tokens": (TINY_RARM, AutoregressiveSampling(sampler="autoregressive", num_samples=4)),
     "query": (TINY_KNN_CONTINUOUS, DdimSampling(sampler="ddim", num_steps=3, num_samples=4)),
     "codes": (
@@ -80,3 +92,19 @@ def test_the_peak_is_that_of_one_large_product(precision: str) -> None:
     # A pretended GPU takes a millisecond for everything.
     with pretended_cuda():
         assert measure_peak(precision) == 2 * 8192**3 / 1e-3  # type: ignore[arg-type]
+
+
+def test_a_weaker_head_is_counted_at_guided_steps() -> None:
+    def counted(interval: tuple[float, float] | None) -> float:
+        sampling = DdimSampling(
+            sampler="ddim",
+            num_steps=6,
+            num_samples=4,
+            autoguidance=AutoguidanceSpec(checkpoint="weaker", scale=2.0),
+            guidance_interval=interval,
+        )
+        return flops_per_sample(TINY_RDM, sampling, 3, TINY_RDM)
+
+    plain = flops_per_sample(TINY_RDM, DdimSampling(sampler="ddim", num_steps=6, num_samples=4), 3)
+    assert 1.5 * plain < counted(None) < 2 * plain
+    assert plain < counted((0.5, 5.0)) < counted(None)

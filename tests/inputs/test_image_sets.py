@@ -109,7 +109,7 @@ def test_a_sample_set_gives_its_samples_in_parts_of_whole_shards(
 def test_batches_go_across_the_borders_of_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rdm_batch.inputs.image_sets._BATCH_IMAGES", 10)
+    monkeypatch.setattr("rdm_batch.inputs.image_sets.SET_BATCH_IMAGES", 10)
     images = np.zeros((24, 8, 8, 3), dtype=np.uint8)
     opened = open_image_set(str(_write_sample_set(tmp_path / "set", images, [0, 1, 2, 3])))
     (part,) = opened.parts

@@ -29,7 +29,9 @@ TREE = IndexSettings(kind="tree_ah")
 def test_small_shards_are_scanned_and_large_ones_partitioned() -> None:
     assert IndexSettings().resolve(20_000).kind == "brute_force"
     large = IndexSettings().resolve(40_000)
-    assert (large.kind, large.leaves, large.leaves_to_search) == ("tree_ah", 200, 40)
+    assert (large.kind, large.leaves, large.leaves_to_search) == ("tree_soar", 200, None)
+    before = IndexSettings(kind="tree_ah").resolve(40_000)
+    assert (before.kind, before.leaves, before.leaves_to_search) == ("tree_ah", 200, 40)
 
 
 def test_settings_never_exceed_the_rows() -> None:
@@ -95,6 +97,12 @@ def test_no_rows_and_no_threads_are_refused(vectors: Vectors) -> None:
     for kind in ("brute_force", "tree_ah"):
         with pytest.raises(DatabaseError, match="num_threads = 0"):
             build_index(vectors(50), IndexSettings(kind=kind), "test", num_threads=0)
+
+
+def test_too_few_rows_for_codes_are_refused(vectors: Vectors) -> None:
+    for kind in ("tree_soar", "tree_ah"):
+        with pytest.raises(DatabaseError, match="at least 16"):
+            build_index(vectors(15), IndexSettings(kind=kind), "test")
 
 
 def test_places_without_a_candidate_are_marked(vectors: Vectors) -> None:

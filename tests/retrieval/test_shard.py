@@ -10,6 +10,7 @@ from rdm_batch.errors import DatabaseError
 from rdm_batch.inputs.databases import open_database
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.database import DatabaseManifest
+from rdm_batch.retrieval.effort import SearchEffort
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.retrieval.index import IndexSettings, build_index
 from rdm_batch.retrieval.shard import ShardSearcher, open_shard
@@ -140,7 +141,7 @@ def test_search_effort_can_be_raised_on_opening(
     queries = vectors(60, dim=32, seed=1)
     exact = exact_top_k(rows, queries, 20)[1]
     few = open_shard(tmp_path, 0, manifest=manifest).search(queries, 20).scores
-    raised = open_shard(tmp_path, 0, manifest=manifest, leaves_to_search=10**6)
+    raised = open_shard(tmp_path, 0, manifest=manifest, effort=SearchEffort(leaves_to_search=10**6))
     all_leaves = raised.search(queries, 20).scores
     assert (all_leaves >= exact[:, -1:]).mean() > (few >= exact[:, -1:]).mean()
     assert (all_leaves >= exact[:, -1:]).mean() > 0.98
@@ -156,7 +157,7 @@ def test_more_candidates_can_be_rescored_on_opening(
     exact = exact_top_k(rows, queries, 1)[1]
 
     def found(reorder: int | None) -> float:
-        shard = open_shard(tmp_path, 0, manifest=manifest, reorder=reorder)
+        shard = open_shard(tmp_path, 0, manifest=manifest, effort=SearchEffort(reorder=reorder))
         return float((shard.search(queries, 1).scores >= exact).mean())
 
     assert found(500) > found(None)

@@ -111,3 +111,23 @@ def test_shape_of_the_neighbors_is_drawn(encoder: OpenClipEncoder, kind: str) ->
     shown = (images @ texts.T).argmax(1)
     # 95 % and 85 % are promised of a thousand; of 48, four more may fail by chance.
     assert np.mean(shown == np.repeat(np.arange(len(SHAPES)), 8)) > 0.8
+
+
+@pytest.mark.parametrize("backbone", ["continuous"])
+def test_what_a_text_asks_for_is_drawn(encoder: OpenClipEncoder, backbone: str) -> None:
+    checkpoint = load_checkpoint(WORLD / f"knn_{backbone}.safetensors")
+    sampling = DdimSampling(sampler="ddim", num_samples=1, num_steps=20, guidance_scale=2.0)
+    head = build_head(checkpoint.architecture, checkpoint.state_dict, sampling)
+    pairs = [(shape, list(COLORS)[index]) for index, shape in enumerate(SHAPES)]
+    texts = encoder.encode_texts([f"a {color} {shape}" for shape, color in pairs])
+    found = open_database(WORLD / "database").search(texts, 10)
+    context = np.concatenate([texts[:, None], found.embeddings], axis=1)
+    context = np.repeat(context, 4, axis=0).astype(np.float32)
+    images = encoder.encode_images(list(head.generate(context, SampleNoise(0, np.arange(24)))))
+    names = [(shape, color) for shape in SHAPES for color in COLORS]
+    choices = encoder.encode_texts([f"a {color} {shape}" for shape, color in names])
+    choices /= np.linalg.norm(choices, axis=1, keepdims=True)
+    shown = [names[best] for best in (images @ choices.T).argmax(1)]
+    right = [pair == pairs[index // 4] for index, pair in enumerate(shown)]
+    # 95 % is promised of a thousand; of 24, three more may fail by chance.
+    assert np.mean(right) > 0.8

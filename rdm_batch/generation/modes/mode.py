@@ -99,7 +99,7 @@ def too_few_rows(field: str, wanted: int, database: Database) -> Iterator[SpecEr
         wanted: Rows asked for.
         database: Where they are to come from.
     """
-    rows = database.manifest.rows
+    rows = database.manifest.left
     if wanted > rows:
         yield SpecError(
             field, f"is {wanted} but {database.uri} holds {rows:,} rows", f"at most {rows:,}"

@@ -58,7 +58,8 @@ class Unconditional:
         """Draw from the share of the proposal distribution that the job keeps."""
         proposal = opened.proposal
         if proposal is None:
-            proposal = every_row(opened.database.manifest.rows)
+            rows = every_row(opened.database.manifest.rows)
+            proposal = rows.without(opened.database.removed())
         return UnconditionalConditioner(
             proposal.truncate(self.spec.top_m), self.spec.k_nn, self.spec.weighting
         )

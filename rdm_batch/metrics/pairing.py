@@ -1,0 +1,140 @@
+"""Differences of scores of sets that share samples, with errors from what each sample does.
+
+The influence of a sample is what a little more weight on it does to the score, times the number of
+samples: the score moves by the mean of the influences of what is drawn. Where two sets share the
+noise of a sample, what it does to both is alike, and cancels in their difference.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import scipy.special
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from rdm_batch.errors import MetricError
+
+_AT_ONCE = 2_048
+
+
+@dataclass(frozen=True)
+class Influences:
+    """Hold what every judged image does to a score.
+
+    Args:
+        over: What the score is an average over: samples, or images of the reference (shares of
+            the reference that samples reach; the manifold of the samples is then held fixed).
+        ids: Index of each sample, or number of each image of the reference.
+        values: Influence of each; their mean is zero.
+    """
+
+    over: Literal["samples", "reference"]
+    ids: Int64[np.ndarray, " n"]
+    values: Float64[np.ndarray, " n"]
+
+    @property
+    def error(self) -> float:
+        """Return the standard error of the score itself, by the same influences."""
+        return float(self.values.std(ddof=1)) / math.sqrt(len(self.values))
+
+
+def paired_error(first: Influences, second: Influences) -> float:
+    """Estimate the standard error of the difference of two scores.
+
+    ``sqrt(n / (n - 1) sum_i (b_i / n_b - a_i / n_a)^2)`` over all n images of either set, an
+    influence of zero where a set lacks an image. With the same images on both sides it is
+    ``sd(b - a) / sqrt(n)``, with none in common the root of the sum of the squared errors.
+
+    Args:
+        first: Of one score.
+        second: Of the other, over the same kind of images.
+
+    Raises:
+        MetricError: The kinds differ, or there are fewer than two images.
+    """
+    if first.over != second.over:
+        raise MetricError("paired difference", f"{first.over} and {second.over}", "one kind")
+    ids = np.union1d(first.ids, second.ids)
+    if len(ids) < 2:
+        raise MetricError("paired difference", f"{len(ids)} images", "two or more")
+    parts = np.zeros(len(ids))
+    for sign, side in ((-1.0, first), (1.0, second)):
+        places = np.searchsorted(ids, side.ids)
+        parts[places] += sign * (side.values - side.values.mean()) / len(side.values)
+    return math.sqrt(len(ids) / (len(ids) - 1) * float(parts @ parts))
+
+
+def variance_ratio(first: Influences, second: Influences) -> float | None:
+    """Say by what the variance of a difference falls where the samples are paired.
+
+    None where the paired difference has no variance at all.
+    """
+    paired = paired_error(first, second) ** 2
+    return (first.error**2 + second.error**2) / paired if paired else None
+
+
+def mean_influences(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Compute the influences on a mean."""
+    centered: Float64[np.ndarray, " n"] = values - values.mean()
+    return centered
+
+
+def share_influences(inside: Bool[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Compute the influences on a share."""
+    return mean_influences(inside.astype(np.float64))
+
+
+def kernel_influences(
+    generated: Float32[np.ndarray, "n d"], reference: Float32[np.ndarray, "m d"]
+) -> Float64[np.ndarray, " n"]:
+    """Compute the influences on the squared kernel distance, kernel ``(x.y / d + 1)^3``.
+
+    ``2 (mean_j k(x_i, x_j) - mean_j k(x_i, y_j))`` over all others, less the mean: the projection
+    of the unbiased estimate on single samples (Serfling 1980, Sec. 5.3). Taken over the whole
+    sets, also where the distance itself is a mean over subsets.
+
+    Args:
+        generated: Generated features, two rows or more.
+        reference: Reference features.
+    """
+    count, dim = generated.shape
+    rows, others = generated.astype(np.float64), reference.astype(np.float64)
+    found = np.empty(count)
+    for start in range(0, count, _AT_ONCE):
+        part = rows[start : start + _AT_ONCE]
+        own = (np.square(part).sum(axis=1) / dim + 1) ** 3
+        among = (_cubed(part, rows).sum(axis=1) - own) / (count - 1)
+        found[start : start + _AT_ONCE] = 2 * (among - _cubed(part, others).mean(axis=1))
+    return mean_influences(found)
+
+
+def inception_influences(
+    logits: Float32[np.ndarray, "n classes"], score: float
+) -> Float64[np.ndarray, " n"]:
+    """Compute the influences on ``exp(mean KL(p(y|x) || p(y)))``.
+
+    ``score (KL_i - mean KL)``: what a sample does through ``p(y)`` is of second order, for ``p(y)``
+    minimizes the mean. Taken over the whole set, also where the score is a mean over splits.
+
+    Args:
+        logits: Class logits of the samples.
+        score: The Inception Score.
+    """
+    log_conditional = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
+    conditional = np.exp(log_conditional)
+    divergence = (conditional * (log_conditional - np.log(conditional.mean(axis=0)))).sum(axis=1)
+    return score * mean_influences(divergence)
+
+
+def _cubed(
+    x: Float64[np.ndarray, "n d"], y: Float64[np.ndarray, "m d"]
+) -> Float64[np.ndarray, "n m"]:
+    product = x @ y.T
+    product /= x.shape[1]
+    product += 1
+    cubed: Float64[np.ndarray, "n m"] = np.square(product)
+    cubed *= product
+    return cubed
