@@ -173,6 +173,18 @@ def test_two_processes_make_equal_bytes_when_compiled(
     assert len(digests) == 1
 
 
+def _process(kind: str, code: Path) -> subprocess.CompletedProcess[str]:
+    """Draw by a compiled head of a kind in another process."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.heads.test_gpu", kind],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(code)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @families
 @pytest.mark.parametrize("compile", [False, True])
 def test_batches_launched_one_after_the_other_are_those_drawn_alone(
@@ -211,18 +223,6 @@ def test_the_peak_is_measured_in_less_than_a_second() -> None:
     begin = time.perf_counter()
     assert 1e12 < measure_peak("bfloat16") < 1e16
     assert time.perf_counter() - begin < 1
-
-
-def _process(kind: str, code: Path) -> subprocess.CompletedProcess[str]:
-    """Draw by a compiled head of a kind in another process."""
-    return subprocess.run(
-        [sys.executable, "-m", "tests.heads.test_gpu", kind],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(code)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_too_little_memory_is_told_with_a_batch_size_that_fits() -> None:

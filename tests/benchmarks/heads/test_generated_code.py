@@ -25,12 +25,8 @@ token_loop._BUCKET = 8
 main(
     ["--json", sys.argv[1]],
     {
-        "rarm": Case(
-            TINY_RARM,
-            4,
-            {"token, length 8": (47, 5e-5), "token, length 16": (47, 5e-5), "decoder": (89, 6e-4)},
-        ),
-        "rdm": Case(TINY_RDM, 4, {"step": (222, 4e-3), "decoder": (100, 2e-3)}),
+        "rarm": Case(TINY_RARM, 4, {"token, length 8": (47, 5e-5)}),
+        "rdm": Case(TINY_RDM, 4, {"step": (222, 4e-3)}),
     },
 )
 """
@@ -50,7 +46,7 @@ def test_graphs_can_be_recorded_and_stay_within_their_budgets(tmp_path: Path) ->
     record = read_record(path)
     assert record is not None
     rows = {f"{part.name}: {row.name}": row for part in record.parts for row in part.rows}
-    assert len(rows) == 5
+    assert len(rows) == 2
     for name, row in rows.items():
         assert row.details["not recorded because"] is None, name
         assert row.details["changed inputs that move"] == 0, name
