@@ -23,6 +23,7 @@ from rdm_batch.heads.build import HEADS
 from rdm_batch.heads.rarm import RarmHead
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.networks import NETWORKS
+from rdm_batch.models.unet import ContextFeatures
 from rdm_batch.specs.families import Architecture, RarmArchitecture
 from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.presets import PRESETS
@@ -114,8 +115,10 @@ def _step_graph(head: RdmHead, context: torch.Tensor) -> Generated:
     x = torch.zeros(
         len(context), *head.architecture.latent_shape, dtype=context.dtype, device="cuda"
     ).contiguous(memory_format=torch.channels_last)
-    features = head._unet.context_features(context, True)
-    return generated(head._unet.predict, x, head._time_biases[0], features)
+    steps = head._steps
+    features = ContextFeatures(steps.unet.context_features(context).keys_values, guided=True)
+    x, biases = steps._arguments(x, 0, True, None)
+    return generated(steps.unet.predict, x, biases, features)
 
 
 def rows_of(case: Case) -> Iterator[Row]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from rdm_batch.heads import knn_discrete, rarm, rdm, token_loop
+from rdm_batch.heads import knn_discrete, rarm, rdm, token_loop, unet_steps
 from rdm_batch.heads.build import HEADS
 from rdm_batch.models.networks import NETWORKS
 from rdm_batch.sampling.noise import SampleNoise
@@ -98,7 +98,7 @@ def test_a_head_stays_on_its_gpu(
 ) -> None:
     if compile:
         # What is to be compiled is run as it is: where its tensors are does not change.
-        for module in (rdm, rarm, token_loop, knn_discrete):
+        for module in (rdm, rarm, token_loop, knn_discrete, unet_steps):
             monkeypatch.setattr(module, "compiled", lambda function, device: function)
     architecture, sampling = _SAMPLINGS[name]
     sampling = sampling.model_copy(update={"guidance_scale": guidance_scale})
