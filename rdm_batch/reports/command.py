@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rdm_batch.errors import SampleSetError
-from rdm_batch.files import written_aside
+from rdm_batch.files import check_target, written_aside
 from rdm_batch.reports.compare import (
     compare,
     compare_scores,
@@ -34,6 +34,8 @@ def show_report(uri: str, out: Path | None = None, console: Console | None = Non
         SampleSetError: There is no report, or the page cannot be written.
     """
     console = console or Console()
+    if out is not None:
+        check_target(out, SampleSetError)
     run = load_run(uri)
     print_summary(run.report, console)
     if out is not None:

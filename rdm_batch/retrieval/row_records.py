@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,9 @@ class RowRecord:
     patch_coords: tuple[int, ...] | None = None
 
 
-def read_records(file: BinaryIO, positions: Int64[np.ndarray, " n"], where: str) -> list[RowRecord]:
+def read_records(
+    file: io.BufferedIOBase, positions: Int64[np.ndarray, " n"], where: str
+) -> list[RowRecord]:
     """Read what is known of the rows at some positions of a shard, reading only their row groups.
 
     Args:

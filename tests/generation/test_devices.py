@@ -14,7 +14,7 @@ import torch
 from rdm_batch.cluster.pool import ClusterResources
 from rdm_batch.errors import ClusterError, SampleSetError, SpecError
 from rdm_batch.evaluation import extraction
-from rdm_batch.generation import batches
+from rdm_batch.generation import batches, head_worker
 from rdm_batch.generation.head_worker import plan_resources
 from rdm_batch.generation.job import run
 from rdm_batch.heads.devices import require_device
@@ -44,6 +44,7 @@ def one_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(f"rdm_batch.{module}.local_resources", lambda: ONE_GPU)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(head_worker, "measure_peak", lambda precision, device: 1e14)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91000)
     monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 13000, raising=False)
     monkeypatch.setattr(OpenedCheckpoint, "load_head", on_cpu(OpenedCheckpoint.load_head, 3))

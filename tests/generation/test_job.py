@@ -30,6 +30,8 @@ from tests.ray_kit import (
 from tests.ray_nodes import TwoNodes
 from tests.storage.sets import damage_of
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 SLOW_STEPS = 100
 """Solver steps that make a shard last long enough to be interrupted."""
 
@@ -37,8 +39,6 @@ NO_RAY = ("--address", "none")
 RUN_AND_LOOK_FOR_RAY = """
 import sys
 from rdm_batch.run import main
-
-pytestmark = pytest.mark.xdist_group("ray")
 status = main(sys.argv[1:])
 print("modules of ray:", [name for name in sys.modules if name.split(".")[0] == "ray"])
 sys.exit(status)

@@ -103,26 +103,42 @@ def _changed(before: Any, after: Any, path: str = "") -> set[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         parts = (_changed(before[key], after[key], f"{path}.{key}".lstrip(".")) for key in before)
         return set().union(*parts)
+    if isinstance(before, tuple) and isinstance(after, tuple):
+        return set().union(*(_changed(*pair, path) for pair in zip(before, after, strict=True)))
     return set() if before == after else {path}
 
 
+_CONDITIONINGS: tuple[dict[str, Any], ...] = (
+    {"mode": "text", "prompts_file": "e"},
+    {"mode": "image", "images": "e"},
+    {"mode": "embeddings", "file": "e"},
+    {"mode": "rows", "rows_file": "e"},
+    {"mode": "interpolate", "through": [{"image": "e"}, {"text": "a star"}]},
+)
+
+
 def test_every_location_of_a_job_is_made_absolute(world: World) -> None:
-    document = world.job(
-        model__checkpoint="a",
-        model__architecture="b",
-        database__uri="c",
-        database__encoder__weights="d",
-        conditioning={"mode": "text", "prompts_file": "e"},
-        evaluation__reference="f",
-        evaluation__extractor__weights="g",
-        evaluation__encoder={"name": "ViT-B-32", "weights": "h"},
-        evaluation__held_out="i",
-        output__uri="j",
-    )
-    spec = parse_job(document, "job")
-    located = absolute_locations(spec, INPUTS, OUTPUT)
-    assert _changed(spec.model_dump(), located.model_dump()) == set(_marked(JobSpec))
-    assert JobSpec.model_validate(located.model_dump()) == located
+    changed: set[str] = set()
+    for conditioning in _CONDITIONINGS:
+        document = world.job(
+            model__checkpoint="a",
+            model__architecture="b",
+            database__uri="c",
+            database__encoder__weights="d",
+            conditioning=conditioning,
+            sampling__guidance_scale=1,
+            sampling__autoguidance={"checkpoint": "k", "architecture": "l", "scale": 2},
+            evaluation__reference="f",
+            evaluation__extractor__weights="g",
+            evaluation__encoder={"name": "ViT-B-32", "weights": "h"},
+            evaluation__held_out="i",
+            output__uri="j",
+        )
+        spec = parse_job(document, "job")
+        located = absolute_locations(spec, INPUTS, OUTPUT)
+        changed |= _changed(spec.model_dump(), located.model_dump())
+        assert JobSpec.model_validate(located.model_dump()) == located
+    assert changed == set(_marked(JobSpec))
 
 
 class _Part(Spec):

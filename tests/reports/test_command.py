@@ -39,7 +39,7 @@ def test_report_writes_the_page_where_it_is_told_to(
     assert main(["report", uri, "--out", str(out)]) == 0
     assert out.read_bytes() == (tmp_path / "a" / "report.html").read_bytes()
     assert main(["report", uri, "--out", str(tmp_path / "none" / "page.html")]) == 1
-    assert "page.html: cannot be written (No such file" in capsys.readouterr().err
+    assert "page.html: its folder is not there" in capsys.readouterr().err
 
 
 def test_report_of_a_lone_file_prints_and_writes_nothing(
