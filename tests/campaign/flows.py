@@ -15,16 +15,18 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
+from rdm_batch.evaluation.extraction import workers_worth_starting
 from rdm_batch.files import PARTIAL_SUFFIX, file_sha256
 from rdm_batch.models.clip import build_clip, save_clip
+from rdm_batch.specs.job import ExtractorSpec
 from tests.job_kit import job_document, write_job, write_reference
 from tests.tiny_heads import TINY_CLIP
 from tests.training.test_train import AUTOENCODER
 
 JOB, COMMAND = "rdm_batch.run", "rdm_batch.cli"
 SAMPLES, SHARD_SIZE = 64, 4
-HEAVY_CLIP = TINY_CLIP.model_copy(update={"vision_width": 32})
-"""An encoder of 20 MB, so that features are worth workers of their own."""
+HEAVY_CLIP = TINY_CLIP.model_copy(update={"vision_width": 48})
+"""An encoder of 23 MB, so that features are worth workers of their own."""
 
 _MEASURED = {"report.json", "report.html", "latencies.parquet", "training.json", "checkpoint.pt"}
 """Files that hold times of day, or names of a run: they must be there, whatever they hold."""
@@ -59,6 +61,8 @@ def write_worlds(root: Path) -> None:
     write_job(root / "job.yaml", document)
     torch.manual_seed(0)
     save_clip(build_clip(HEAVY_CLIP), HEAVY_CLIP, root / "heavy.safetensors")
+    heavy = ExtractorSpec(name=HEAVY_CLIP.name, weights=str(root / "heavy.safetensors"))
+    assert workers_worth_starting(SAMPLES, heavy) > 1, "extractors would not be actors"
     write_reference(root / "heavy.npz", root / "heavy.safetensors")
     optimization = {
         **AUTOENCODER["optimization"],
