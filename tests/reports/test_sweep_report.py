@@ -185,6 +185,20 @@ def test_the_table_of_the_terminal_names_the_optimum() -> None:
     assert "it may lie anywhere in guidance_scale 1.5 to 2" in shown
 
 
+def test_a_narrow_terminal_cuts_no_name_and_no_figure() -> None:
+    shown = []
+    for width in (46, 200):
+        sink = io.StringIO()
+        print_sweep(guidance(), Console(width=width, file=sink))
+        shown.append(sink.getvalue())
+    narrow, wide = shown
+    assert "…" not in narrow
+    for one in guidance().cells:
+        assert narrow.count(one.name) >= wide.count(one.name) > 0
+    figures = {word for word in wide.split() if "." in word and word[0].isdigit()}
+    assert figures <= set(narrow.split())
+
+
 def test_the_csv_has_a_row_per_cell() -> None:
     rows = list(csv.DictReader(io.StringIO(guidance().to_csv().decode())))
     assert [row["cell"] for row in rows] == [one.name for one in guidance().cells]
