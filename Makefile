@@ -31,10 +31,10 @@ system-packages:
 		echo "  $(BROWSERS)" >&2; exit 1; \
 	fi
 
-# Tests that start a Ray run in one of the processes, all others beside them.
+# A file keeps to one process: what a module has made once is used by all its tests.
 TEST_PROCESSES ?= 2
 test: install system-packages
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 # On a machine with a GPU: needs PyTorch, pydantic, jaxtyping, numpy and pytest, neither Ray nor
 # anything else that this package installs. PYTHON names the interpreter.

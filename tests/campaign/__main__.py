@@ -94,7 +94,7 @@ def main() -> int:
         run_campaign(made, campaign, work, rng, args.kills, args.minutes * 60, args.out)
     rows = campaign.rows()
     if args.json is not None:
-        Recorder("tests.campaign", TITLE, ABOUT, args.json).add("kills", rows, settings)
+        Recorder("tests.campaign", TITLE, ABOUT, args.json).add("kills", rows, campaign.settings)
     else:
         print("\n".join(rows_table(rows)))
     for found in campaign.rounds:

@@ -19,8 +19,6 @@ import pytest
 from rdm_batch.cluster.connect import connected
 from rdm_batch.errors import ClusterError
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 LIMIT_S = 15.0
 
 

@@ -27,8 +27,6 @@ from tests.job_kit import DIM, ROWS, write_database
 from tests.ray_kit import actor_processes
 from tests.ray_nodes import TwoNodes
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 THREE_AT_ONCE = WorkerNeeds(in_flight=3)
 
 

@@ -28,8 +28,6 @@ from tests.job_kit import DIM, job_document, write_database, write_job
 from tests.ray_kit import actor_processes, started_job, wait_for_shards
 from tests.ray_nodes import TwoNodes
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 NOISE = re.compile(r"\.cc:\d+:|Traceback|^Ray: |raylet\)", re.MULTILINE)
 
 

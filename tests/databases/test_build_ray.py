@@ -20,8 +20,6 @@ from rdm_batch.specs.database import DatabaseBuild, EncodeSettings
 from tests.fixtures.fake_encoder import FakeEncoder, MortalEncoder
 from tests.ray_nodes import TwoNodes
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 def build(
     out: Path, make_encoder: Callable[[str], FakeEncoder] = FakeEncoder, **request: Any

@@ -27,8 +27,6 @@ from tests.ray_kit import kill_one
 from tests.ray_nodes import TwoNodes
 from tests.tolerances import NETWORK_REL
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 COUNT = 60
 
 

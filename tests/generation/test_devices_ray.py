@@ -18,8 +18,6 @@ from rdm_batch.specs.load import parse_job
 from rdm_batch.storage.sample_set import SampleSet
 from tests.worlds import World
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 class BesideGpus(HeadWorker):
     """A head in a process that sees GPUs, as Ray leaves them visible."""

@@ -30,8 +30,6 @@ from tests.ray_kit import (
 from tests.ray_nodes import TwoNodes
 from tests.storage.sets import damage_of
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 SLOW_STEPS = 100
 """Solver steps that make a shard last long enough to be interrupted."""
 

@@ -13,8 +13,6 @@ from tests.fixtures.pictures import write_digits, write_photographs
 from tests.ray_kit import ROOT, run_job
 from tests.ray_nodes import TwoNodes
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 FEW = ("--set", "sampling.num_samples=32", "--set", "sampling.num_steps=4")
 NO_PROPOSAL = ("--set", "conditioning.weighting=uniform", "--set", "conditioning.top_m=1.0")
 

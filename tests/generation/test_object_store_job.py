@@ -13,7 +13,7 @@ from rdm_batch.storage.sample_set import SampleSet
 from tests.ray_kit import ROOT, run_job
 from tests.storage.sets import damage_of
 
-pytestmark = [pytest.mark.usefixtures("swift_uri"), pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.usefixtures("swift_uri")
 
 FEW = ("--set", "sampling.num_samples=64", "--set", "sampling.num_steps=4")
 

@@ -20,7 +20,7 @@ from rdm_batch.reports.saved import load_run
 from tests.docs.documents import command_lines, read_document
 from tests.ray_kit import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 START_LIMIT_S = 120
 PROGRAM = Path(sys.executable).parent

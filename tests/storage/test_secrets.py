@@ -26,8 +26,6 @@ from tests.ray_kit import ROOT
 from tests.stores import ISOLATION, ObjectServer
 from tests.worlds import World
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 SECRET = "hush4711"
 KEYS = {"AWS_ACCESS_KEY_ID": f"AK{SECRET}", "AWS_SECRET_ACCESS_KEY": SECRET}
 DEAD = "127.0.0.1:9"
