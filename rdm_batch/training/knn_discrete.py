@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rdm_batch.errors import SpecError
 from rdm_batch.heads.knn_discrete import KnnDiscreteHead
@@ -23,6 +22,7 @@ from rdm_batch.sampling.mask_replace import MaskReplaceSchedule
 from rdm_batch.specs.families import KnnDiscreteArchitecture
 from rdm_batch.specs.networks import CodeTransformerConfig
 from rdm_batch.specs.training import KnnDiscreteTraining
+from rdm_batch.training.attention import plain_attention
 from rdm_batch.training.context import TrainingContext
 from rdm_batch.training.heads import HeadPlan, train_head
 from rdm_batch.training.images import TrainingImages, on_device_of
@@ -33,7 +33,6 @@ _LEAST_DRAWS = 10
 """Losses seen of every time before times are drawn by them."""
 _MEMORY = 0.9
 """Share of the old in the running mean of squared losses."""
-_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class _Trained(nn.Module):
@@ -84,10 +83,7 @@ class KnnDiscreteObjective:
         codes, states, times, context, share = on_device_of(
             self.network, codes, states, times, context, share
         )
-        # PyTorch's fused attention takes four times as long to go back through on a CPU in
-        # bfloat16 as plain products do.
-        kernels = [SDPBackend.MATH] if codes.device.type == "cpu" else _KERNELS
-        with sdpa_kernel(kernels):
+        with plain_attention(codes.device):
             bound, surprise = self._compute(codes, states, times, context)
         if torch.is_grad_enabled():
             self._remember(times, bound.detach())

@@ -22,6 +22,7 @@ from rdm_batch.sampling.autoregressive import TokenSampler
 from rdm_batch.specs.families import RarmArchitecture
 from rdm_batch.specs.networks import TransformerConfig
 from rdm_batch.specs.training import AutoregressiveTraining, NeighborTraining
+from rdm_batch.training.attention import plain_attention_in_bfloat16
 from rdm_batch.training.context import TrainingContext
 from rdm_batch.training.heads import HeadPlan, train_head
 from rdm_batch.training.images import TrainingImages, encoded, on_device_of
@@ -56,7 +57,9 @@ class RarmObjective:
         codes = self._codes[rows]
         tokens = torch.cat([self._start.expand(len(rows), 1), codes[:, :-1]], dim=1)
         context = self._context(rows, generator)
-        return self._compute(*on_device_of(self.network, tokens, codes, context))
+        tokens, codes, context = on_device_of(self.network, tokens, codes, context)
+        with plain_attention_in_bfloat16(tokens.device):
+            return self._compute(tokens, codes, context)
 
     def compile(self, compiled: Compile) -> None:
         """Compile the network and the likelihood of its logits; see ``Objective``."""
