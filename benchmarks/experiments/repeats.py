@@ -1,0 +1,117 @@
+"""Measure what a speed does from one repeat to the next when nothing has changed.
+
+    taskset -c 1 python -m benchmarks.experiments.repeats --part "repeats A" \
+        --json benchmarks/results/nights.json
+
+Two jobs, again and again, without Ray and on one thread: 128 samples of ``jobs/quickstart.yaml``,
+not scored, and 4,096 samples of the head without a network in shards of 16, whose 256 searches are
+the latencies. Before and after each pair the floor is taken. ``benchmarks.experiments.nights``
+makes a year of nights from the rows. They are kept one by one; a repeat that would not end within
+``--seconds`` is not begun.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from benchmarks.pipeline.jobs import ROOT, null_job
+from benchmarks.recorder import Recorder, parser_of, run
+from benchmarks.records import Details, Row
+from rdm_batch.errors import RdmBatchError
+from rdm_batch.regression.floor import measure_floor
+from rdm_batch.reports.saved import load_run
+
+QUICKSTART_SAMPLES = 128
+SEARCHING_SAMPLES = 4_096
+SEARCHES_OF = 16
+FIGURES = {
+    "images/s": "images/s",
+    "start-up": "s",
+    "peak memory": "bytes",
+    "bytes written": "bytes",
+    "search p50": "s",
+    "search p95": "s",
+    "search p99": "s",
+    "pipeline images/s": "images/s",
+    "floor": "op/s",
+}
+"""Units of what a repeat measures."""
+
+
+def timed_job(job: Path, *arguments: str) -> int:
+    """Run a job on one thread of a process of its own; give its peak of memory in bytes."""
+    command = [sys.executable, "-m", "rdm_batch.run", str(job), "--address", "none", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RdmBatchError(" ".join(command), f"ended with status {status}", "a finished job")
+    return usage.ru_maxrss * 1024
+
+
+def repeat(work: Path) -> Details:
+    """Run both jobs once, and give their figures."""
+    before = measure_floor()
+    memory = timed_job(
+        ROOT / "jobs" / "quickstart.yaml",
+        *("--set", f"output.uri={work / 'quickstart'}", "--set", "evaluation=null"),
+        *("--set", f"sampling.num_samples={QUICKSTART_SAMPLES}"),
+    )
+    searching = null_job(SEARCHING_SAMPLES, work / "searching")
+    searching["output"]["shard_size"] = SEARCHES_OF
+    job = work / "searching.yaml"
+    job.write_text(yaml.safe_dump(searching))
+    timed_job(job)
+    after = measure_floor()
+    drawn = load_run(str(work / "quickstart")).report
+    searched = load_run(str(work / "searching")).report
+    assert searched.retrieval is not None
+    latency = searched.retrieval.per_batch
+    return {
+        "images/s": drawn.throughput.images_per_s,
+        "start-up": drawn.throughput.start_up_s,
+        "peak memory": memory,
+        "bytes written": drawn.sample_set.bytes_written,
+        "search p50": latency.p50_s,
+        "search p95": latency.p95_s,
+        "search p99": latency.p99_s,
+        "pipeline images/s": searched.throughput.images_per_s,
+        "floor": (before + after) / 2,
+        "load average": os.getloadavg()[0],
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Repeat both jobs."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=330, help="begin no repeat after these")
+    parser.add_argument("--part", default="repeats", help="its name in the record")
+    args = parser.parse_args(argv)
+    recorder = Recorder(
+        "experiments.nights",
+        "Simulated nights",
+        "Whether the gates of a nightly find what has changed, and nothing else.",
+        args.json,
+    )
+    begin, took_s = time.perf_counter(), 0.0
+    for number in range(args.repeats):
+        if time.perf_counter() - begin + took_s > args.seconds:
+            break
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="rdm_batch-repeats-") as name:
+            details = repeat(Path(name))
+        took_s = time.perf_counter() - started
+        settings = {"units": FIGURES, "seconds a repeat": round(took_s, 1)}
+        recorder.add(args.part, [Row(name=f"{number + 1}", details=details)], settings)
+
+
+if __name__ == "__main__":
+    run(main)
