@@ -1,6 +1,6 @@
 """Measure what a speed does from one repeat to the next when nothing has changed.
 
-    taskset -c 1 python -m benchmarks.experiments.repeats --part "repeats A" \
+    OMP_NUM_THREADS=1 taskset -c 1 python -m benchmarks.experiments.repeats --part "repeats A" \
         --json benchmarks/results/nights.json
 
 Two jobs, again and again, without Ray and on one thread: 128 samples of ``jobs/quickstart.yaml``,
@@ -13,8 +13,6 @@ makes a year of nights from the rows. They are kept one by one; a repeat that wo
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,9 +22,8 @@ import yaml
 from benchmarks.pipeline.jobs import ROOT, null_job
 from benchmarks.recorder import Recorder, parser_of, run
 from benchmarks.records import Details, Row
-from rdm_batch.errors import RdmBatchError
 from rdm_batch.regression.floor import measure_floor
-from rdm_batch.reports.saved import load_run
+from rdm_batch.regression.interleave import run_timed
 
 QUICKSTART_SAMPLES = 128
 SEARCHING_SAMPLES = 4_096
@@ -45,44 +42,29 @@ FIGURES = {
 """Units of what a repeat measures."""
 
 
-def timed_job(job: Path, *arguments: str) -> int:
-    """Run a job on one thread of a process of its own; give its peak of memory in bytes."""
-    command = [sys.executable, "-m", "rdm_batch.run", str(job), "--address", "none", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RdmBatchError(" ".join(command), f"ended with status {status}", "a finished job")
-    return usage.ru_maxrss * 1024
-
-
 def repeat(work: Path) -> Details:
     """Run both jobs once, and give their figures."""
     before = measure_floor()
-    memory = timed_job(
-        ROOT / "jobs" / "quickstart.yaml",
-        *("--set", f"output.uri={work / 'quickstart'}", "--set", "evaluation=null"),
-        *("--set", f"sampling.num_samples={QUICKSTART_SAMPLES}"),
-    )
+    quickstart = ROOT / "jobs" / "quickstart.yaml"
+    fewer = [f"sampling.num_samples={QUICKSTART_SAMPLES}"]
+    drawn = run_timed(ROOT, quickstart, work / "quickstart", fewer)
     searching = null_job(SEARCHING_SAMPLES, work / "searching")
     searching["output"]["shard_size"] = SEARCHES_OF
     job = work / "searching.yaml"
     job.write_text(yaml.safe_dump(searching))
-    timed_job(job)
+    searched = run_timed(ROOT, job, work / "searching")
     after = measure_floor()
-    drawn = load_run(str(work / "quickstart")).report
-    searched = load_run(str(work / "searching")).report
-    assert searched.retrieval is not None
-    latency = searched.retrieval.per_batch
+    assert searched.report.retrieval is not None
+    latency = searched.report.retrieval.per_batch
     return {
-        "images/s": drawn.throughput.images_per_s,
-        "start-up": drawn.throughput.start_up_s,
-        "peak memory": memory,
-        "bytes written": drawn.sample_set.bytes_written,
+        "images/s": drawn.report.throughput.images_per_s,
+        "start-up": drawn.report.throughput.start_up_s,
+        "peak memory": drawn.peak_memory_bytes,
+        "bytes written": drawn.report.sample_set.bytes_written,
         "search p50": latency.p50_s,
         "search p95": latency.p95_s,
         "search p99": latency.p99_s,
-        "pipeline images/s": searched.throughput.images_per_s,
+        "pipeline images/s": searched.report.throughput.images_per_s,
         "floor": (before + after) / 2,
         "load average": os.getloadavg()[0],
     }
