@@ -36,13 +36,13 @@ RunId = Annotated[str, Field(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     """Freeze records, and refuse fields and numbers that a reader cannot use."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Figure(_Record):
+class Figure(Record):
     """One number that was measured of one job.
 
     Args:
@@ -77,7 +77,7 @@ class Figure(_Record):
         return self.job, self.name, self.description
 
 
-class Verdict(_Record):
+class Verdict(Record):
     """What one gate said of one job.
 
     Args:
@@ -99,7 +99,7 @@ class Verdict(_Record):
     decides: bool = True
 
 
-class Run(_Record):
+class Run(Record):
     """One run of a suite.
 
     Args:
