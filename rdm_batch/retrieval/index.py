@@ -94,22 +94,20 @@ class ShardIndex:
                 )
                 for start in range(0, len(unit_queries), _BRUTE_FORCE_BATCH)
             ]
+            found = np.concatenate([part[0] for part in parts])
+            scores = np.concatenate([part[1] for part in parts])
         else:
             codes_alone = self.settings.kind == "tree_soar"
-            parts = [
-                self._searcher.search_batched_parallel(
-                    unit_queries,
-                    final_num_neighbors=count,
-                    pre_reorder_num_neighbors=(
-                        None if codes_alone else max(self.settings.reorder, count)
-                    ),
-                    leaves_to_search=self.settings.leaves_to_search,
-                    batch_size=1,
-                )
-            ]
-        positions = np.concatenate([part[0] for part in parts]).astype(np.int64)
-        scores = np.concatenate([part[1] for part in parts]).astype(np.float32)
-        return positions, scores, np.isfinite(scores)
+            found, scores = self._searcher.search_batched_parallel(
+                unit_queries,
+                final_num_neighbors=count,
+                pre_reorder_num_neighbors=(
+                    None if codes_alone else max(self.settings.reorder, count)
+                ),
+                leaves_to_search=self.settings.leaves_to_search,
+                batch_size=1,
+            )
+        return found.astype(np.int64), scores, np.isfinite(scores)
 
 
 def build_index(
