@@ -36,7 +36,7 @@ import numpy as np
 
 from benchmarks.recorder import Recorder, parser_of, run
 from benchmarks.records import Details, Row
-from benchmarks.retrieval.databases import Asked, Drawn, Search
+from benchmarks.retrieval.databases import Asked, Drawn, Search, usable_cores
 from benchmarks.retrieval.raw_scann import equal_recall, rescored_scores, write_raw_index
 from benchmarks.retrieval.rows import KINDS
 from benchmarks.retrieval.search import memory_bandwidth, scanned_bytes
@@ -67,7 +67,7 @@ def prepare(drawn: Drawn) -> Database:
         _tell(drawn.folder, took | {"raw": drawn.took(0)["build s"]})
         took = _took(drawn.folder)
     if "before" not in took:
-        seconds, before = once(lambda: build_index(rows, BEFORE, drawn.kind))
+        seconds, before = once(lambda: build_index(rows, BEFORE, drawn.kind, usable_cores()))
         save_index(before, drawn.folder / "before")
         _tell(drawn.folder, took | {"before": seconds})
     return database
@@ -139,7 +139,7 @@ def measure(drawn: Drawn, database: Database, queries: int, bandwidth: float) ->
             value=took["this"],
             unit="s",
             baseline=took["before"],
-            details={"peak GB": drawn.took(0)["peak GB"]},
+            details={name: drawn.took(0)[name] for name in ("peak GB", "threads")},
         ),
     ]
     return found + [

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,18 +77,17 @@ class Drawn:
     rows: int
     dim: int = 512
 
-    def build(self, shards: int, settings: IndexSettings, num_threads: int = 1) -> Database:
+    def build(self, shards: int, settings: IndexSettings) -> Database:
         """Build what is missing, and publish the manifest of the first shards.
 
         Args:
             shards: How many there shall be.
             settings: How they are indexed.
-            num_threads: Threads that train.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for number in range(shards):
             if not self._record(number).exists():
-                self._build_shard(number, settings, num_threads)
+                self._build_shard(number, settings)
         records = [
             DatabaseShard.model_validate(json.loads(self._record(number).read_text())["shard"])
             for number in range(shards)
@@ -126,20 +126,26 @@ class Drawn:
         pictures = Rows(self.kind, self.rows, self.dim).draw(queries, _QUERY_SEED)
         return dict(zip(QUERY_KINDS, (pictures, moved(pictures)), strict=True))
 
-    def _build_shard(self, number: int, settings: IndexSettings, num_threads: int) -> None:
+    def _build_shard(self, number: int, settings: IndexSettings) -> None:
         seed = _FIRST_SHARD_SEED if number == 0 else _MORE_SHARDS_SEED + number
         drawn = Rows(self.kind, self.rows, self.dim).draw(self.rows, seed).astype(np.float16)
         none: list[Any] = [None] * self.rows
         rows = ShardRows(number * self.rows, drawn, [""] * self.rows, none, none, None)
         reset_peak_memory()
-        seconds, shard = once(lambda: write_shard(self.folder, number, rows, settings, num_threads))
-        took = {"build s": seconds, "peak GB": peak_memory_bytes() / 1e9}
+        threads = usable_cores()
+        seconds, shard = once(lambda: write_shard(self.folder, number, rows, settings, threads))
+        took = {"build s": seconds, "peak GB": peak_memory_bytes() / 1e9, "threads": threads}
         with written_aside(self._record(number)) as aside:
             aside.write_text(json.dumps({"shard": shard.model_dump(mode="json"), "took": took}))
         print(f"shard {number}: {seconds:,.0f} s", flush=True)
 
     def _record(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}.json"
+
+
+def usable_cores() -> int:
+    """Count the cores this process may use: as many threads build an index."""
+    return len(os.sched_getaffinity(0))
 
 
 def exact_neighbors(
@@ -167,11 +173,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000, help="of a shard")
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--shards", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1, help="that train")
     args = parser.parse_args(argv)
     settings = IndexSettings(kind="tree_soar")
     drawn = Drawn(args.folder, args.kind, args.rows, args.dim)
-    drawn.build(args.shards, settings, args.threads)
+    drawn.build(args.shards, settings)
 
 
 if __name__ == "__main__":
