@@ -27,6 +27,7 @@ _TRAINING_ROWS_PER_LEAF = 24
 _FEWEST_TRAINING_ROWS_OF_A_LEAF = 8
 """Fewer, and its center is drawn anew. ScaNN's 50 make leaves of equal size, not of rows that lie
 together: a quarter more of them must be searched."""
+_TRAINING_PASSES = 6
 # SOAR, Sun et al. 2023, arXiv:2404.00774: each row lies in a second leaf too, whose residual points
 # elsewhere.
 _SOAR_LAMBDA = 1.5
@@ -172,6 +173,7 @@ def scann_searcher(
                 "overretrieve_factor": _SOAR_OVERRETRIEVE,
                 "quantize_centroids": True,
                 "min_partition_size": _FEWEST_TRAINING_ROWS_OF_A_LEAF,
+                "training_iterations": _TRAINING_PASSES,
             }
         builder = builder.tree(
             settings.leaves,
