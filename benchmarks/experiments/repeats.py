@@ -70,6 +70,16 @@ def repeat(work: Path) -> Details:
     }
 
 
+def recorder_of(path: Path | None) -> Recorder:
+    """Open the record that this module, ``pairs`` and ``nights`` write parts of."""
+    return Recorder(
+        "experiments.nights",
+        "Simulated nights",
+        "Whether the gates of a nightly find what has changed, and nothing else.",
+        path,
+    )
+
+
 def main(argv: list[str] | None = None) -> None:
     """Repeat both jobs."""
     parser = parser_of(__doc__)
@@ -77,12 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=330, help="begin no repeat after these")
     parser.add_argument("--part", default="repeats", help="its name in the record")
     args = parser.parse_args(argv)
-    recorder = Recorder(
-        "experiments.nights",
-        "Simulated nights",
-        "Whether the gates of a nightly find what has changed, and nothing else.",
-        args.json,
-    )
+    recorder = recorder_of(args.json)
     begin, took_s = time.perf_counter(), 0.0
     for number in range(args.repeats):
         if time.perf_counter() - begin + took_s > args.seconds:

@@ -17,7 +17,7 @@ from rdm_batch.regression.statistics.ratios import (
     pairs_that_decide,
     ratio_of_medians,
 )
-from rdm_batch.regression.statistics.steps import find_steps, levels
+from rdm_batch.regression.statistics.steps import StepRule, find_steps, levels
 from rdm_batch.reports.units import format_count, format_number
 
 TOLERANCE = 0.03
@@ -123,8 +123,7 @@ def judge_history(
     if figure is None:
         return say("not_comparable", f"{name} was not measured tonight")
     others = [run for run in earlier if run.figure(job, name) is not None]
-    # Half of what is tolerated: two such steps together are more than that.
-    rule = replace(SPEED_RULE, least_change=tolerance / 2)
+    rule = rule_for(tolerance)
     series = series_of([*earlier, tonight], tonight.machine_class, rule)[job, name]
     known = len(series.figures) - 1
     if not known:
@@ -167,6 +166,14 @@ def judge_history(
         )
         return say("undecided", reason, **details, over_floor=relative)
     return say("fail", reason, **details)
+
+
+def rule_for(tolerance: float) -> StepRule:
+    """Give the rule for a figure of which so much is tolerated: half of it is a step already.
+
+    Two such steps together are more than is tolerated.
+    """
+    return replace(SPEED_RULE, least_change=tolerance / 2)
 
 
 def _without_history(tonight: Run, figure: Figure, others: Sequence[Run]) -> tuple[Outcome, str]:
