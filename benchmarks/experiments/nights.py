@@ -10,6 +10,9 @@ spread so that a year is not made of twenty numbers; to it comes what all repeat
 common, normal with the spread measured between the parts. The gate itself judges every night
 (``regression.speed.judge_history``), with the tolerances of ``jobs/nightly.yaml``.
 
+The part ``paired gate`` needs no noise: it draws differences whose true value is just the margin,
+or none, and says how often gate 2 passes them; at the margin it errs by its level.
+
 Eight jobs whose deciding figures are ``JOBS``. Changes are planted after 30 to 90 quiet nights.
 """
 
@@ -29,6 +32,7 @@ from rdm_batch.errors import RdmBatchError
 from rdm_batch.regression.records import Better, Figure, Kind, Run
 from rdm_batch.regression.series import SPEED_RULE
 from rdm_batch.regression.speed import judge_history, rule_for
+from rdm_batch.regression.statistics.equivalence import equivalence
 from rdm_batch.regression.statistics.steps import find_steps
 from rdm_batch.reports.run_report import Machine
 
@@ -63,6 +67,7 @@ PLANTED = {
 WITHIN, LATER = 3, 10
 NEEDED_CAUGHT, NEEDED_PLACED = 0.95, 0.9
 MOST_FALSE_ALARMS, NEEDED_QUIET = 2, 0.95
+NEEDED_NOT_PASSED = 0.99
 _MACHINE = Machine(cpu_model="simulated", num_cores=1, memory_bytes=1 << 30)
 _DESCRIPTION = "0" * 64
 _FIRST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -225,6 +230,39 @@ def noise_rows(noise: dict[str, Noise], repeats: int) -> list[Row]:
     ]
 
 
+def paired_rows(trials: int) -> list[Row]:
+    """Say how often gate 2 does not pass what has moved by the margin, and passes what has not."""
+    random, samples = np.random.default_rng(0), 1_024
+    rows = []
+    for share in (0.1, 0.2):
+        for alpha in (0.05, 0.01):
+            noise = share * random.standard_normal(trials)
+            passed = {
+                shift: np.mean(
+                    [
+                        equivalence(float(shift + one), share, samples, 1.0, alpha).outcome
+                        == "pass"
+                        for one in noise
+                    ]
+                )
+                for shift in (0.0, 1.0, 1.2)
+            }
+            rows.append(
+                Row(
+                    name=f"error {share:.0%} of the margin, level {alpha:.0%}: moved by the margin",
+                    value=1 - float(passed[1.0]),
+                    higher_is_better=True,
+                    needed=NEEDED_NOT_PASSED,
+                    details={
+                        "moved by 1.2 margins, not passed": 1 - float(passed[1.2]),
+                        "unmoved, passed": float(passed[0.0]),
+                        "trials": trials,
+                    },
+                )
+            )
+    return rows
+
+
 def main(argv: list[str] | None = None) -> None:
     """Simulate years and planted changes."""
     parser = parser_of(__doc__)
@@ -285,6 +323,7 @@ def main(argv: list[str] | None = None) -> None:
             )
         ]
     recorder.add("planted changes", rows, settings)
+    recorder.add("paired gate", paired_rows(10 * args.trials))
 
 
 if __name__ == "__main__":

@@ -64,11 +64,11 @@ def document(samples: int, seed: int, out: Path) -> dict[str, Any]:
             "num_steps": 20,
             "guidance_scale": 2.0,
             "num_samples": samples,
-            "batch_size": 64,
+            "batch_size": 32,
             "seed": seed,
         },
         "sweep": {"list": cells, "score": "fid"},
-        "output": {"uri": str(out), "shard_size": 64},
+        "output": {"uri": str(out), "shard_size": 32},
         "evaluation": {
             "reference": "package://shapes/reference.npz",
             "scores": list(SCORES),
