@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from rdm_batch.models.convolutions import Conv3x3, Upsample
 from rdm_batch.models.huge_pages import in_huge_pages
 
-_POINTS: Final = (0.0, 0.75, -0.75, 1.5, -1.5)
 # Exact in binary. The customary 0, 1, -1, 2, -2 make errors half as large again
 # (tests/models/test_filtering.py).
+_POINTS: Final = (0.0, 0.75, -0.75, 1.5, -1.5)
 _WIDE: Final = 128
+"""Channels from which on combining and summing rows costs little beside the products."""
+
 _ROWS_AT_ONCE: Final = 1024
 """Rows of a product: enough to multiply at full speed, few enough to stay in caches."""
 

@@ -18,7 +18,7 @@ def huge_empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Make room for a tensor on the CPU, of zeros, in large pages where the system has them.
 
     Prefetching ends where a page ends: from pages of 4 KiB one core reads a sixth to a third
-    slower (docs/decisions/cpu-heads-stream-weights.md). Linux gives large pages to memory that
+    slower (docs/decisions/cpu-heads-multiply-less.md). Linux gives large pages to memory that
     asks for them; other systems and settings give ordinary ones, and nothing else changes.
 
     Args:
