@@ -308,7 +308,7 @@ def save_picture(sets: Mapping[Case, DrawnSet], path: Path) -> None:
     axes.tick_params(length=0)
     axes.set_frame_on(False)
     with written_aside(path) as aside:
-        figure.savefig(aside, dpi=110, format="png", bbox_inches="tight")
+        figure.savefig(aside, dpi=80, format="png", bbox_inches="tight")
 
 
 def _judged(
