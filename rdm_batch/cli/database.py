@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from rdm_batch.errors import DatabaseError, SpecError
 from rdm_batch.files import check_target, written_aside
 
 if TYPE_CHECKING:
+    from rdm_batch.reports.encoding import EncodingSpeed
     from rdm_batch.retrieval.database import DatabaseManifest
     from rdm_batch.specs.database import DatabaseAdd, DatabaseBuild, DatabaseImport
     from rdm_batch.specs.database_embeddings import DatabaseOfEmbeddings
@@ -39,7 +42,7 @@ def _of_embeddings() -> Options[DatabaseOfEmbeddings]:
     from rdm_batch.specs.database_embeddings import DatabaseOfEmbeddings
 
     names = {"embeddings": "--embeddings SOURCE", "metadata": "--metadata"}
-    names |= {"column": "--column NAME"}
+    names |= {"column": "--column NAME", "pictures": "--pictures SOURCE"}
     given = tuple(names)
     return Options(DatabaseOfEmbeddings, names, only=given, defaults={"embeddings": None})
 
@@ -76,13 +79,19 @@ def _add(parser: argparse.ArgumentParser) -> None:
         help="make a database of images, or of embeddings",
         description="Encode images, cut the rows into shards, index each and write the "
         "database, complete or not at all. Run again, it resumes. With --embeddings nothing is "
-        "encoded: --encoder names what made them.",
+        "encoded: --encoder names what made them, and --proposal-from takes embeddings too.",
     )
     _build().add_to(build)
     _of_embeddings().add_to(build)
     _encoder().add_to(build)
     # What made given embeddings is asked for; images are encoded by the usual one.
     build.set_defaults(**{"EncoderSpec.name": None})
+    build.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write what encoding took as JSON: images a second, where the workers' time went",
+    )
     build.set_defaults(run=_run_build)
     convert = actions.add_parser(
         "import-npz",
@@ -157,15 +166,41 @@ def _run_build(args: argparse.Namespace) -> int:
         raise SpecError("--images", "is missing", "images, or --embeddings")
     request, encoder = _build().build(args), _encoder().build(args, **_encoder_name(args))
 
+    from datetime import UTC, datetime
+
     from rdm_batch.databases.build import build_database
     from rdm_batch.inputs.encoders import load_named_encoder
+    from rdm_batch.reports.encoding import BuildReport
     from rdm_batch.reports.progress import Progress
+    from rdm_batch.reports.provenance import collect_provenance
 
+    if args.report is not None:
+        check_target(args.report, DatabaseError)
+    speeds: list[EncodingSpeed] = []
+    started = datetime.now(UTC)
     with Progress() as progress:
         make_encoder = partial(load_named_encoder, encoder.name, encoder.weights)
-        manifest = build_database(request, make_encoder, progress)
+        manifest = build_database(request, make_encoder, progress, speeds.append)
     _print(request.out, manifest)
+    _tell(speeds)
+    if args.report is not None:
+        report = BuildReport(
+            uri=request.out,
+            digest=manifest.digest,
+            rows=manifest.rows,
+            provenance=collect_provenance(started, datetime.now(UTC)),
+            encoded=tuple(speeds),
+        )
+        with written_aside(args.report) as aside:
+            aside.write_bytes(report.to_json())
+        print(f"report: {args.report}")
     return 0
+
+
+def _tell(speeds: Sequence[EncodingSpeed]) -> None:
+    """Print how fast images were encoded."""
+    for speed in speeds:
+        print(f"{speed.name}: {speed}", file=sys.stderr)
 
 
 def _encoder_name(args: argparse.Namespace, usual: str | None = _ENCODER) -> dict[str, str]:
@@ -176,15 +211,23 @@ def _encoder_name(args: argparse.Namespace, usual: str | None = _ENCODER) -> dic
 
 def _run_of_embeddings(args: argparse.Namespace) -> int:
     from rdm_batch.databases.from_embeddings import build_from_embeddings
+    from rdm_batch.databases.proposal import PROPOSAL_REQUEST
     from rdm_batch.inputs.encoders import SHIPPED_ENCODERS, named_encoder_digest
     from rdm_batch.reports.progress import Progress
 
     given = _build().given(args)
-    others = {name: given.pop(name) for name in ("out", "shards", "index") if name in given}
+    shared = ("out", "shards", "index", "workers", "memory", "address", *PROPOSAL_REQUEST)
+    others = {name: given.pop(name) for name in shared if name in given}
+    encode = given.pop("encode", {})
+    if "thumbnail_size" in encode:
+        others["thumbnail_size"] = encode.pop("thumbnail_size")
+    given |= {"encode": encode} if encode else {}
     unfit = next(iter(given), None)
     if unfit is not None:
         name = f"--{next(iter(given[unfit])) if unfit == 'encode' else unfit}".replace("_", "-")
         raise SpecError(name, "is of images, which are not looked at", "--embeddings without it")
+    if args.report is not None:
+        raise SpecError("--report", "is of images, which are not looked at", "no --report")
     if not _encoder_name(args, None):
         raise SpecError("--encoder", "is missing", "the name of what made the embeddings")
     encoder = _encoder().build(args)
@@ -222,10 +265,12 @@ def _run_add(args: argparse.Namespace) -> int:
     from rdm_batch.inputs.encoders import load_named_encoder
     from rdm_batch.reports.progress import Progress
 
+    speeds: list[EncodingSpeed] = []
     with Progress() as progress:
         make_encoder = partial(load_named_encoder, encoder.name, encoder.weights)
-        manifest = add_images(request, make_encoder, progress)
+        manifest = add_images(request, make_encoder, progress, speeds.append)
     _print(request.out, manifest)
+    _tell(speeds)
     return 0
 
 
