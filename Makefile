@@ -39,7 +39,7 @@ test: install system-packages
 # On a machine with a GPU: needs PyTorch, pydantic, jaxtyping, numpy and pytest, neither Ray nor
 # anything else that this package installs. PYTHON names the interpreter.
 test-gpu:
-	$(PYTHON) -m pytest tests/heads/test_gpu.py --noconftest -m gpu -o addopts="--import-mode=importlib -ra"
+	$(PYTHON) -m pytest tests/heads/test_gpu.py tests/training/test_gpu.py --noconftest -m gpu -o addopts="--import-mode=importlib -ra"
 
 lint: install
 	$(BIN)/ruff check .

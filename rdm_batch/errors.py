@@ -10,6 +10,7 @@ The tree::
     ├── DatabaseError        retrieval database, its index, its proposal distribution
     ├── SampleSetError       stored samples, their manifest, the output location
     ├── MetricError          features, reference statistics, scores
+    ├── RegressionError      a suite, its history, an accepted baseline
     └── ClusterError         Ray, its resources, lost workers
         └── DeviceLostError  a GPU that computes nothing more in a process
 
@@ -110,6 +111,10 @@ class SampleSetError(RdmBatchError):
 
 class MetricError(RdmBatchError):
     """Report features, reference statistics or scores that cannot be computed."""
+
+
+class RegressionError(RdmBatchError):
+    """Report a history of runs, an accepted baseline or a comparison that cannot be used."""
 
 
 class ClusterError(RdmBatchError):

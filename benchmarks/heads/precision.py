@@ -186,7 +186,7 @@ def main(argv: list[str] | None = None, cases: Iterable[Case] = CASES) -> None:
     ):
         rows = [Row(name=name, value=value) for name, value in errors.items()]
         recorder.add(f"errors: {title}", rows, settings)
-    measure_cases(cases, args.samples, args.guidance_scale, recorder)
+    measure_cases(cases, args, recorder)
 
 
 if __name__ == "__main__":

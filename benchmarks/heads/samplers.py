@@ -7,30 +7,36 @@ Inputs: the shipped heads, database and reference of the shapes world. All sets 
 pseudo-queries, neighbors and noise, so sets of a head differ by the sampler alone. Baseline of
 the ratios: the first set of the same head. That set again with another seed says how far apart
 equals lie: smaller differences are none. Times are the process's CPU time, which other work on
-the machine disturbs least.
+the machine disturbs least. Beside each FID stands its difference from that of the head's first set,
+with the standard error of that difference (``metrics.pairing``): sets share queries and noise.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 import rdm_batch
 from benchmarks.assemble import K_NN, SHAPES_DATABASE, Source
 from benchmarks.recorder import Recorder, parser_of, run
 from benchmarks.records import Details, Row
+from rdm_batch.files import written_aside
 from rdm_batch.heads.arithmetic import Precision
 from rdm_batch.inputs.extractors import load_extractor
-from rdm_batch.metrics.compute import compute_scores
-from rdm_batch.metrics.features import FeatureSet
+from rdm_batch.metrics.compute import Findings, compute_scores
+from rdm_batch.metrics.features import FeatureExtractor, FeatureSet
+from rdm_batch.metrics.pairing import Influences, paired_error
 from rdm_batch.metrics.reference import ReferenceStatistics
-from rdm_batch.specs.job import ExtractorSpec
+from rdm_batch.specs.job import ExtractorSpec, JobSpec
 from rdm_batch.specs.sampling import (
     AutoguidanceSpec,
     AutoregressiveSampling,
@@ -39,11 +45,18 @@ from rdm_batch.specs.sampling import (
     PlmsSampling,
     SamplingSpec,
 )
+from rdm_batch.specs.scores import Score
 from rdm_batch.storage.object_store import local_path
 
 _SCORES = ("fid", "precision", "recall")
-_COLUMNS = "bytes from first: mean absolute difference of bytes from the head's first set."
+_COLUMNS = (
+    "bytes from first: mean absolute difference of bytes from the head's first set.",
+    "fid - first: by how much the FID is above that of the head's first set, with the standard "
+    "error of this difference between sets that share samples.",
+)
 BASELINE = "the first set of the same head in CPU time, in the same run"
+_EARLIER = "Some sets were drawn by an earlier run that was ended, with their times."
+_PICTURED = 14
 _KINDS = {"ddim": DdimSampling, "plms": PlmsSampling, "dpm_solver_pp": DpmSolverSampling}
 
 
@@ -142,6 +155,21 @@ CASES = (
 )
 
 
+@dataclass(frozen=True)
+class DrawnSet:
+    """Hold a set and what it took.
+
+    Attributes:
+        images: Its samples, in order.
+        seconds: CPU seconds of an image, once the head was loaded.
+        earlier: Whether an earlier run drew it.
+    """
+
+    images: UInt8[np.ndarray, "sample height width 3"]
+    seconds: float
+    earlier: bool = False
+
+
 def shipped(head: str) -> str:
     """Name the weights of a shipped head."""
     return f"package://shapes/{head}.safetensors"
@@ -153,9 +181,9 @@ def draw_context(source: Source, num_samples: int, seed: int) -> np.ndarray:
     return found.conditioning.context.astype(np.float32)
 
 
-def draw_images(case: Case, num_samples: int, guidance_scale: float) -> tuple[np.ndarray, float]:
-    """Draw a set as a job does, and give the CPU seconds an image took once the head was loaded."""
-    job = rdm_batch.load_job(
+def _job(case: Case, num_samples: int, guidance_scale: float) -> JobSpec:
+    """Describe the set of a case as a job."""
+    return rdm_batch.load_job(
         {
             "name": "samplers",
             "model": {
@@ -170,18 +198,45 @@ def draw_images(case: Case, num_samples: int, guidance_scale: float) -> tuple[np
             "output": {"uri": "not-written", "shard_size": _BATCH},
         }
     )
+
+
+def draw_images(
+    case: Case, num_samples: int, guidance_scale: float, keep: Path | None = None
+) -> DrawnSet:
+    """Draw a set as a job does, or take what an earlier run drew and kept.
+
+    Args:
+        case: What to draw.
+        num_samples: Of the set.
+        guidance_scale: Where the case has none of its own.
+        keep: Folder of sets that are drawn already, by their jobs; None keeps none.
+    """
+    job = _job(case, num_samples, guidance_scale)
+    if keep is None:
+        return _draw(job)
+    name = hashlib.sha256(job.model_dump_json().encode()).hexdigest()[:16]
+    path = keep / f"{name}.npz"
+    if path.exists():
+        with np.load(path) as kept:
+            return DrawnSet(kept["images"], float(kept["seconds"]), earlier=True)
+    drawn = _draw(job)
+    with written_aside(path) as aside, aside.open("wb") as file:
+        np.savez(file, images=drawn.images, seconds=drawn.seconds)
+    return drawn
+
+
+def _draw(job: JobSpec) -> DrawnSet:
     batches = rdm_batch.generate(job)
     parts = [next(batches).images]
     begin = time.process_time()
     parts += [batch.images for batch in batches]
     seconds = time.process_time() - begin
-    return np.concatenate(parts), seconds / (num_samples - _BATCH)
+    return DrawnSet(np.concatenate(parts), seconds / (job.sampling.num_samples - _BATCH))
 
 
 def measure_cases(
     cases: Iterable[Case],
-    num_samples: int,
-    guidance_scale: float,
+    args: argparse.Namespace,
     recorder: Recorder,
     more: Callable[[Case, float], Details] | None = None,
 ) -> None:
@@ -189,49 +244,112 @@ def measure_cases(
 
     Args:
         cases: What to draw.
-        num_samples: Of every set.
-        guidance_scale: Where a case has none of its own.
+        args: See ``parse``.
         recorder: Keeps every case as soon as it is measured.
         more: Gives further details of a case, from its CPU seconds an image.
     """
+    num_samples, guidance_scale = args.samples, args.guidance_scale
     extractor = load_extractor(ExtractorSpec(name="shapes-clip"))
     reference = ReferenceStatistics.load(local_path("package://shapes/reference.npz"))
-    first: dict[str, tuple[np.ndarray, float]] = {}
+    sets: dict[Case, DrawnSet] = {}
+    first: dict[str, tuple[DrawnSet, float, Influences]] = {}
+    notes = list(_COLUMNS)
     for case in cases:
-        images, seconds = draw_images(case, num_samples, guidance_scale)
-        layers = [extractor.extract(part) for part in np.array_split(images, 32)]
-        features = FeatureSet(
-            extractor.description,
-            np.arange(num_samples),
-            {name: np.concatenate([part[name] for part in layers]) for name in layers[0]},
-            "benchmark",
-        )
-        scores = compute_scores(features, reference, _SCORES)
-        first_images, first_seconds = first.setdefault(case.head, (images, seconds))
-        difference = np.abs(images.astype(int) - first_images).mean()
+        drawn = sets[case] = draw_images(case, num_samples, guidance_scale, args.keep)
+        # Samples of another seed are other samples.
+        ids = np.arange(num_samples) + case.seed * num_samples
+        scores, influences = _judged(drawn.images, ids, extractor, reference)
+        of_first = first.setdefault(case.head, (drawn, scores["fid"].value, influences))
+        first_set, first_fid, first_influences = of_first
+        is_first = drawn is first_set
+        difference = np.abs(drawn.images.astype(int) - first_set.images).mean()
         row = Row(
             name=f"{case.describe()}, {case.arithmetic}",
-            value=1e3 * seconds,
+            value=1e3 * drawn.seconds,
             unit="CPU ms/image",
-            baseline=None if images is first_images else 1e3 * first_seconds,
-            details={name: score.value for name, score in zip(_SCORES, scores, strict=True)}
+            baseline=None if is_first else 1e3 * first_set.seconds,
+            details={name: score.value for name, score in scores.items()}
             | {
-                "fid +-": scores[0].uncertainty,
+                "fid +-": scores["fid"].uncertainty,
+                "fid - first": None if is_first else scores["fid"].value - first_fid,
+                "fid - first +-": None if is_first else paired_error(first_influences, influences),
                 "bytes from first": float(difference),
             }
-            | (more(case, seconds) if more else {}),
+            | (more(case, drawn.seconds) if more else {}),
         )
         settings = {"samples": num_samples, "guidance_scale": guidance_scale, "k_nn": K_NN}
-        recorder.add("sets", [row], settings, [_COLUMNS])
+        if drawn.earlier and _EARLIER not in notes:
+            notes.append(_EARLIER)
+        recorder.add("sets", [row], settings, notes)
+        if args.picture is not None:
+            save_picture(sets, args.picture)
+
+
+def save_picture(sets: Mapping[Case, DrawnSet], path: Path) -> None:
+    """Show the first samples of every case in a row, but of other seeds, whose are others.
+
+    Args:
+        sets: What was drawn.
+        path: PNG file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = {case: drawn.images[:_PICTURED] for case, drawn in sets.items() if case.seed == 0}
+    height = next(iter(shown.values())).shape[1]
+    grid = np.concatenate([np.concatenate(list(images), axis=1) for images in shown.values()])
+    figure = Figure(figsize=(9, 0.02 + 0.5 * len(shown)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.imshow(grid, interpolation="nearest")
+    names = [case.describe() for case in shown]
+    axes.set_yticks([height * (row + 0.5) for row in range(len(shown))], names, fontsize=7)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.set_frame_on(False)
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=110, format="png")
+
+
+def _judged(
+    images: np.ndarray, ids: np.ndarray, extractor: FeatureExtractor, reference: ReferenceStatistics
+) -> tuple[dict[str, Score], Influences]:
+    """Score a set; give also what each sample does to its FID."""
+    layers = [extractor.extract(part) for part in np.array_split(images, 32)]
+    features = FeatureSet(
+        extractor.description,
+        ids,
+        {name: np.concatenate([part[name] for part in layers]) for name in layers[0]},
+        "benchmark",
+    )
+    findings = Findings(influences={})
+    scores = compute_scores(features, reference, _SCORES, findings=findings)
+    assert findings.influences is not None
+    return dict(zip(_SCORES, scores, strict=True)), findings.influences["fid"]
 
 
 def parse(
     document: str | None, argv: list[str] | None, guidance_scale: float = 1.5
 ) -> argparse.Namespace:
-    """Read the options of a benchmark that draws sets, and keep to one thread."""
+    """Read the options of a benchmark that draws sets, and keep to one thread.
+
+    Args:
+        document: Docstring of the benchmark.
+        argv: Its arguments; None takes those of the process.
+        guidance_scale: Where none is given.
+
+    Returns:
+        ``samples``, ``guidance_scale``, ``keep``, ``picture`` and those of every benchmark.
+    """
     parser = parser_of(document)
     parser.add_argument("--samples", type=int, default=1024, help="at least 64")
     parser.add_argument("--guidance-scale", type=float, default=guidance_scale)
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="of drawn sets: a run that was ended goes on"
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="show the first samples of every case here"
+    )
     torch.set_num_threads(1)
     return parser.parse_args(argv)
 
@@ -247,7 +365,7 @@ def main(argv: list[str] | None = None, cases: Iterable[Case] = CASES) -> None:
         args.json,
         BASELINE,
     )
-    measure_cases(cases, args.samples, args.guidance_scale, recorder)
+    measure_cases(cases, args, recorder)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from rdm_batch import __version__
-from rdm_batch.cli import checkpoint, database, evaluate, report, samples, train
+from rdm_batch.cli import bench, checkpoint, database, evaluate, report, samples, train
 from rdm_batch.cli.options import Command
 from rdm_batch.errors import expected
 
@@ -29,6 +29,7 @@ COMMANDS: tuple[Command, ...] = (
     checkpoint.CHECKPOINT,
     samples.SAMPLES,
     samples.EXPORT,
+    bench.BENCH,
 )
 
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 done, 1 an expected failure (printed without a traceback), 130
-        interrupted.
+        interrupted; of commands that judge also those of ``regression.records.EXIT_CODES``.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     chosen = next((text for text in arguments if not text.startswith("-")), "")

@@ -41,7 +41,10 @@ def check_precision(precision: Precision, device: str) -> None:
 
 
 def compiled(
-    function: Callable[_Arguments, _Result], device: torch.device
+    function: Callable[_Arguments, _Result],
+    device: torch.device,
+    recorded: bool = True,
+    setting: str = "model.compile",
 ) -> Callable[_Arguments, _Result]:
     """Compile a function, as one graph, for inputs of fixed shapes.
 
@@ -49,6 +52,12 @@ def compiled(
     are also recorded in a CUDA graph, so that launching them costs next to nothing; what it
     returns is then overwritten by the next call. Kernels are chosen by rule, not by timing: two
     heads, and a head that was started again, make equal bytes.
+
+    Args:
+        function: What to compile.
+        device: Where it computes.
+        recorded: Whether to record CUDA graphs. Training does without: losses are read later.
+        setting: What asks for it, for messages.
 
     Raises:
         SpecError: This PyTorch cannot choose kernels by rule.
@@ -63,21 +72,23 @@ def compiled(
 
     if not hasattr(config, "deterministic"):
         raise SpecError(
-            "model.compile",
+            setting,
             f"PyTorch {torch.__version__} chooses kernels by timing, so bytes would differ",
             "a PyTorch with torch._inductor.config.deterministic",
             "use a newer one, or compile: false",
         )
-    recorded = torch.compile(
+    on_gpu = torch.compile(
         function,
         dynamic=False,
         fullgraph=True,
-        options={"triton.cudagraphs": True, "deterministic": True},
+        options={"triton.cudagraphs": recorded, "deterministic": True},
     )
+    if not recorded:
+        return on_gpu
 
     def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         torch.compiler.cudagraph_mark_step_begin()
-        return recorded(*args, **kwargs)
+        return on_gpu(*args, **kwargs)
 
     return run
 

@@ -1,4 +1,4 @@
-"""What compiling a head asks of a machine."""
+"""What compiling a network asks of a machine."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pathlib import Path
 from rdm_batch.errors import ClusterError
 
 
-def check_compiler(device: str) -> None:
-    """Make sure that this machine can compile a head, before anything is loaded.
+def check_compiler(device: str, setting: str = "model.compile") -> None:
+    """Make sure that this machine can compile a network, before anything is loaded.
 
     PyTorch compiles C++ for a CPU; for a GPU, Triton builds its launcher in C.
 
     Args:
-        device: What the head computes on, ``cpu`` or ``cuda``.
+        device: What it computes on, ``cpu`` or ``cuda``.
+        setting: What asks for it, for the message.
 
     Raises:
         ClusterError: A compiler or the headers of Python are missing.
@@ -26,7 +27,7 @@ def check_compiler(device: str) -> None:
     missing = list(_missing(device))
     if missing:
         raise ClusterError(
-            "model.compile",
+            setting,
             f"is true, but {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing "
             f"on {socket.gethostname()}",
             action="install gcc, g++ and the headers of Python (python3-dev) on every machine with "

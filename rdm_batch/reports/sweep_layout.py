@@ -103,8 +103,8 @@ def plane(report: SweepReport) -> Chart | None:
         assert score is not None
         return score.value
 
-    across, ticks_across = _linear([value(cell, "recall") for cell in cells], WIDTH)
-    up, ticks_up = _linear([value(cell, "precision") for cell in cells], HEIGHT)
+    across, ticks_across = linear([value(cell, "recall") for cell in cells], WIDTH)
+    up, ticks_up = linear([value(cell, "precision") for cell in cells], HEIGHT)
     curves = []
     for color, group in enumerate(
         group for groups in groups_of(report).values() for group in groups
@@ -195,7 +195,7 @@ def _chart(
         for score in scored.values()
         for end in (score.value - (score.uncertainty or 0), score.value + (score.uncertainty or 0))
     ]
-    up, ticks_up = _linear(reach, HEIGHT)
+    up, ticks_up = linear(reach, HEIGHT)
     curves = []
     for color, group in enumerate(groups):
         marks = [
@@ -259,7 +259,13 @@ def _across(
     return in_row, ticks_at
 
 
-def _linear(values: Iterable[float], length: float) -> tuple[Place, tuple[Tick, ...]]:
+def linear(values: Iterable[float], length: float) -> tuple[Place, tuple[Tick, ...]]:
+    """Make an axis that holds all values with a little room, and its ticks.
+
+    Args:
+        values: At least one.
+        length: Of the axis.
+    """
     known = list(values)
     low, high = min(known), max(known)
     if high == low:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rdm_batch.specs.job import JobSpec
+from rdm_batch.specs.suite import GatesSpec, SuiteSpec
 from rdm_batch.specs.sweep import SweepSpec
 
 _HEADER = """# The job file
@@ -31,6 +32,13 @@ set below `output.uri`; [sweeps.md](sweeps.md) says what is made of them.
 """
 
 
+_SUITE = """## The suite file
+
+Jobs that are run again and again, and the gates that judge them: a file of its own for
+`rdm-batch bench`, which [nightly.md](nightly.md) explains.
+"""
+
+
 def job_reference() -> str:
     """Describe every field of the job file as Markdown."""
     lines = [_HEADER]
@@ -45,6 +53,9 @@ def job_reference() -> str:
         for model in models:
             lines += _section(model, name, len(models) > 1, described)
     lines += [_SWEEP, *_section(SweepSpec, "sweep", False, set())]
+    lines += [_SUITE, *_section(SuiteSpec, "suite", False, set())]
+    lines.append(f"#### `gates`\n\n{_first_line(GatesSpec)}\n")
+    lines += _section(GatesSpec, "gates", False, set())
     return "\n".join(lines).rstrip() + "\n"
 
 

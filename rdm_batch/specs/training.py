@@ -52,11 +52,31 @@ class Optimization(_Frozen):
         default="float32", description="bfloat16 computes the forward pass under autocast."
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where to compute.")
+    float32_products: Literal["ieee", "tf32"] | None = Field(
+        default=None,
+        description="How factors of products and convolutions in float32 are rounded: `ieee` not "
+        "at all, `tf32` to 10 bits of mantissa (GPUs only). None leaves it to PyTorch: on a GPU "
+        "`tf32` in convolutions and `ieee` in products, if nothing else set it.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Compile what a step computes of its batch, forwards and backwards, as one "
+        "graph. It needs a C++ compiler, for a GPU a C compiler, and the headers of Python.",
+    )
     seed: int = Field(
         default=0, ge=0, description="Decides initial weights, order of images and noise."
     )
     log_every: int = Field(default=50, gt=0, description="Updates between progress lines.")
     checkpoint_every: int = Field(default=1000, gt=0, description="Updates between checkpoints.")
+
+    @model_validator(mode="after")
+    def _arithmetic_is_of_the_device(self) -> Optimization:
+        if self.float32_products == "tf32" and self.device == "cpu":
+            raise ValueError(
+                "float32_products tf32 is an arithmetic of NVIDIA GPUs; on a CPU leave it out, or "
+                "set device to cuda"
+            )
+        return self
 
 
 class Training(_Frozen):

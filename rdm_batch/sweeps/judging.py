@@ -12,6 +12,7 @@ from rdm_batch.evaluation.evaluate import (
     evaluate,
 )
 from rdm_batch.evaluation.extraction import extract_features
+from rdm_batch.evaluation.kept import load_influences, save_influences
 from rdm_batch.generation.preflight import CheckedJob
 from rdm_batch.inputs.image_sets import ImageSet, SampleImages
 from rdm_batch.inputs.references import Reference
@@ -22,7 +23,6 @@ from rdm_batch.specs.scores import SCORES, Score
 from rdm_batch.storage.sample_set import SampleSet
 from rdm_batch.sweeps.cells import Sweep
 from rdm_batch.sweeps.compare import CellState
-from rdm_batch.sweeps.kept import load_influences, save_influences
 from rdm_batch.sweeps.rounds import looks_of
 from rdm_batch.sweeps.stopping import Standing, worse_cells
 

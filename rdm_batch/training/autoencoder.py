@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder
@@ -19,7 +19,7 @@ from rdm_batch.models.pixels import to_uint8
 from rdm_batch.specs.networks import KlAutoencoderConfig, VqAutoencoderConfig
 from rdm_batch.specs.training import AutoencoderTraining
 from rdm_batch.training.images import TrainingImages, load_images, on_device_of
-from rdm_batch.training.loop import run_training
+from rdm_batch.training.loop import Compile, run_training
 from rdm_batch.training.pictures import NUM_PREVIEWED, alternate, save_grid
 from rdm_batch.training.weights import WEIGHTS_NAME, save_autoencoder
 
@@ -59,16 +59,27 @@ class VqObjective:
         self.revive_every = revive_every
         self.revive_until = revive_until
         self.freeze_encoder_from = math.inf if freeze_encoder_from is None else freeze_encoder_from
+        self._compute = self._losses
 
     def loss(self, step: int, rows: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
         """Compute reconstruction and codebook loss of one batch."""
         if self._revives(step):
             self._revive(generator)
         (pixels,) = on_device_of(self.network, self.images.batch(rows))
-        with torch.set_grad_enabled(step < self.freeze_encoder_from):
+        frozen, quantizes = step >= self.freeze_encoder_from, step >= self.quantize_from
+        return self._compute(pixels, frozen, quantizes)
+
+    def compile(self, compiled: Compile) -> None:
+        """Compile the autoencoder and its losses, once for each phase; see ``Objective``."""
+        self._compute = compiled(self._losses)
+
+    def _losses(
+        self, pixels: Float[Tensor, "batch 3 height width"], frozen: bool, quantizes: bool
+    ) -> Float[Tensor, ""]:
+        with torch.set_grad_enabled(not frozen):
             latents = self.network.encode(pixels)
         codebook_loss = latents.new_zeros(())
-        if step >= self.quantize_from:
+        if quantizes:
             quantized = self.network.quantize(latents)
             latents, codebook_loss = quantized.latents, quantized.loss
         return _distance(self.network.decode_quantized(latents), pixels) + codebook_loss
@@ -107,13 +118,26 @@ class KlObjective:
         self.images = images
         self.network: KlAutoencoder = KlAutoencoder(config)
         self._kl_weight = kl_weight
+        self._compute = self._losses
 
     def loss(self, step: int, rows: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
         """Compute reconstruction loss and divergence of one batch."""
-        (pixels,) = on_device_of(self.network, self.images.batch(rows))
+        pixels = self.images.batch(rows)
+        config = self.network.config
+        size = config.resolution // config.downsampling
+        noise = torch.randn((len(rows), config.embed_dim, size, size), generator=generator)
+        return self._compute(*on_device_of(self.network, pixels, noise))
+
+    def compile(self, compiled: Compile) -> None:
+        """Compile the autoencoder and its losses; see ``Objective``."""
+        self._compute = compiled(self._losses)
+
+    def _losses(
+        self,
+        pixels: Float[Tensor, "batch 3 height width"],
+        noise: Float[Tensor, "batch latent small_height small_width"],
+    ) -> Float[Tensor, ""]:
         mean, log_variance = (part.float() for part in self.network.moments(pixels))
-        noise = torch.randn(mean.shape, generator=generator)
-        (noise,) = on_device_of(self.network, noise)
         latents = mean + noise * torch.exp(0.5 * log_variance)
         # Kingma and Welling 2013 (arXiv:1312.6114), Appendix B.
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()

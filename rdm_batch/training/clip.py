@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
@@ -21,7 +21,7 @@ from rdm_batch.training.images import (
     on_device_of,
     tokenize_captions,
 )
-from rdm_batch.training.loop import run_training
+from rdm_batch.training.loop import Compile, run_training
 from rdm_batch.training.text_tower import train_text_tower
 from rdm_batch.training.weights import WEIGHTS_NAME
 
@@ -51,6 +51,7 @@ class ClipObjective:
         self.network: nn.Module = build_clip(architecture)
         self._contrast = ClipLoss()
         self._max_log_scale = math.log(max_logit_scale)
+        self._compute = self._contrasted
 
     def loss(self, step: int, rows: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
         """Compute the contrastive loss among the images and captions of one batch."""
@@ -58,7 +59,16 @@ class ClipObjective:
         with torch.no_grad():
             network.get_parameter("logit_scale").clamp_(max=self._max_log_scale)
         pixels = pixels_to_clip(self.images.pixels[rows])
-        image, text, scale = network(*on_device_of(network, pixels, self._tokens[rows]))
+        return self._compute(*on_device_of(network, pixels, self._tokens[rows]))
+
+    def compile(self, compiled: Compile) -> None:
+        """Compile both towers and the contrast; see ``Objective``."""
+        self._compute = compiled(self._contrasted)
+
+    def _contrasted(
+        self, pixels: Float[Tensor, "batch 3 height width"], tokens: Int64[Tensor, "batch token"]
+    ) -> Float[Tensor, ""]:
+        image, text, scale = self.network(pixels, tokens)
         loss: Tensor = self._contrast(image.float(), text.float(), scale)
         return loss
 

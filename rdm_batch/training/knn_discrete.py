@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rdm_batch.errors import SpecError
 from rdm_batch.heads.knn_discrete import KnnDiscreteHead
@@ -23,16 +22,17 @@ from rdm_batch.sampling.mask_replace import MaskReplaceSchedule
 from rdm_batch.specs.families import KnnDiscreteArchitecture
 from rdm_batch.specs.networks import CodeTransformerConfig
 from rdm_batch.specs.training import KnnDiscreteTraining
+from rdm_batch.training.attention import plain_attention
 from rdm_batch.training.context import TrainingContext
 from rdm_batch.training.heads import HeadPlan, train_head
 from rdm_batch.training.images import TrainingImages, on_device_of
+from rdm_batch.training.loop import Compile
 from rdm_batch.training.rarm import encode_codes
 
 _LEAST_DRAWS = 10
 """Losses seen of every time before times are drawn by them."""
 _MEMORY = 0.9
 """Share of the old in the running mean of squared losses."""
-_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class _Trained(nn.Module):
@@ -71,6 +71,7 @@ class KnnDiscreteObjective:
         self._codes = codes
         self._context = context
         self._auxiliary_weight = auxiliary_weight
+        self._compute = self._terms
 
     def loss(self, step: int, rows: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
         """Compute the bound of one batch, each example at a time of its own."""
@@ -82,19 +83,30 @@ class KnnDiscreteObjective:
         codes, states, times, context, share = on_device_of(
             self.network, codes, states, times, context, share
         )
-        transformer = self.network.network
-        # PyTorch's fused attention takes four times as long to go back through on a CPU in
-        # bfloat16 as plain products do.
-        kernels = [SDPBackend.MATH] if codes.device.type == "cpu" else _KERNELS
-        with sdpa_kernel(kernels):
-            logits = transformer(states, times, transformer.keys_values(context))
-        log_clean = logits.float().log_softmax(-1)
-        terms = self._schedule.bound(log_clean, codes, states, times)
-        bound, surprise = (term.mean(1) for term in terms)
+        with plain_attention(codes.device):
+            bound, surprise = self._compute(codes, states, times, context)
         if torch.is_grad_enabled():
             self._remember(times, bound.detach())
         late = 2.0 - times / self._schedule.num_times
         return ((bound + self._auxiliary_weight * late * surprise) / share).mean()
+
+    def compile(self, compiled: Compile) -> None:
+        """Compile the network and the bound of its logits; see ``Objective``."""
+        self._compute = compiled(self._terms)
+
+    def _terms(
+        self,
+        codes: Int64[Tensor, "batch position"],
+        states: Int64[Tensor, "batch position"],
+        times: Int64[Tensor, " batch"],
+        context: Float[Tensor, "batch entry dim"],
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """Give the bound and -log p(x_0), both averaged over positions."""
+        transformer = self.network.network
+        logits = transformer(states, times, transformer.keys_values(context))
+        log_clean = logits.float().log_softmax(-1)
+        bound, surprise = self._schedule.bound(log_clean, codes, states, times)
+        return bound.mean(1), surprise.mean(1)
 
     def _draw_times(
         self, count: int, generator: torch.Generator

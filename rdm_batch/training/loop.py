@@ -2,12 +2,13 @@
 
 Which images a step sees and which noise it draws follow from the seed and the step number,
 so a run that was stopped and resumed computes the same weights as one that was not: on a CPU
-bit for bit. On a GPU some gradients are summed in whatever order threads come, so last digits
-differ between any two runs, resumed or not; images, times and noise are the same.
+bit for bit, compiled or not. On a GPU some gradients are summed in whatever order threads come, so
+last digits differ between any two runs, resumed or not; images, times and noise are the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -24,11 +25,17 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from rdm_batch.backends import multiplying
 from rdm_batch.errors import CheckpointError
 from rdm_batch.files import locked, written_aside
 from rdm_batch.formats.weights_file import read_saved
+from rdm_batch.heads.arithmetic import compiled
+from rdm_batch.heads.kept_code import seal_kept_code, use_kept_code
 from rdm_batch.specs.training import Optimization
 from rdm_batch.training.pictures import save_losses
+
+Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Compiles a function of tensors of fixed shapes, as one graph, when it is first called."""
 
 
 @runtime_checkable
@@ -47,6 +54,14 @@ class Objective(Protocol):
             step: Parameter updates made before this one.
             rows: Numbers of the training images.
             generator: The only source of chance in this step.
+        """
+        ...
+
+    def compile(self, compiled: Compile) -> None:
+        """Compile what a step computes once its batch is where the network is.
+
+        Args:
+            compiled: Compiles a function.
         """
         ...
 
@@ -82,6 +97,8 @@ class TrainingLoop:
         if optimization.device == "cuda":
             objective.network.to(memory_format=torch.channels_last)
         self.report = report or partial(print, file=sys.stderr, flush=True)
+        if optimization.compile:
+            objective.compile(self._compiled)
         self.step = 0
         self.losses: list[float] = []
         # Losses that are still where they were computed: reading one waits for the device.
@@ -113,14 +130,16 @@ class TrainingLoop:
             generator = torch.Generator().manual_seed(_mix(settings.seed, self.step))
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate(settings, self.step)
-            with torch.autocast(
-                settings.device, torch.bfloat16, enabled=settings.precision == "bfloat16"
-            ):
-                loss = self.objective.loss(self.step, self._rows(self.step), generator)
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
-            self._optimizer.step()
+            # Not around the whole run: heads draw the pictures in arithmetics of their own.
+            with self._arithmetic():
+                with torch.autocast(
+                    settings.device, torch.bfloat16, enabled=settings.precision == "bfloat16"
+                ):
+                    loss = self.objective.loss(self.step, self._rows(self.step), generator)
+                self._optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
+                self._optimizer.step()
             self.step += 1
             self._average(network)
             self._unread.append(loss.detach())
@@ -134,7 +153,18 @@ class TrainingLoop:
                 if self.preview is not None:
                     self.preview(self._result(), self.step)
                 self.save()
+                if settings.compile:
+                    seal_kept_code(use_kept_code())
         return self._result()
+
+    def _arithmetic(self) -> contextlib.AbstractContextManager[None]:
+        """Multiply float32 as the settings say; as PyTorch does by itself where they do not."""
+        products = self.optimization.float32_products
+        return contextlib.nullcontext() if products is None else multiplying(products == "tf32")
+
+    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        device = torch.device(self.optimization.device)
+        return compiled(function, device, recorded=False, setting="optimization.compile")
 
     def _read_losses(self) -> None:
         """Bring the losses since the last time from the device, all at once."""
@@ -186,9 +216,13 @@ class TrainingLoop:
             raise CheckpointError(where, "no such file", action="start without --resume")
         state: Any = read_saved(self.checkpoint)
         try:
-            if state["settings"] != self.optimization.model_dump_json():
+            # Settings that a checkpoint does not name have been added since: as they were then.
+            before = Optimization.model_validate_json(state["settings"])
+            if before != self.optimization:
                 raise CheckpointError(
-                    where, "written with other settings", action="start again without --resume"
+                    where,
+                    f"written with other settings ({_differences(before, self.optimization)})",
+                    action="start again without --resume, or set them back",
                 )
             self.step = state["step"]
             self.losses = state["losses"].tolist()
@@ -306,3 +340,11 @@ def _mix(seed: int, step: int) -> int:
     """Combine seed and step into one seed whose neighbors are unrelated."""
     word = np.random.Philox(key=[seed, step]).random_raw(1)[0]
     return int(word) >> 1
+
+
+def _differences(before: Optimization, now: Optimization) -> str:
+    """Name the settings that differ, with what they were and are."""
+    old, new = before.model_dump(), now.model_dump()
+    return ", ".join(
+        f"{name} {old[name]}, now {new[name]}" for name in new if old[name] != new[name]
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rdm_batch.errors import SpecError
@@ -22,9 +22,11 @@ from rdm_batch.sampling.autoregressive import TokenSampler
 from rdm_batch.specs.families import RarmArchitecture
 from rdm_batch.specs.networks import TransformerConfig
 from rdm_batch.specs.training import AutoregressiveTraining, NeighborTraining
+from rdm_batch.training.attention import plain_attention_in_bfloat16
 from rdm_batch.training.context import TrainingContext
 from rdm_batch.training.heads import HeadPlan, train_head
 from rdm_batch.training.images import TrainingImages, encoded, on_device_of
+from rdm_batch.training.loop import Compile
 
 
 class RarmObjective:
@@ -47,6 +49,7 @@ class RarmObjective:
         self.network = CausalTransformer(transformer)
         self._codes = codes
         self._context = context
+        self._compute = self._likelihood
         self._start = torch.full((1, 1), start_token)
 
     def loss(self, step: int, rows: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
@@ -55,6 +58,19 @@ class RarmObjective:
         tokens = torch.cat([self._start.expand(len(rows), 1), codes[:, :-1]], dim=1)
         context = self._context(rows, generator)
         tokens, codes, context = on_device_of(self.network, tokens, codes, context)
+        with plain_attention_in_bfloat16(tokens.device):
+            return self._compute(tokens, codes, context)
+
+    def compile(self, compiled: Compile) -> None:
+        """Compile the network and the likelihood of its logits; see ``Objective``."""
+        self._compute = compiled(self._likelihood)
+
+    def _likelihood(
+        self,
+        tokens: Int64[Tensor, "batch position"],
+        codes: Int64[Tensor, "batch position"],
+        context: Float[Tensor, "batch k_nn dim"],
+    ) -> Float[Tensor, ""]:
         logits = self.network(tokens, context)
         return F.cross_entropy(logits.float().flatten(0, 1), codes.flatten())
 

@@ -32,6 +32,7 @@ from rdm_batch.specs.training import (
 from rdm_batch.training.context import TrainingContext
 from rdm_batch.training.heads import HeadPlan, train_head
 from rdm_batch.training.images import TrainingImages, encoded, on_device_of
+from rdm_batch.training.loop import Compile
 from rdm_batch.training.weights import unit_scale
 
 
@@ -55,6 +56,7 @@ class RdmObjective:
         self.network = unet
         self._latents = latents
         self._context = context
+        self._compute = self._error
         self._alphas = torch.from_numpy(NoiseSchedule.from_config(noise_schedule).alphas_cumprod)
 
     def loss(self, step: int, rows: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
@@ -65,7 +67,19 @@ class RdmObjective:
         context = self._context(rows, generator)
         alpha = self._alphas[times][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        noisy, times, context, noise = on_device_of(self.network, noisy, times, context, noise)
+        return self._compute(*on_device_of(self.network, noisy, times, context, noise))
+
+    def compile(self, compiled: Compile) -> None:
+        """Compile the network and its error; see ``Objective``."""
+        self._compute = compiled(self._error)
+
+    def _error(
+        self,
+        noisy: Float[Tensor, "batch channel height width"],
+        times: Int64[Tensor, " batch"],
+        context: Float[Tensor, "batch k_nn dim"],
+        noise: Float[Tensor, "batch channel height width"],
+    ) -> Float[Tensor, ""]:
         return F.mse_loss(self.network(noisy, times, context).float(), noise)
 
 

@@ -21,7 +21,7 @@ from rdm_batch.training.images import (
     on_device_of,
     tokenize_captions,
 )
-from rdm_batch.training.loop import run_training
+from rdm_batch.training.loop import Compile, run_training
 from rdm_batch.training.weights import WEIGHTS_NAME
 
 _BATCH = 500
@@ -67,12 +67,22 @@ class TextTowerObjective:
         self._contrast = ClipLoss()
         self._max_log_scale = math.log(max_logit_scale)
         self._alignment_weight = alignment_weight
+        self._compute = self._compared
 
     def loss(self, step: int, rows: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
         """Compute the contrastive loss of one batch, plus the distances of its pairs."""
         with torch.no_grad():
             self._towers.logit_scale.clamp_(max=self._max_log_scale)
-        tokens, image = on_device_of(self.network, self._tokens[rows], self._embeddings[rows])
+        batch = on_device_of(self.network, self._tokens[rows], self._embeddings[rows])
+        return self._compute(*batch)
+
+    def compile(self, compiled: Compile) -> None:
+        """Compile the text tower, the contrast and the distances; see ``Objective``."""
+        self._compute = compiled(self._compared)
+
+    def _compared(
+        self, tokens: Int64[Tensor, "batch token"], image: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, ""]:
         text = self._towers.encode_text(tokens).float()
         contrast: Tensor = self._contrast(
             normalize(image, dim=-1), normalize(text, dim=-1), self._towers.logit_scale.exp()

@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 
 from rdm_batch.errors import SpecError
+from rdm_batch.heads.compilers import check_compiler
 from rdm_batch.reports.progress import Progress
 from rdm_batch.specs.training import load_training
 from rdm_batch.training.autoencoder import train_autoencoder
@@ -49,10 +50,14 @@ def train(kind: str, config: Path, out: Path, resume: bool = False) -> Path:
             is none.
         CheckpointError: If weights or the checkpoint to resume are missing or do not fit.
         DatabaseError: If the database is damaged or was built with another encoder.
+        ClusterError: If what the training should be compiled with is missing.
     """
     spec = load_training(config, kind)
-    if spec.optimization.device == "cuda" and not torch.cuda.is_available():
+    device = spec.optimization.device
+    if device == "cuda" and not torch.cuda.is_available():
         raise SpecError("optimization.device", "cuda, but no GPU is usable here", "cpu")
+    if spec.optimization.compile:
+        check_compiler(device, "optimization.compile")
     # The loop prints how far it is; what comes before and between may take minutes too.
     with Progress() as progress, progress.step(f"train {kind}"):
         return TRAINERS[kind](spec, out, resume)

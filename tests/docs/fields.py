@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from rdm_batch.errors import RdmBatchError
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.load import parse_job
+from rdm_batch.specs.suite import SuiteSpec
 from rdm_batch.specs.sweep import SweepSpec
 from rdm_batch.specs.training import TrainingSpec
 from rdm_batch.sweeps.cells import load_sweep
@@ -30,7 +31,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _reachable() -> list[type[BaseModel]]:
-    waiting = [JobSpec, SweepSpec, *_models_in(TrainingSpec)]
+    waiting = [JobSpec, SuiteSpec, SweepSpec, *_models_in(TrainingSpec)]
     found: list[type[BaseModel]] = []
     while waiting:
         model = waiting.pop()
@@ -59,6 +60,8 @@ def is_field(dotted: str) -> bool:
         return resolves(parts, [JobSpec])
     if parts[0] == "sweep":
         return parts[1:] == ["list"] or resolves(parts[1:] or ["grid"], [SweepSpec])
+    if parts[0] == "suite":
+        return resolves(parts[1:] or ["jobs"], [SuiteSpec])
     return resolves(parts, _reachable())
 
 
@@ -96,6 +99,9 @@ def yaml_problems(block: str) -> list[str]:
     if "train" in document:
         adapter: TypeAdapter[Any] = TypeAdapter(TrainingSpec)
         document, adapters = {"settings": document}, {"settings": adapter}
+    elif document.get("kind") == "suite":
+        adapter = TypeAdapter(SuiteSpec)
+        document, adapters = {"suite": document}, {"suite": adapter}
     elif {"name", "model", "output"} <= set(document):
         try:
             load_sweep(document) if "sweep" in document else parse_job(document, "job")

@@ -9,8 +9,10 @@ from rdm_batch.run import main
 from rdm_batch.specs.load import load_job
 
 JOBS = Path(__file__).parents[2] / "jobs"
-FILES = [path for path in sorted(JOBS.glob("*.yaml")) if not path.name.startswith("fig_")]
-"""Single jobs; sweeps have tests of their own."""
+FILES = [
+    path for path in sorted(JOBS.glob("*.yaml")) if not path.name.startswith(("fig_", "nightly"))
+]
+"""Single jobs; sweeps and suites have tests of their own."""
 
 
 def test_the_promised_examples_are_there() -> None:

@@ -1,4 +1,5 @@
 import contextlib
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
 from rdm_batch.specs.training import Optimization
-from rdm_batch.training.loop import TrainingLoop, learning_rate
+from rdm_batch.training import loop
+from rdm_batch.training.loop import Compile, TrainingLoop, learning_rate
 
 SETTINGS = Optimization(
     num_steps=12, batch_size=4, learning_rate=0.05, warmup_steps=3, checkpoint_every=5, seed=3
@@ -22,11 +24,18 @@ class Regression:
         self.network = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
         self.seen: list[list[int]] = []
         self._inputs = torch.linspace(-1, 1, 10)[:, None]
+        self._compute = self._error
 
     def loss(self, step: int, rows: Tensor, generator: torch.Generator) -> Tensor:
         self.seen.append(rows.tolist())
         inputs = self._inputs[rows]
         noisy = inputs + 0.1 * torch.randn(inputs.shape, generator=generator)
+        return self._compute(inputs, noisy)
+
+    def compile(self, compiled: Compile) -> None:
+        self._compute = compiled(self._error)
+
+    def _error(self, inputs: Tensor, noisy: Tensor) -> Tensor:
         loss: Tensor = (self.network(noisy) - 2 * inputs).square().mean()
         return loss
 
@@ -103,8 +112,35 @@ def test_average_moves_less_than_the_weights(tmp_path: Path) -> None:
 def test_other_settings_are_refused_on_resume(tmp_path: Path) -> None:
     make_loop(tmp_path).run(stop_after=5)
     other = make_loop(tmp_path, SETTINGS.model_copy(update={"learning_rate": 0.1}))
-    with pytest.raises(CheckpointError, match="other settings"):
+    with pytest.raises(CheckpointError, match=r"other settings \(learning_rate 0\.05, now 0\.1\)"):
         other.resume()
+
+
+@pytest.mark.parametrize("changed", [{"compile": True}, {"float32_products": "ieee"}])
+def test_neither_compiling_nor_the_arithmetic_changes_in_silence(
+    tmp_path: Path, changed: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "compiled", lambda function, device, **_: function)
+    make_loop(tmp_path).run(stop_after=5)
+    other = make_loop(tmp_path, SETTINGS.model_copy(update=changed))
+    (name,) = changed
+    with pytest.raises(CheckpointError, match=f"{name} .*, now {changed[name]}"):
+        other.resume()
+
+
+def test_a_checkpoint_from_before_a_setting_was_there_is_gone_on_with(tmp_path: Path) -> None:
+    whole = make_loop(tmp_path / "whole")
+    whole.run()
+    make_loop(tmp_path / "parts").run(stop_after=7)
+    path = tmp_path / "parts" / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    settings = json.loads(state["settings"])
+    del settings["compile"], settings["float32_products"]
+    torch.save(state | {"settings": json.dumps(settings)}, path)
+    resumed = make_loop(tmp_path / "parts")
+    resumed.resume()
+    resumed.run()
+    assert all(torch.equal(a, b) for a, b in zip(states(whole), states(resumed), strict=True))
 
 
 def test_resume_without_checkpoint_is_refused(tmp_path: Path) -> None:

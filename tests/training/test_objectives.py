@@ -284,3 +284,18 @@ def test_codes_are_those_the_decoder_reads(images: TrainingImages) -> None:
 def test_scale_gives_unit_variance() -> None:
     latents = 3.0 * torch.randn(100, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     assert (latents * unit_scale(latents)).std().item() == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_attention_of_rarm_is_plain_on_a_cpu_where_the_fused_one_is_slow(precision: str) -> None:
+    codes = torch.randint(16, (4, 16))
+    objective = RarmObjective(codes, NoContext(6), TINY_RARM.transformer, 17)
+    fused: list[bool] = []
+    objective.network.register_forward_hook(
+        lambda *_: fused.append(torch.backends.cuda.flash_sdp_enabled())
+    )
+    before = torch.backends.cuda.flash_sdp_enabled()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        objective.loss(0, torch.arange(4), torch.Generator().manual_seed(0)).backward()
+    assert fused == [precision == "float32"]
+    assert torch.backends.cuda.flash_sdp_enabled() == before

@@ -1,4 +1,4 @@
-"""What is kept beside the set of a cell, so that a report needs no second evaluation."""
+"""What is kept beside a judged set, so that a comparison needs no second evaluation."""
 
 from __future__ import annotations
 
@@ -32,6 +32,28 @@ def save_influences(
         scores: Whose influences they are.
         influences: By score.
     """
+    data = influences_bytes(influences, _of(digest, scores))
+    open_store(uri).write_bytes(INFLUENCES_KEY, data)
+
+
+def load_influences(uri: str, digest: str, scores: Sequence[Score]) -> dict[str, Influences] | None:
+    """Read what was kept; None where nothing was, or it is of other samples or scores.
+
+    It can be computed again from the features of the set, so a damaged file counts as none.
+    """
+    data = open_store(uri).read_if_there(INFLUENCES_KEY)
+    if data is None:
+        return None
+    return parse_influences(data, _of(digest, scores))
+
+
+def influences_bytes(influences: Mapping[str, Influences], of: bytes = b"") -> bytes:
+    """Write influences as parquet.
+
+    Args:
+        influences: By score.
+        of: Says what they are of; ``parse_influences`` compares it.
+    """
     tables = [
         pa.table(
             [
@@ -46,22 +68,15 @@ def save_influences(
     ]
     table = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
     sink = io.BytesIO()
-    of = _of(digest, scores)
     pq.write_table(table.replace_schema_metadata({_OF: of}), sink, compression="zstd")
-    open_store(uri).write_bytes(INFLUENCES_KEY, sink.getvalue())
+    return sink.getvalue()
 
 
-def load_influences(uri: str, digest: str, scores: Sequence[Score]) -> dict[str, Influences] | None:
-    """Read what was kept; None where nothing was, or it is of other samples or scores.
-
-    It can be computed again from the features of the set, so a damaged file counts as none.
-    """
-    data = open_store(uri).read_if_there(INFLUENCES_KEY)
-    if data is None:
-        return None
+def parse_influences(data: bytes, of: bytes = b"") -> dict[str, Influences] | None:
+    """Read what ``influences_bytes`` wrote; None where it is damaged or of something else."""
     try:
         table = pq.read_table(io.BytesIO(data))
-        if table.schema.metadata is None or table.schema.metadata.get(_OF) != _of(digest, scores):
+        if table.schema.metadata is None or table.schema.metadata.get(_OF) != of:
             return None
         table = table.cast(_SCHEMA)
     except (pa.ArrowException, *UNREADABLE):

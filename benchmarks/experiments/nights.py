@@ -1,0 +1,291 @@
+"""Simulate nights from measured repeats: what the speed gate tells, and what it tells wrongly.
+
+    python -m benchmarks.experiments.nights --json benchmarks/results/nights.json
+
+Inputs: the parts of the record that ``benchmarks.experiments.repeats`` has measured, one for each
+time of the day it ran. A simulated night measures a job ``--repeats`` times and keeps the middle,
+as a suite does with ``repeats``. The noise of a repeat is drawn from the measured deviations from
+the middle of their part, of all figures of one repeat together, blurred by a fraction of their
+spread so that a year is not made of twenty numbers; to it comes what all repeats of a night have in
+common, normal with the spread measured between the parts. The gate itself judges every night
+(``regression.speed.judge_history``), with the tolerances of ``jobs/nightly.yaml``.
+
+Eight jobs whose deciding figures are ``JOBS``. Changes are planted after 30 to 90 quiet nights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from benchmarks.experiments.repeats import recorder_of
+from benchmarks.recorder import parser_of, run
+from benchmarks.records import Row, read_record
+from rdm_batch.errors import RdmBatchError
+from rdm_batch.regression.records import Better, Figure, Kind, Run
+from rdm_batch.regression.series import SPEED_RULE
+from rdm_batch.regression.speed import judge_history, rule_for
+from rdm_batch.regression.statistics.steps import find_steps
+from rdm_batch.reports.run_report import Machine
+
+YEAR = 365
+BLUR = 0.3
+"""Of the spread of the measured deviations: Silverman's for twenty normal values is 0.5."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Say what a figure is in the gate: which of a repeat, its kind, and what is tolerated."""
+
+    name: str
+    kind: Kind
+    better: Better
+    tolerance: float
+
+
+FIGURES = {
+    "images/s": Measured("images/s", "speed", "higher", 0.03),
+    "pipeline images/s": Measured("pipeline images/s", "speed", "higher", 0.03),
+    "start-up": Measured("start-up", "latency", "lower", 0.1),
+    "search p99": Measured("search p99", "latency", "lower", 0.1),
+    "peak memory": Measured("peak memory", "memory", "lower", 0.05),
+}
+JOBS = ("images/s",) * 4 + ("pipeline images/s", "start-up", "search p99", "peak memory")
+PLANTED = {
+    "throughput 5 % down": ("images/s", 0.95),
+    "p99 20 % up": ("search p99", 1.2),
+    "memory 10 % up": ("peak memory", 1.1),
+}
+WITHIN, LATER = 3, 10
+NEEDED_CAUGHT, NEEDED_PLACED = 0.95, 0.9
+MOST_FALSE_ALARMS, NEEDED_QUIET = 2, 0.95
+_MACHINE = Machine(cpu_model="simulated", num_cores=1, memory_bytes=1 << 30)
+_DESCRIPTION = "0" * 64
+_FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Hold what repeats of one figure do, as logarithms of ratios.
+
+    Args:
+        deviations: Of every repeat from the middle of its part.
+        between: Standard deviation of the middles of the parts.
+    """
+
+    deviations: Float64[np.ndarray, " repeats"]
+    between: float
+
+    @property
+    def spread(self) -> float:
+        """Return the standard deviation of one repeat within its part."""
+        return float(self.deviations.std(ddof=1))
+
+    def nights(
+        self, count: int, repeats: int, random: np.random.Generator
+    ) -> Float64[np.ndarray, " count"]:
+        """Draw the values of nights around 1, each the middle of its repeats."""
+        drawn = random.choice(self.deviations, (count, repeats))
+        drawn = drawn + BLUR * self.spread * random.standard_normal((count, repeats))
+        common = self.between * random.standard_normal(count)
+        values: Float64[np.ndarray, " count"] = np.exp(np.median(drawn, axis=1) + common)
+        return values
+
+
+def measured_noise(path: Path) -> dict[str, Noise]:
+    """Read what ``repeats`` has measured.
+
+    Raises:
+        RdmBatchError: There is nothing of it in the record.
+    """
+    record = read_record(path)
+    parts = [p for p in ([] if record is None else record.parts) if p.name.startswith("repeats")]
+    if not parts:
+        action = "run benchmarks.experiments.repeats first"
+        raise RdmBatchError(str(path), "holds no repeats", "some to draw from", action)
+    found = {}
+    for name in FIGURES:
+        values = [np.log([float(row.details[name] or 0) for row in part.rows]) for part in parts]
+        middles = [float(np.median(part)) for part in values]
+        deviations = np.concatenate([part - m for part, m in zip(values, middles, strict=True)])
+        between = float(np.std(middles, ddof=1)) if len(middles) > 1 else 0.0
+        found[name] = Noise(deviations, between)
+    return found
+
+
+def as_run(number: int, figure: Measured, value: float) -> Run:
+    """Make the run of a night that measured one figure of one job."""
+    started = _FIRST + timedelta(days=number)
+    measured = Figure(
+        name=figure.name,
+        job="job",
+        kind=figure.kind,
+        value=value,
+        better=figure.better,
+        description=_DESCRIPTION,
+    )
+    return Run(
+        id=f"{started:%Y%m%dT%H%M%SZ}-{number:08x}",
+        position=number,
+        started=started,
+        commit=f"{number:040x}",
+        dirty=False,
+        versions={},
+        machine=_MACHINE,
+        machine_class="simulated",
+        suite="simulated",
+        suite_digest=_DESCRIPTION,
+        figures=(measured,),
+    )
+
+
+def nights_that_fail(values: Float64[np.ndarray, " nights"], figure: Measured) -> list[int]:
+    """Give the nights on which the verdict of the gate turns to fail.
+
+    It is asked where it can turn: on the nights that tell of a step.
+    """
+    runs = [as_run(number, figure, float(value)) for number, value in enumerate(values)]
+    steps = find_steps(values, rule_for(figure.tolerance))
+    turned, failing = [], False
+    for night in (step.noticed for step in steps):
+        verdict = judge_history(
+            runs[night], runs[:night], "job", figure.name, tolerance=figure.tolerance
+        )
+        if verdict.outcome == "fail" and not failing:
+            turned.append(night)
+        failing = verdict.outcome == "fail"
+    return turned
+
+
+def false_alarms(noise: dict[str, Noise], repeats: int, seed: int) -> tuple[int, int]:
+    """Judge a year of unchanged nights of all jobs.
+
+    Returns:
+        How often a job began to fail, and how many steps of either direction the page would mark.
+    """
+    random = np.random.default_rng([seed, 1])
+    alarms = marks = 0
+    for job in JOBS:
+        values, figure = noise[job].nights(YEAR, repeats, random), FIGURES[job]
+        alarms += len(nights_that_fail(values, figure))
+        marks += len(find_steps(values, SPEED_RULE))
+    return alarms, marks
+
+
+def planted(
+    noise: Noise, figure: Measured, factor: float, repeats: int, trials: int, seed: int
+) -> dict[str, float]:
+    """Plant a change again and again.
+
+    Returns:
+        Shares of the trials that failed by the third night, that had failed by the tenth, and in
+        which the step was placed within a night of where it was; the middle delay in nights.
+    """
+    random = np.random.default_rng([seed, 2])
+    caught = later = placed = 0
+    delays = []
+    for _ in range(trials):
+        quiet, after = int(random.integers(30, 91)), 14
+        values = noise.nights(quiet + after, repeats, random)
+        values[quiet:] *= factor
+        told = [night - quiet + 1 for night in nights_that_fail(values, figure) if night >= quiet]
+        delay = told[0] if told else np.inf
+        caught += delay <= WITHIN
+        later += delay <= LATER
+        delays.append(delay)
+        steps = find_steps(values, rule_for(figure.tolerance))
+        placed += any(abs(step.at - quiet) <= 1 for step in steps if step.noticed >= quiet)
+    return {
+        "caught within 3 nights": caught / trials,
+        "caught within 10 nights": later / trials,
+        "placed within a night": placed / trials,
+        "middle delay, nights": float(np.median(delays)),
+    }
+
+
+def noise_rows(noise: dict[str, Noise], repeats: int) -> list[Row]:
+    """Say how much each figure moves, from one repeat to the next and from night to night."""
+    random = np.random.default_rng(0)
+    return [
+        Row(
+            name=name,
+            details={
+                "one repeat, %": 100 * one.spread,
+                "largest, %": 100 * float(np.abs(one.deviations).max()),
+                "between times of the day, %": 100 * one.between,
+                f"night of {repeats}, %": 100 * float(one.nights(4_000, repeats, random).std()),
+                "repeats": len(one.deviations),
+            },
+        )
+        for name, one in noise.items()
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Simulate years and planted changes."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--noise", type=Path, help="record with the repeats (default: --json)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of a job in one night")
+    parser.add_argument("--years", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=400)
+    args = parser.parse_args(argv)
+    path = args.noise or args.json
+    if path is None:
+        parser.error("one of --noise and --json is needed")
+    noise = measured_noise(path)
+    recorder = recorder_of(args.json)
+    settings = {
+        "repeats a night": args.repeats,
+        "threshold": SPEED_RULE.threshold,
+        "jobs": list(JOBS),
+    }
+    recorder.add("noise", noise_rows(noise, args.repeats), settings)
+    years = np.array([false_alarms(noise, args.repeats, seed) for seed in range(args.years)])
+    alarms = years[:, 0]
+    recorder.add(
+        "a year of unchanged nights, 8 jobs",
+        [
+            Row(
+                name="share of years with at most 2 false alarms",
+                value=float((alarms <= MOST_FALSE_ALARMS).mean()),
+                higher_is_better=True,
+                needed=NEEDED_QUIET,
+                details={
+                    "years": args.years,
+                    "false alarms a year": float(alarms.mean()),
+                    "most in one year": int(alarms.max()),
+                    "steps marked a year": float(years[:, 1].mean()),
+                },
+            )
+        ],
+        settings,
+    )
+    rows = []
+    for number, (name, (of, factor)) in enumerate(PLANTED.items()):
+        found = planted(noise[of], FIGURES[of], factor, args.repeats, args.trials, number)
+        rows += [
+            Row(
+                name=f"{name}: {what}",
+                value=found[what],
+                higher_is_better=True,
+                needed=needed,
+                details={"trials": args.trials} | {k: found[k] for k in also},
+            )
+            for what, needed, also in (
+                (
+                    "caught within 3 nights",
+                    NEEDED_CAUGHT,
+                    ("caught within 10 nights", "middle delay, nights"),
+                ),
+                ("placed within a night", NEEDED_PLACED, ()),
+            )
+        ]
+    recorder.add("planted changes", rows, settings)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,181 @@
+"""``rdm-batch bench``: suites of jobs, run again and again and held against what was accepted."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rdm_batch.cli.options import Command, add_address
+
+if TYPE_CHECKING:
+    from rdm_batch.regression.suite import Suite
+
+_SUITE = "suite file (YAML); see docs/nightly.md"
+_HISTORY = "folder or s3://bucket/prefix of the history of runs"
+_CODES = (
+    "Exit status: 0 pass, 3 fail, 4 undecided, 5 no baseline, 6 not comparable; 1 where nothing "
+    "could be judged, 2 for wrong usage."
+)
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_run(actions)
+    _add_history(actions)
+    _add_accept(actions)
+
+
+def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = actions.add_parser(
+        "run",
+        help="run the jobs of a suite, judge them, and add the run to a history",
+        description="Run every job of a suite anew, hold what it gives against the accepted "
+        f"baseline, and add the run to a history. {_CODES}",
+    )
+    run.add_argument("suite", type=Path, metavar="SUITE", help=_SUITE)
+    run.add_argument("--history", metavar="URI", help=f"{_HISTORY} (needed unless --dry-run)")
+    run.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run every job with so many seeds (3 or more); from their scores come the bounds of "
+        "gate 3, which count once they are accepted (default: %(default)s)",
+    )
+    run.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the suite and all its jobs, say what is missing, and print the plan; exit "
+        "with 0 if it is ready to run",
+    )
+    add_address(run, "auto inside a submitted job or with RAY_ADDRESS set, else local")
+    run.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from rdm_batch.errors import SpecError
+    from rdm_batch.regression.baseline import load_baseline
+    from rdm_batch.regression.history import History
+    from rdm_batch.regression.nightly import run_suite, start_run
+    from rdm_batch.regression.records import EXIT_CODES
+    from rdm_batch.regression.suite import check_jobs, load_suite
+    from rdm_batch.regression.tables import print_run
+    from rdm_batch.reports.progress import Progress
+
+    suite = load_suite(args.suite)
+    if args.dry_run:
+        return _dry_run(suite)
+    if args.history is None:
+        raise SpecError("--history", "is missing", "where the run is to be added")
+    if args.seeds != 1 and args.seeds < 3:
+        raise SpecError("--seeds", f"{args.seeds}", "1, or at least 3: two give no bounds")
+    history = History(args.history)
+    baseline = load_baseline(suite.baseline, suite.spec.name)
+    run_id, notes = start_run(history, baseline)
+    with Progress() as progress:
+        with progress.step("check the jobs"):
+            checked = check_jobs(suite, run_id)
+        run = run_suite(
+            suite, checked, run_id, history, baseline, args.address, progress, args.seeds
+        )
+    print_run(run, notes)
+    return EXIT_CODES[run.outcome]
+
+
+def _dry_run(suite: Suite) -> int:
+    from rdm_batch.errors import InvalidJobError
+    from rdm_batch.generation.plan import describe_plan
+    from rdm_batch.regression.suite import check_jobs
+
+    for job in suite.jobs:
+        print(f"job {job.name} ({job.entry.job})")
+        print("\n".join(f"  {line}" for line in describe_plan(job.job)))
+    try:
+        check_jobs(suite, "dry-run")
+    except InvalidJobError as error:
+        print(f"{suite.path}: not ready to run, {error.found}")
+        for problem in error.problems:
+            print(f"  - {problem}")
+        return _NOT_READY
+    print(f"{suite.path}: ready to run, {len(suite.jobs)} jobs")
+    return 0
+
+
+_NOT_READY = 3
+"""As of a dry run of a job."""
+
+
+def _add_history(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    history = actions.add_parser(
+        "history",
+        help="list the runs of a history, or one figure over all of them",
+        description="List the runs of a history, or with --job and --figure one figure over all "
+        "of them. Files that are no runs are named and not read.",
+    )
+    history.add_argument("history", metavar="URI", help=_HISTORY)
+    history.add_argument("--job", metavar="NAME", help="job of the suite")
+    history.add_argument("--figure", metavar="NAME", help="such as fid or images_per_s")
+    history.set_defaults(run=_run_history)
+
+
+def _run_history(args: argparse.Namespace) -> int:
+    from rdm_batch.errors import RegressionError, SpecError
+    from rdm_batch.regression.history import History
+    from rdm_batch.regression.tables import print_history, print_series
+
+    if (args.job is None) != (args.figure is None):
+        raise SpecError("--job and --figure", "one of them is missing", "both, or neither")
+    contents = History(args.history).read()
+    if args.job is None:
+        print_history(contents)
+        return 0
+    if not print_series(contents, args.job, args.figure):
+        known = sorted({f"{f.job} {f.name}" for run in contents.runs for f in run.figures})
+        raise RegressionError(
+            args.history,
+            f"no run has a figure {args.figure!r} of a job {args.job!r}",
+            f"one of {', '.join(known)}" if known else "a run",
+        )
+    return 0
+
+
+def _add_accept(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    accept = actions.add_parser(
+        "accept",
+        help="make a run the baseline that later ones are held against",
+        description="Write what a run has made into the suite's baseline file, to be reviewed and "
+        "committed. Nothing in the history changes.",
+    )
+    accept.add_argument("suite", type=Path, metavar="SUITE", help=_SUITE)
+    accept.add_argument(
+        "wanted",
+        nargs="?",
+        default="latest",
+        metavar="RUN",
+        help="id of the run, or how it begins (default: the latest of the suite)",
+    )
+    accept.add_argument("--history", required=True, metavar="URI", help=_HISTORY)
+    accept.add_argument(
+        "--reason", required=True, metavar="TEXT", help="why it is right; stands in the file"
+    )
+    accept.add_argument(
+        "--job", nargs="+", default=[], metavar="NAME", help="jobs to accept (default: all)"
+    )
+    accept.set_defaults(run=_run_accept)
+
+
+def _run_accept(args: argparse.Namespace) -> int:
+    from rdm_batch.regression.accept import accept
+    from rdm_batch.regression.history import History
+    from rdm_batch.regression.suite import load_suite
+
+    suite = load_suite(args.suite)
+    _, new = accept(suite, History(args.history), args.wanted, args.reason, args.job)
+    for one in new:
+        print(f"accepted {one.job} of run {one.run} on {one.machine_class}")
+    print(f"{suite.baseline}: review and commit it")
+    return 0
+
+
+BENCH = Command("bench", "run suites of jobs and hold them against what was accepted", _add)

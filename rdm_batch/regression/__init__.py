@@ -1,0 +1,1 @@
+"""Whether what is made today is what was accepted: runs, their history, gates, baselines."""

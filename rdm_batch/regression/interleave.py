@@ -1,0 +1,136 @@
+"""Run a job with two checkouts of this program in turn, on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rdm_batch.errors import RegressionError
+from rdm_batch.regression.statistics.ratios import LEAST_PAIRS, in_turn
+from rdm_batch.reports.run_report import RunReport, load_report
+from rdm_batch.reports.saved import REPORT_KEY
+
+_FIND = "import rdm_batch; print(rdm_batch.__file__)"
+_LAST_LINES = 5
+
+
+@dataclass(frozen=True)
+class TimedRun:
+    """Hold one run of a job: its report, and the largest resident memory of its processes."""
+
+    report: RunReport
+    peak_memory_bytes: int
+
+
+def check_checkout(checkout: Path) -> None:
+    """Make sure that a folder holds a checkout that this Python runs, and not another one.
+
+    Raises:
+        RegressionError: It holds none, or it cannot be imported.
+    """
+    command = [sys.executable, "-P", "-c", _FIND]
+    answer = subprocess.run(
+        command, env=_environment(checkout), capture_output=True, text=True, check=False
+    )
+    found = answer.stdout.strip()
+    if answer.returncode or not Path(found).is_relative_to(checkout.resolve()):
+        reason = _last_lines(answer.stderr) if answer.returncode else f"Python finds {found}"
+        raise RegressionError(
+            str(checkout),
+            f"is no checkout that can be run ({reason})",
+            "a folder with rdm_batch/ that the installed packages fit",
+            "make one: git worktree add FOLDER COMMIT",
+        )
+
+
+def run_in_turn(
+    baseline: Path,
+    candidate: Path,
+    job: Path,
+    overrides: Sequence[str] = (),
+    pairs: int = LEAST_PAIRS,
+    address: str = "none",
+    done: Callable[[], None] = lambda: None,
+) -> tuple[list[TimedRun], list[TimedRun]]:
+    """Run a job with both, A B B A ..., after one run of each that is not counted.
+
+    Nothing is scored: scores are no speed. Both run on the packages of this Python.
+
+    Args:
+        baseline: Checkout A.
+        candidate: Checkout B.
+        job: Job file; relative locations in it are below the working folder, for both.
+        overrides: As ``--set`` of a job takes them.
+        pairs: Runs of each that are counted.
+        address: Where they work, as of any job.
+        done: Called after every run.
+
+    Returns:
+        The runs of the baseline and those of the candidate, pair by pair.
+
+    Raises:
+        RegressionError: A checkout is none, there are too few pairs, or a run fails.
+    """
+    if pairs < LEAST_PAIRS:
+        raise RegressionError("speed of two checkouts", f"{pairs} pairs", f"{LEAST_PAIRS} or more")
+    sides = {"A": baseline.resolve(), "B": candidate.resolve()}
+    for checkout in sides.values():
+        check_checkout(checkout)
+    runs: dict[str, list[TimedRun]] = {"A": [], "B": []}
+    with tempfile.TemporaryDirectory(prefix="rdm_batch-in-turn-") as work:
+        for number, side in enumerate(["A", "B", *in_turn(pairs)]):
+            output = Path(work) / f"{number}"
+            found = run_timed(sides[side], job, output, overrides, address)
+            shutil.rmtree(output, ignore_errors=True)
+            if number >= len(sides):
+                runs[side].append(found)
+            done()
+    return runs["A"], runs["B"]
+
+
+def run_timed(
+    checkout: Path, job: Path, output: Path, overrides: Sequence[str] = (), address: str = "none"
+) -> TimedRun:
+    """Run a job, unscored, with a checkout of this program in a process of its own.
+
+    Args:
+        checkout: Folder with the program.
+        job: Job file.
+        output: New folder for its samples.
+        overrides: As ``--set`` of a job takes them.
+        address: Where it works. With ``none`` the memory is all that it takes; with Ray it is that
+            of the driver.
+
+    Raises:
+        RegressionError: The run fails.
+    """
+    command = [sys.executable, "-P", "-m", "rdm_batch.run", str(job.resolve())]
+    command += ["--address", address]
+    for override in (*overrides, "evaluation=null", f"output.uri={output}"):
+        command += ["--set", override]
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            command, env=_environment(checkout), stdout=subprocess.DEVNULL, stderr=said
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if status:
+            said.seek(0)
+            found = f"ended with status {process.returncode} ({_last_lines(said.read())})"
+            raise RegressionError(f"{job} with {checkout}", found, "a finished run")
+    # Linux counts in kilobytes.
+    return TimedRun(load_report(output / REPORT_KEY), usage.ru_maxrss * 1024)
+
+
+def _environment(checkout: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(checkout.resolve())}
+
+
+def _last_lines(text: str) -> str:
+    return " | ".join(text.strip().splitlines()[-_LAST_LINES:])
