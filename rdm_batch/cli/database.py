@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rdm_batch.reports.encoding import EncodingSpeed
     from rdm_batch.retrieval.database import DatabaseManifest
     from rdm_batch.specs.database import DatabaseAdd, DatabaseBuild, DatabaseImport
-    from rdm_batch.specs.database_embeddings import DatabaseOfEmbeddings
+    from rdm_batch.specs.database_embeddings import DatabaseOfEmbeddings, EmbeddingsAdd
     from rdm_batch.specs.database_search import DatabaseSearch
     from rdm_batch.specs.job import EncoderSpec
 
@@ -69,7 +69,16 @@ def _addition() -> Options[DatabaseAdd]:
 
     names = {"out": "--to URI", "images": "--images SOURCE"}
     names |= {"address": "--address local|auto|ADDRESS"}
-    return Options(DatabaseAdd, names)
+    return Options(DatabaseAdd, names, defaults={"images": None})
+
+
+def _added_embeddings() -> Options[EmbeddingsAdd]:
+    from rdm_batch.specs.database_embeddings import EmbeddingsAdd
+
+    names = {"embeddings": "--embeddings SOURCE", "metadata": "--metadata"}
+    names |= {"column": "--column NAME", "pictures": "--pictures SOURCE"}
+    given = tuple(names)
+    return Options(EmbeddingsAdd, names, only=given, defaults={"embeddings": None})
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -106,12 +115,16 @@ def _add(parser: argparse.ArgumentParser) -> None:
     convert.set_defaults(run=_run_import)
     append = actions.add_parser(
         "add",
-        help="append images to a database",
-        description="Encode images as the database was and append them as new shards. Run again, "
-        "it resumes. The proposal distribution stays as it is.",
+        help="append images, or embeddings, to a database",
+        description="Encode images as the database was and append them as new shards; or append "
+        "given embeddings of its encoder. Run again, it resumes. The proposal distribution stays "
+        "as it is.",
     )
     _addition().add_to(append)
+    _added_embeddings().add_to(append)
     _encoder().add_to(append)
+    # What made given embeddings is asked for; images are encoded by the usual one.
+    append.set_defaults(**{"EncoderSpec.name": None})
     append.set_defaults(run=_run_add)
     remove = actions.add_parser(
         "remove",
@@ -212,7 +225,6 @@ def _encoder_name(args: argparse.Namespace, usual: str | None = _ENCODER) -> dic
 def _run_of_embeddings(args: argparse.Namespace) -> int:
     from rdm_batch.databases.from_embeddings import build_from_embeddings
     from rdm_batch.databases.proposal import PROPOSAL_REQUEST
-    from rdm_batch.inputs.encoders import SHIPPED_ENCODERS, named_encoder_digest
     from rdm_batch.reports.progress import Progress
 
     given = _build().given(args)
@@ -228,13 +240,8 @@ def _run_of_embeddings(args: argparse.Namespace) -> int:
         raise SpecError(name, "is of images, which are not looked at", "--embeddings without it")
     if args.report is not None:
         raise SpecError("--report", "is of images, which are not looked at", "no --report")
-    if not _encoder_name(args, None):
-        raise SpecError("--encoder", "is missing", "the name of what made the embeddings")
-    encoder = _encoder().build(args)
-    digest = None
-    if encoder.weights is not None or encoder.name in SHIPPED_ENCODERS:
-        digest = named_encoder_digest(encoder.name, encoder.weights)
-    request = _of_embeddings().build(args, **others, encoder=encoder.name, encoder_digest=digest)
+    encoder, digest = _given_encoder(args)
+    request = _of_embeddings().build(args, **others, encoder=encoder, encoder_digest=digest)
     with Progress() as progress:
         manifest = build_from_embeddings(request, progress)
     _print(request.out, manifest)
@@ -259,7 +266,11 @@ def _run_import(args: argparse.Namespace) -> int:
 def _run_add(args: argparse.Namespace) -> int:
     from functools import partial
 
-    request, encoder = _addition().build(args), _encoder().build(args)
+    if _added_embeddings().given(args):
+        return _run_add_embeddings(args)
+    if not _addition().given(args).get("images"):
+        raise SpecError("--images", "is missing", "images, or --embeddings")
+    request, encoder = _addition().build(args), _encoder().build(args, **_encoder_name(args))
 
     from rdm_batch.databases.change import add_images
     from rdm_batch.inputs.encoders import load_named_encoder
@@ -272,6 +283,36 @@ def _run_add(args: argparse.Namespace) -> int:
     _print(request.out, manifest)
     _tell(speeds)
     return 0
+
+
+def _run_add_embeddings(args: argparse.Namespace) -> int:
+    from rdm_batch.databases.add_embeddings import add_embeddings
+    from rdm_batch.reports.progress import Progress
+
+    given = _addition().given(args)
+    shared = ("out", "workers", "memory", "address")
+    others = {name: given.pop(name) for name in shared if name in given}
+    if given:
+        found = "is of images, which are not looked at"
+        raise SpecError(f"--{next(iter(given))}", found, "--embeddings without it")
+    encoder, digest = _given_encoder(args)
+    request = _added_embeddings().build(args, **others, encoder=encoder, encoder_digest=digest)
+    with Progress() as progress:
+        manifest = add_embeddings(request, progress)
+    _print(request.out, manifest)
+    return 0
+
+
+def _given_encoder(args: argparse.Namespace) -> tuple[str, str | None]:
+    """Give name and digest of what made given embeddings; no digest where its file is not named."""
+    from rdm_batch.inputs.encoders import SHIPPED_ENCODERS, named_encoder_digest
+
+    if not _encoder_name(args, None):
+        raise SpecError("--encoder", "is missing", "the name of what made the embeddings")
+    encoder = _encoder().build(args)
+    if encoder.weights is None and encoder.name not in SHIPPED_ENCODERS:
+        return encoder.name, None
+    return encoder.name, named_encoder_digest(encoder.name, encoder.weights)
 
 
 def _run_remove(args: argparse.Namespace) -> int:

@@ -37,6 +37,7 @@ from rdm_batch.datasets.source import ImageSource
 from rdm_batch.errors import ClusterError, ImageError, SpecError
 from rdm_batch.heads.devices import require_device
 from rdm_batch.inputs.images import open_images
+from rdm_batch.inputs.locations import from_anywhere
 from rdm_batch.reports.encoding import EncodingSpeed
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import (
@@ -46,7 +47,7 @@ from rdm_batch.retrieval.database import (
     SourceRecord,
 )
 from rdm_batch.specs.database import DatabaseBuild, EncodeSettings
-from rdm_batch.specs.database_embeddings import DatabaseOfEmbeddings
+from rdm_batch.specs.database_embeddings import DatabaseOfEmbeddings, EmbeddingsAdd
 
 
 def build_database(
@@ -109,7 +110,7 @@ def build_database(
             share: float = 1.0,
         ) -> PartFiles:
             stage = progress.stage(f"encode {name}", total=len(images), unit="images")
-            again = partial(open_encoding, location, make_encoder, device, share)
+            again = partial(open_encoding, from_anywhere(location), make_encoder, device, share)
             encoding = Opened(Encoding(images, encoder), again)
             folder = target.work / name
             paths = encode_source(
@@ -198,7 +199,7 @@ def device_of(build: DatabaseBuild, resources: ClusterResources) -> str:
 
 
 @contextmanager
-def workers_of(build: DatabaseBuild | DatabaseOfEmbeddings) -> Iterator[Cluster]:
+def workers_of(build: DatabaseBuild | DatabaseOfEmbeddings | EmbeddingsAdd) -> Iterator[Cluster]:
     """Connect to where the workers of a build live, for the duration of a block.
 
     Raises:

@@ -28,6 +28,7 @@ from rdm_batch.errors import DatabaseError, ImageError
 from rdm_batch.files import canonical_digest
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.images import open_images
+from rdm_batch.inputs.locations import from_anywhere
 from rdm_batch.reports.encoding import EncodingSpeed
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseChange, DatabaseManifest, stored_file
@@ -90,7 +91,7 @@ def add_images(
         joining.finish()
         stage = progress.stage("encode images", total=len(source), unit="images")
         device = device_of(build, cluster.resources)
-        again = partial(open_encoding, request.images, make_encoder, device)
+        again = partial(open_encoding, from_anywhere(request.images), make_encoder, device)
         encoding = Opened(Encoding(source, encoder), again)
         folder = target.work / "images"
         parts = PartFiles(

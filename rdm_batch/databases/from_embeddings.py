@@ -61,10 +61,10 @@ def build_from_embeddings(request: DatabaseOfEmbeddings, progress: Progress) -> 
         ClusterError: Ray cannot be joined, or has too few CPUs for the workers.
     """
     with progress.step("look at the embeddings"):
-        files = _opened(request.embeddings, request.metadata, request.column)
+        files = open_embeddings(request.embeddings, request.metadata, request.column)
         training = None
         if request.proposal_from is not None:
-            training = _opened(request.proposal_from)
+            training = open_embeddings(request.proposal_from)
         pictures, fingerprint = None, None
         if request.pictures is not None:
             source, fingerprint = open_images(request.pictures)
@@ -85,7 +85,7 @@ def build_from_embeddings(request: DatabaseOfEmbeddings, progress: Progress) -> 
     looked_at = [*(files if before is None else ()), *(training or ())]
     stage = progress.stage("check", sum(file.vectors.num_rows for file in looked_at), "rows")
     for file in looked_at:
-        _check_rows(file, stage.advance)
+        check_rows(file, stage.advance)
     stage.finish()
     with target.exclusive(), workers_of(request) as cluster:
         manifest = before
@@ -119,9 +119,14 @@ def build_from_embeddings(request: DatabaseOfEmbeddings, progress: Progress) -> 
             return target.publish(manifest)
 
 
-def _opened(
+def open_embeddings(
     location: str, metadata: str | None = None, column: str | None = None
 ) -> list[EmbeddingFile]:
+    """Find embeddings; arguments as the fields of the request.
+
+    Raises:
+        DatabaseError: They are damaged, or do not fit each other.
+    """
     path = local_path(location, error=DatabaseError)
     known = None if metadata is None else local_path(metadata, error=DatabaseError)
     return open_embedding_files(path, known, column)
@@ -171,15 +176,12 @@ def _describe(
     others: dict[str, JsonValue] = {}
     # Not where they say nothing: requests of before answer to the same.
     if training is not None:
-        digests = {file.vectors.path.name: file_sha256(file.vectors.path) for file in training}
-        others |= describe_counting(request, f"sha256:{canonical_digest(digests)}")
+        fingerprint = f"sha256:{canonical_digest(digests_of(training))}"
+        others |= describe_counting(request, fingerprint)
     if pictures is not None:
         others |= {"pictures": pictures, "thumbnail_size": request.thumbnail_size}
-    names = {file.vectors.path: None for file in files} | {
-        file.metadata: None for file in files if file.metadata is not None
-    }
     return {
-        "embeddings": {path.name: file_sha256(path) for path in names},
+        "embeddings": digests_of(files),
         "column": request.column,
         "encoder": request.encoder,
         "encoder_digest": request.encoder_digest,
@@ -189,7 +191,15 @@ def _describe(
     }
 
 
-def _check_rows(file: EmbeddingFile, advance: Callable[[int], object]) -> None:
+def digests_of(files: list[EmbeddingFile]) -> dict[str, JsonValue]:
+    """Digest every file of embeddings and of what is known of them, by name."""
+    paths = {file.vectors.path: None for file in files} | {
+        file.metadata: None for file in files if file.metadata is not None
+    }
+    return {path.name: file_sha256(path) for path in paths}
+
+
+def check_rows(file: EmbeddingFile, advance: Callable[[int], object]) -> None:
     """Refuse rows without a direction, before the first shard is indexed."""
     vectors = file.vectors
     for start in range(0, vectors.num_rows, PIECE_ROWS):

@@ -12,6 +12,7 @@ from rdm_batch.databases.proposal_counts import Counting, count_proposal
 from rdm_batch.databases.target import DatabaseTarget
 from rdm_batch.files import canonical_digest
 from rdm_batch.inputs.databases import Database
+from rdm_batch.inputs.locations import from_anywhere
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.retrieval.writer import write_proposal
@@ -92,7 +93,7 @@ def counted(
             target.upload(manifest.files())
         where = target.uri
     # Found where it is, by the manifest it will have.
-    database = Database(where, manifest.with_digest())
+    database = Database(from_anywhere(where), manifest.with_digest())
     proposal, record = count_proposal(cluster, database, training, counting, target.work, progress)
     stored = write_proposal(target.root, proposal, _name(target, counting))
     return manifest.model_copy(update={"proposal": stored, "counted": record})
@@ -119,7 +120,7 @@ def count_again(
     Returns:
         The new manifest, published.
     """
-    database = Database(target.uri, before)
+    database = Database(from_anywhere(target.uri), before)
     proposal, record = count_proposal(cluster, database, training, counting, target.work, progress)
     stored = write_proposal(target.root, proposal, _name(target, counting))
     update = {"proposal": stored, "counted": record, "build": target.request}

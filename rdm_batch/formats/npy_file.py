@@ -16,6 +16,8 @@ from rdm_batch.formats.npz_file import ArrayHeader, read_array_header
 
 MAX_READ_BYTES: Final = 8 << 30
 """The most that is read at once."""
+MAX_COLUMNS: Final = 65_536
+"""Columns of a table that is stored column by column: each is a read of its own."""
 
 
 class NpyFile:
@@ -53,8 +55,9 @@ class NpyFile:
             stop: The row behind the last one; None for the end.
 
         Raises:
-            FormatError: The array has more than two axes and is stored column by column, or has
-                no rows, the range is larger than ``MAX_READ_BYTES``, or the file has changed.
+            FormatError: The array is stored column by column and has more than two axes or too
+                many columns; or it has no rows, the range is larger than ``MAX_READ_BYTES``, or
+                the file has changed.
         """
         header = self.header
         if not header.shape:
@@ -80,6 +83,11 @@ class NpyFile:
         """Read rows of a table that is stored column by column: a piece of each column."""
         header = self.header
         (length, columns), item = header.shape, header.dtype.itemsize
+        if columns > MAX_COLUMNS:
+            raise FormatError(
+                f"is {header}, stored column by column, of which {MAX_COLUMNS:,} are read (save a "
+                "C-ordered array)"
+            )
         rows = np.empty((count, columns), header.dtype.newbyteorder("="))
         with self._open() as file:
             for column in range(columns):

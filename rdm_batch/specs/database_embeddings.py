@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rdm_batch.specs.base import Uri
+from rdm_batch.specs.base import Spec, Uri
 from rdm_batch.specs.database import IndexSettings, ProposalCounting
 
 
@@ -44,6 +44,28 @@ class DatabaseOfEmbeddings(ProposalCounting):
         default=1, description="Shards the rows are cut into."
     )
     index: IndexSettings = Field(default=IndexSettings(), description="How shards are indexed.")
+    workers: Annotated[int, Field(ge=1)] = Field(default=1, description="As of `database build`.")
+    memory: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="As of `database build`."
+    )
+    address: str = Field(default="local", description="As of `database build`.")
+
+
+class EmbeddingsAdd(Spec):
+    """Ask for embeddings to be appended to a database of the same encoder."""
+
+    out: Uri = Field(description="The database, a folder or `s3://bucket/prefix`.")
+    embeddings: Uri = Field(
+        description="Embeddings of the database's encoder instead of images, in any form that "
+        "`database build --embeddings` takes."
+    )
+    metadata: Uri | None = Field(default=None, description="As of `database build`.")
+    column: str | None = Field(default=None, description="As of `database build`.")
+    pictures: Uri | None = Field(default=None, description="As of `database build`.")
+    encoder: str = Field(description="Name of the encoder that made the embeddings.")
+    encoder_digest: str | None = Field(
+        default=None, description="Its digest. None: its file is not at hand."
+    )
     workers: Annotated[int, Field(ge=1)] = Field(default=1, description="As of `database build`.")
     memory: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="As of `database build`."

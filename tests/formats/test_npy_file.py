@@ -71,6 +71,9 @@ def test_a_table_stored_column_by_column_gives_its_rows(tmp_path: Path) -> None:
         found = NpyFile(tmp_path / "a.npy").rows(start, stop)
         np.testing.assert_array_equal(found, rows[start:stop])
         assert found.dtype == np.float32
+    np.save(tmp_path / "wide.npy", np.asfortranarray(np.zeros((2, 65_537), np.uint8)))
+    with pytest.raises(FormatError, match="column by column, of which 65,536 are read"):
+        NpyFile(tmp_path / "wide.npy").rows()
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
