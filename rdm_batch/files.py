@@ -274,3 +274,16 @@ def written_aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
             if problem.filename is None:
                 problem.filename = str(path)
             raise
+
+
+def write_file(path: Path, data: bytes, error: type[RdmBatchError]) -> None:
+    """Write a small file whole.
+
+    Raises:
+        RdmBatchError: As ``error``, when it cannot be written.
+    """
+    try:
+        with written_aside(path) as aside:
+            aside.write_bytes(data)
+    except OSError as problem:
+        raise error(str(path), f"cannot be written ({problem.strerror})") from problem

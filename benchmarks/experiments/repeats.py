@@ -31,6 +31,7 @@ SEARCHES_OF = 16
 FIGURES = {
     "images/s": "images/s",
     "start-up": "s",
+    "CPU time": "s",
     "peak memory": "bytes",
     "bytes written": "bytes",
     "search p50": "s",
@@ -59,6 +60,7 @@ def repeat(work: Path) -> Details:
     return {
         "images/s": drawn.report.throughput.images_per_s,
         "start-up": drawn.report.throughput.start_up_s,
+        "CPU time": drawn.cpu_s,
         "peak memory": drawn.peak_memory_bytes,
         "bytes written": drawn.report.sample_set.bytes_written,
         "search p50": latency.p50_s,

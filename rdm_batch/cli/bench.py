@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdm_batch.cli.options import Command, add_address
+from rdm_batch.cli.report import add_comparing, compare_and_print
+from rdm_batch.files import check_target, write_file
 
 if TYPE_CHECKING:
     from rdm_batch.regression.suite import Suite
@@ -23,6 +25,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_run(actions)
     _add_history(actions)
+    _add_compare(actions)
+    _add_page(actions)
     _add_accept(actions)
 
 
@@ -44,6 +48,19 @@ def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "gate 3, which count once they are accepted (default: %(default)s)",
     )
     run.add_argument(
+        "--against",
+        type=Path,
+        metavar="FOLDER",
+        help="another checkout of this program: gate 4 runs every job with both in turn, at least "
+        "five times each, instead of looking for steps in the history",
+    )
+    run.add_argument("--junit", type=Path, metavar="FILE", help="write the verdicts as JUnit XML")
+    run.add_argument(
+        "--annotations",
+        action="store_true",
+        help="print the verdicts as GitHub's workflow commands as well",
+    )
+    run.add_argument(
         "--dry-run",
         action="store_true",
         help="check the suite and all its jobs, say what is missing, and print the plan; exit "
@@ -54,9 +71,11 @@ def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(args: argparse.Namespace) -> int:
-    from rdm_batch.errors import SpecError
+    from rdm_batch.errors import RegressionError, SpecError
     from rdm_batch.regression.baseline import load_baseline
+    from rdm_batch.regression.ci import annotation_lines, junit_xml
     from rdm_batch.regression.history import History
+    from rdm_batch.regression.interleave import check_checkout
     from rdm_batch.regression.nightly import run_suite, start_run
     from rdm_batch.regression.records import EXIT_CODES
     from rdm_batch.regression.suite import check_jobs, load_suite
@@ -70,6 +89,10 @@ def _run(args: argparse.Namespace) -> int:
         raise SpecError("--history", "is missing", "where the run is to be added")
     if args.seeds != 1 and args.seeds < 3:
         raise SpecError("--seeds", f"{args.seeds}", "1, or at least 3: two give no bounds")
+    if args.junit is not None:
+        check_target(args.junit, RegressionError)
+    if args.against is not None:
+        check_checkout(args.against)
     history = History(args.history)
     baseline = load_baseline(suite.baseline, suite.spec.name)
     run_id, notes = start_run(history, baseline)
@@ -77,9 +100,21 @@ def _run(args: argparse.Namespace) -> int:
         with progress.step("check the jobs"):
             checked = check_jobs(suite, run_id)
         run = run_suite(
-            suite, checked, run_id, history, baseline, args.address, progress, args.seeds
+            suite,
+            checked,
+            run_id,
+            history,
+            baseline,
+            args.address,
+            progress,
+            args.seeds,
+            args.against,
         )
     print_run(run, notes)
+    if args.junit is not None:
+        write_file(args.junit, junit_xml(run), RegressionError)
+    if args.annotations:
+        print("\n".join(annotation_lines(run, str(args.suite))))
     return EXIT_CODES[run.outcome]
 
 
@@ -176,6 +211,60 @@ def _run_accept(args: argparse.Namespace) -> int:
         print(f"accepted {one.job} of run {one.run} on {one.machine_class}")
     print(f"{suite.baseline}: review and commit it")
     return 0
+
+
+def _add_page(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    page = actions.add_parser(
+        "page",
+        help="write the page of a history",
+        description="Write a static page of a history: the verdicts of the latest run, then every "
+        "series with the steps found in it, named by the commits they lie between.",
+    )
+    page.add_argument("history", metavar="URI", help=_HISTORY)
+    page.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write")
+    page.add_argument("--suite", metavar="NAME", help="default: that of the latest run")
+    page.set_defaults(run=_run_page)
+
+
+def _run_page(args: argparse.Namespace) -> int:
+    from rdm_batch.errors import RegressionError
+    from rdm_batch.regression.history import History
+    from rdm_batch.regression.page import history_page
+
+    check_target(args.out, RegressionError)
+    text = history_page(History(args.history).read(), args.history, args.suite)
+    write_file(args.out, text.encode(), RegressionError)
+    print(f"page: {args.out}")
+    return 0
+
+
+def _add_compare(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    compare = actions.add_parser(
+        "compare",
+        help="compare runs of a history, figure by figure",
+        description="Print the figures of several runs side by side, each against the first run. "
+        f"Figures are named 'JOB FIGURE', such as 'rdm fid'. {_CODES}",
+    )
+    compare.add_argument(
+        "runs", nargs="+", metavar="RUN", help="id of a run, how it begins, or latest; two or more"
+    )
+    compare.add_argument("--history", required=True, metavar="URI", help=_HISTORY)
+    add_comparing(compare)
+    compare.set_defaults(run=_run_compare)
+
+
+def _run_compare(args: argparse.Namespace) -> int:
+    from rdm_batch.errors import SpecError
+    from rdm_batch.regression.accept import find_run
+    from rdm_batch.regression.history import History
+    from rdm_batch.regression.records import EXIT_CODES
+    from rdm_batch.regression.sides import run_sides
+
+    if len(args.runs) < 2:
+        raise SpecError("RUN", "one run", "two or more")
+    contents = History(args.history).read()
+    found = [find_run(contents, wanted, args.history) for wanted in args.runs]
+    return EXIT_CODES[compare_and_print(args, lambda: run_sides(found))]
 
 
 BENCH = Command("bench", "run suites of jobs and hold them against what was accepted", _add)

@@ -76,6 +76,42 @@ def variance_ratio(first: Influences, second: Influences) -> float | None:
     return (first.error**2 + second.error**2) / paired if paired else None
 
 
+@dataclass(frozen=True)
+class DifferenceError:
+    """Hold the standard error of the difference of two scores.
+
+    Args:
+        error: None where neither pairs nor errors of both are known.
+        paired: Whether it is that of pairs; else errors were added in quadrature.
+        gain: By what pairing divides the variance. None where nothing is paired or varies.
+    """
+
+    error: float | None
+    paired: bool = False
+    gain: float | None = None
+
+
+def error_of_difference(
+    errors: tuple[float | None, float | None],
+    first: Influences | None,
+    second: Influences | None,
+    same_samples: bool,
+) -> DifferenceError:
+    """Find the standard error of the difference of two scores: by pairs where there are pairs.
+
+    Args:
+        errors: Standard errors of the scores themselves, as far as they are known.
+        first: Influences on the one. None where they are not known.
+        second: On the other.
+        same_samples: Whether samples of equal index have the same noise. Images of a reference
+            are always the same.
+    """
+    if first is None or second is None or (first.over == "samples" and not same_samples):
+        known = [error for error in errors if error is not None]
+        return DifferenceError(math.hypot(*known) if len(known) == 2 else None)
+    return DifferenceError(paired_error(first, second), True, variance_ratio(first, second))
+
+
 def mean_influences(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """Compute the influences on a mean."""
     centered: Float64[np.ndarray, " n"] = values - values.mean()

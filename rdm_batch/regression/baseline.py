@@ -10,7 +10,7 @@ import yaml
 from pydantic import AwareDatetime, Field, PositiveInt, StringConstraints, ValidationError
 
 from rdm_batch.errors import RegressionError
-from rdm_batch.files import canonical_digest, written_aside
+from rdm_batch.files import canonical_digest, write_file
 from rdm_batch.regression.history import History
 from rdm_batch.regression.records import Record, RunId, Sha256
 from rdm_batch.specs.messages import first_problem
@@ -170,11 +170,7 @@ def save_baseline(path: Path, baseline: Baseline) -> None:
     """
     document = baseline.model_dump(mode="json", exclude_none=False)
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
-    try:
-        with written_aside(path) as aside:
-            aside.write_text(_HEAD + text, encoding="utf-8")
-    except OSError as error:
-        raise RegressionError(str(path), f"cannot be written ({error.strerror})") from error
+    write_file(path, (_HEAD + text).encode(), RegressionError)
 
 
 def accepted_object(history: History, accepted: Accepted, name: str) -> bytes | None:

@@ -23,7 +23,6 @@ class _Measured:
     value: float | None
     unit: str
     better: Better
-    floor: float | None = None
 
 
 def describe_score(score: Score) -> str:
@@ -56,6 +55,7 @@ def figures_of(
     job: str | None = None,
     made_by: str | None = None,
     others: Mapping[str, float] | None = None,
+    floors: Mapping[str, float] | None = None,
 ) -> tuple[Figure, ...]:
     """List everything that a finished job has measured.
 
@@ -64,6 +64,7 @@ def figures_of(
         job: What it is called. None: as the report says.
         made_by: As in ``score_figure``.
         others: Values of figures that no report holds: ``peak_memory_bytes``.
+        floors: What was measured to be possible in the same run, by figure.
     """
     name = report.job_name if job is None else job
     figures = [score_figure(score, name, made_by) for score in report.scores]
@@ -94,7 +95,7 @@ def figures_of(
                     unit=measured.unit,
                     better=measured.better,
                     description=_with_job(canonical_digest({"name": measured.name}), made_by),
-                    floor=measured.floor,
+                    floor=(floors or {}).get(measured.name),
                 )
             )
     return tuple(figures)

@@ -22,10 +22,18 @@ _LAST_LINES = 5
 
 @dataclass(frozen=True)
 class TimedRun:
-    """Hold one run of a job: its report, and the largest resident memory of its processes."""
+    """Hold one run of a job.
+
+    Args:
+        report: What it says itself.
+        peak_memory_bytes: Largest resident memory of its processes.
+        cpu_s: Processor time of all its threads, start-up included. Others on a shared machine
+            move it far less than the time that passes.
+    """
 
     report: RunReport
     peak_memory_bytes: int
+    cpu_s: float
 
 
 def check_checkout(checkout: Path) -> None:
@@ -124,8 +132,9 @@ def run_timed(
             said.seek(0)
             found = f"ended with status {process.returncode} ({_last_lines(said.read())})"
             raise RegressionError(f"{job} with {checkout}", found, "a finished run")
-    # Linux counts in kilobytes.
-    return TimedRun(load_report(output / REPORT_KEY), usage.ru_maxrss * 1024)
+    # Linux counts memory in kilobytes.
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return TimedRun(load_report(output / REPORT_KEY), usage.ru_maxrss * 1024, cpu_s)
 
 
 def _environment(checkout: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from rdm_batch.generation.head_worker import plan_resources
 from rdm_batch.generation.job import JobRun
 from rdm_batch.generation.preflight import CheckedJob, preflight
 from rdm_batch.generation.submission import default_address
+from rdm_batch.heads.work import flops_per_sample
 from rdm_batch.regression.baseline import (
     Accepted,
     AcceptedBounds,
@@ -27,14 +29,17 @@ from rdm_batch.regression.baseline import (
 )
 from rdm_batch.regression.canary import canary_bytes, take_canary
 from rdm_batch.regression.figures import describe_score, figures_of
+from rdm_batch.regression.floor import measure_floor
 from rdm_batch.regression.gates import CANARY, INFLUENCES, JobNight, judge_jobs
 from rdm_batch.regression.history import History, new_run_id
 from rdm_batch.regression.memory import peak_memory
 from rdm_batch.regression.records import Figure, Gate, Run, Verdict, machine_class
+from rdm_batch.regression.speeds import Turns, judge_speeds, take_turns
 from rdm_batch.regression.statistics.bounds import bounds_from_seeds
 from rdm_batch.regression.suite import Suite, SuiteJob
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.provenance import describe_machine, git_commit, software_versions
+from rdm_batch.reports.run_report import RunReport
 from rdm_batch.reports.saved import SavedRun, save_run
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.manifest import epoch_s
@@ -62,6 +67,7 @@ def run_suite(
     address: str | None,
     progress: Progress,
     seeds: int = 1,
+    against: Path | None = None,
 ) -> Run:
     """Run every job of a suite, judge what it gives, and add the run to a history.
 
@@ -76,6 +82,8 @@ def run_suite(
         address: Where to work, as ``generation.job.run`` takes it.
         progress: Shows the stages.
         seeds: With how many seeds each job is run: several give bounds that can be accepted.
+        against: Folder with another checkout of this program. Where it is given, gate 4 runs both
+            in turn instead of looking at the history.
 
     Returns:
         The run as it was stored.
@@ -89,6 +97,8 @@ def run_suite(
             planned = plan_resources(job.spec, local_resources(), len(job.shards))
             job.model.check_machine(device_for(planned.num_gpus))
     running = _Running(suite, run_id, history, progress, seeds)
+    if against is not None:
+        running.run_in_turn(against, address)
     with connected(address) as cluster:
         for job, entry in zip(checked, suite.jobs, strict=True):
             running.make(cluster, job, entry)
@@ -110,6 +120,14 @@ class _Running:
         self._failed: list[Verdict] = []
         self._others: list[Figure] = []
         self._artifacts: dict[str, str] = {}
+        self._turns: dict[str, Turns] = {}
+
+    def run_in_turn(self, against: Path, address: str) -> None:
+        """Run every job that gate 4 judges with another checkout and this one in turn."""
+        for job in self._suite.jobs:
+            if job.entry.gates.speed is not None:
+                with self._progress.step(f"job {job.name} with both checkouts in turn"):
+                    self._turns[job.name] = take_turns(self._suite, job, against, address)
 
     def make(self, cluster: Cluster, job: CheckedJob, entry: SuiteJob) -> None:
         """Make, score and keep one job, with every seed."""
@@ -146,7 +164,9 @@ class _Running:
             pages={made.night.name: made.page for made in self._made},
             artifacts=self._artifacts,
         )
-        return self._history.append(run)
+        speeds = judge_speeds(self._suite, run, self._history.read().runs, baseline, self._turns)
+        verdicts = (*run.verdicts, *speeds)
+        return self._history.append(run.model_copy(update={"verdicts": verdicts}))
 
     def _once(self, cluster: Cluster, job: CheckedJob, entry: SuiteJob) -> _Made:
         uri = job.spec.output.uri
@@ -193,7 +213,9 @@ class _Running:
             scores={score.id: _accepted(score) for score in saved.report.scores},
             objects=objects,
         )
-        figures = figures_of(saved.report, entry.name, night.identity, others)
+        with self._progress.step("measure what is possible"):
+            floors = _floors(job, saved.report)
+        figures = figures_of(saved.report, entry.name, night.identity, others, floors)
         return _Made(night, candidate, figures, page)
 
     def _with_bounds(self, cluster: Cluster, entry: SuiteJob, made: _Made) -> _Made:
@@ -260,6 +282,22 @@ def _bounds(scores: Sequence[Score]) -> AcceptedBounds:
         seeds=len(scores),
         description=describe_score(scores[0]),
     )
+
+
+def _floors(job: CheckedJob, report: RunReport) -> dict[str, float]:
+    """Measure how many images a second the products of matrices alone would allow.
+
+    On GPUs by the rate that heads measure when they start, else by this machine's.
+    """
+    model, spec = job.model, job.spec
+    if model.architecture is None:
+        return {}
+    peaks = [head.peak_flops_per_s for head in report.throughput.heads]
+    known = [peak for peak in peaks if peak]
+    rate = sum(known) if known and len(known) == len(peaks) else measure_floor()
+    weaker = None if model.weaker is None else model.weaker.architecture
+    work = flops_per_sample(model.architecture, spec.sampling, spec.conditioning.k_nn, weaker)
+    return {"images_per_s": rate / work} if work else {}
 
 
 def _commit() -> tuple[str | None, bool]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rdm_batch.metrics.pairing import Influences, paired_error, variance_ratio
+from rdm_batch.metrics.pairing import Influences, error_of_difference
 from rdm_batch.reports.run_report import Provenance
 from rdm_batch.reports.sweep_report import (
     AxisInterval,
@@ -122,19 +121,14 @@ def differences(base: CellState, other: CellState) -> dict[str, Difference]:
 
 def difference(base: CellState, other: CellState, first: Score, second: Score) -> Difference:
     """Compare one score of two cells."""
-    value = second.value - first.value
-    one, two = base.influences.get(first.id), other.influences.get(second.id)
-    # Samples of another seed have other noise, the images of a reference are always the same.
-    if one is None or two is None or (one.over == "samples" and base.seed != other.seed):
-        errors = (first.uncertainty, second.uncertainty)
-        known = [error for error in errors if error is not None]
-        return Difference(value=value, error=math.hypot(*known) if len(known) == 2 else None)
-    return Difference(
-        value=value,
-        error=paired_error(one, two),
-        paired=True,
-        gain=variance_ratio(one, two),
+    found = error_of_difference(
+        (first.uncertainty, second.uncertainty),
+        base.influences.get(first.id),
+        other.influences.get(second.id),
+        base.seed == other.seed,
     )
+    value = second.value - first.value
+    return Difference(value=value, error=found.error, paired=found.paired, gain=found.gain)
 
 
 def find_optimum(

@@ -67,9 +67,17 @@ def test_comparison_fails_on_request_when_something_got_worse(
     fast, slow = saved(tmp_path / "a"), saved(tmp_path / "b", generation_s=20.0)
     assert main(["report", fast, slow]) == 0
     assert "-50.0 %" in capsys.readouterr().out
-    assert main(["report", fast, slow, "--fail-on-worse"]) == 2
-    assert main(["report", fast, slow, "--fail-on-worse", "--tolerance", "0.6"]) == 0
-    assert main(["report", slow, fast, "--fail-on-worse"]) == 0
+    # Scores decide unless others are chosen, and they are the same.
+    assert main(["report", fast, slow, "--fail-on-worse"]) == 0
+    aimed = ["--fail-on-worse", "--figures", "images_per_s"]
+    assert main(["report", fast, slow, *aimed]) == 3
+    assert main(["report", fast, slow, *aimed, "--tolerance", "0.6"]) == 0
+    assert main(["report", fast, slow, *aimed, "--threshold", "images_per_s=60%"]) == 0
+    assert main(["report", slow, fast, *aimed]) == 0
+    assert main(["report", fast, fast, slow, *aimed]) == 3
+    capsys.readouterr()
+    assert main(["report", fast, "--fail-on-worse"]) == 1
+    assert "--fail-on-worse: does nothing for one job alone" in capsys.readouterr().err
 
 
 def _score(value: float, **description: object) -> dict[str, object]:
@@ -89,9 +97,9 @@ def test_saved_scores_compare_only_when_their_descriptions_match(
     a.write_text(json.dumps([_score(10.0, num_generated=100)]))
     b.write_text(json.dumps([_score(12.0, num_generated=100)]))
     other.write_text(json.dumps([_score(12.0, num_generated=200, resize="clean-bicubic")]))
-    assert main(["report", str(a), str(b), "--fail-on-worse"]) == 2
+    assert main(["report", str(a), str(b), "--fail-on-worse"]) == 3
     assert "+20.0 %" in capsys.readouterr().out
-    assert main(["report", str(a), str(other), "--fail-on-worse"]) == 0
+    assert main(["report", str(a), str(other), "--fail-on-worse"]) == 6
     out = capsys.readouterr().out
     assert "not comparable" in out
     assert "num_generated: 100 -> 200" in out
@@ -118,7 +126,7 @@ def test_scores_of_one_label_are_compared_each_with_its_own(
         return str(path)
 
     a, b = write(tmp_path / "a.json", 1.0, 5.0), write(tmp_path / "b.json", 9.0, 5.0)
-    assert main(["report", a, b, "--fail-on-worse"]) == 2
+    assert main(["report", a, b, "--fail-on-worse"]) == 3
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in lines if "CLIP-FID (fid)" in line] == ["worse"]
     assert [line.split()[-1] for line in lines if "CLIP-FID (clip_fid)" in line] == ["same"]

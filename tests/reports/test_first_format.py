@@ -208,7 +208,7 @@ def test_an_old_report_compares_with_saved_scores_of_the_same_id(
     better = json.loads(SCORES)
     better[0]["value"] = 99.0
     scores.write_text(json.dumps(better))
-    assert main(["report", str(report), str(scores), "--fail-on-worse"]) == 2
+    assert main(["report", str(report), str(scores), "--fail-on-worse"]) == 3
     out = capsys.readouterr().out
     assert "CLIP-FID (fid) ↓" in out
     assert "do not compare" not in out
