@@ -10,6 +10,10 @@ spread so that a year is not made of twenty numbers; to it comes what all repeat
 common, normal with the spread measured between the parts. The gate itself judges every night
 (``regression.speed.judge_history``), with the tolerances of ``jobs/nightly.yaml``.
 
+With ``--assumed`` nothing measured is needed: nights have noise of several sizes, normal or with
+the tails of Student's t of 3 degrees, and the rows say how quiet nights have to be for the gate to
+find what is planted. They say nothing of how quiet nights are.
+
 The part ``paired gate`` needs no noise: it draws differences whose true value is just the margin,
 or none, and says how often gate 2 passes them; at the margin it errs by its level.
 
@@ -18,6 +22,7 @@ Eight jobs whose deciding figures are ``JOBS``. Changes are planted after 30 to 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +32,7 @@ from jaxtyping import Float64
 
 from benchmarks.experiments.repeats import recorder_of
 from benchmarks.recorder import parser_of, run
-from benchmarks.records import Row, read_record
+from benchmarks.records import Details, Row, read_record
 from rdm_batch.errors import RdmBatchError
 from rdm_batch.regression.records import Better, Figure, Kind, Run
 from rdm_batch.regression.series import SPEED_RULE
@@ -65,6 +70,7 @@ PLANTED = {
     "memory 10 % up": ("peak memory", 1.1),
 }
 WITHIN, LATER = 3, 10
+ASSUMED = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05)
 NEEDED_CAUGHT, NEEDED_PLACED = 0.95, 0.9
 MOST_FALSE_ALARMS, NEEDED_QUIET = 2, 0.95
 NEEDED_NOT_PASSED = 0.99
@@ -166,7 +172,7 @@ def nights_that_fail(values: Float64[np.ndarray, " nights"], figure: Measured) -
     return turned
 
 
-def false_alarms(noise: dict[str, Noise], repeats: int, seed: int) -> tuple[int, int]:
+def false_alarms(noise: Mapping[str, Noise | Assumed], repeats: int, seed: int) -> tuple[int, int]:
     """Judge a year of unchanged nights of all jobs.
 
     Returns:
@@ -182,7 +188,7 @@ def false_alarms(noise: dict[str, Noise], repeats: int, seed: int) -> tuple[int,
 
 
 def planted(
-    noise: Noise, figure: Measured, factor: float, repeats: int, trials: int, seed: int
+    noise: Noise | Assumed, figure: Measured, factor: float, repeats: int, trials: int, seed: int
 ) -> dict[str, float]:
     """Plant a change again and again.
 
@@ -263,6 +269,38 @@ def paired_rows(trials: int) -> list[Row]:
     return rows
 
 
+@dataclass(frozen=True)
+class Assumed:
+    """Draw nights with noise of a given size, in place of ``Noise``."""
+
+    spread: float
+    heavy: bool
+
+    def nights(
+        self, count: int, repeats: int, random: np.random.Generator
+    ) -> Float64[np.ndarray, " count"]:
+        """Draw the values of nights around 1; repeats play no part."""
+        drawn = random.standard_normal(count)
+        if self.heavy:
+            drawn = random.standard_t(3, count) / np.sqrt(3)
+        values: Float64[np.ndarray, " count"] = np.exp(self.spread * drawn)
+        return values
+
+
+def assumed_rows(heavy: bool, years: int, trials: int) -> Iterator[Row]:
+    """Say what the gate does with nights of several sizes of noise."""
+    for spread in ASSUMED:
+        noise = Assumed(spread, heavy)
+        alarms = [false_alarms(dict.fromkeys(FIGURES, noise), 1, seed)[0] for seed in range(years)]
+        details: Details = {"false alarms a year, 8 jobs": float(np.mean(alarms))}
+        details["most in one year"] = max(alarms)
+        for name, (of, factor) in PLANTED.items():
+            found = planted(noise, FIGURES[of], factor, 1, trials, 0)
+            details[f"{name}: caught within 3 nights"] = found["caught within 3 nights"]
+            details[f"{name}: placed within a night"] = found["placed within a night"]
+        yield Row(name=f"noise of a night {spread:.1%}", details=details)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Simulate years and planted changes."""
     parser = parser_of(__doc__)
@@ -270,7 +308,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="runs of a job in one night")
     parser.add_argument("--years", type=int, default=20)
     parser.add_argument("--trials", type=int, default=400)
+    parser.add_argument("--assumed", action="store_true", help="assume noise of several sizes")
     args = parser.parse_args(argv)
+    if args.assumed:
+        recorder = recorder_of(args.json)
+        for heavy, name in ((False, "assumed noise: normal"), (True, "assumed noise: Student's t")):
+            settings = {
+                "years": args.years,
+                "trials": args.trials,
+                "threshold": SPEED_RULE.threshold,
+            }
+            for row in assumed_rows(heavy, args.years, args.trials):
+                recorder.add(name, [row], settings)
+        recorder.add("paired gate", paired_rows(10 * args.trials))
+        return
     path = args.noise or args.json
     if path is None:
         parser.error("one of --noise and --json is needed")

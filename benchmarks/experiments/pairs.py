@@ -19,11 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from benchmarks.experiments.repeats import recorder_of
 from benchmarks.recorder import parser_of, run
-from benchmarks.records import Row
+from benchmarks.records import Details, Row
 from rdm_batch.regression.statistics.power import samples_to_pass
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.sweep_report import SweepReport
@@ -89,7 +90,7 @@ def rows_of(reports: Sequence[SweepReport], change: str) -> list[Row]:
     """Give what pairing saves each score for one change, over the seeds."""
     rows = []
     for wanted in SCORES:
-        gains, pairs, alone, found = [], [], [], []
+        gains, pairs, alone, found, errors = [], [], [], [], []
         for report in reports:
             cells = {cell.name: cell for cell in report.cells}
             cell, base = cells[change.replace(" ", "-")], cells[report.base]
@@ -106,10 +107,22 @@ def rows_of(reports: Sequence[SweepReport], change: str) -> list[Row]:
             unpaired = math.hypot(first.uncertainty or 0.0, second.uncertainty or 0.0)
             alone.append(samples_to_pass(unpaired * root, margin))
             found.append(difference.value)
+            errors.append(difference.error)
         if not gains:
             continue
         mean = math.exp(sum(map(math.log, gains)) / len(gains))
         asked = NEEDED if wanted == "fid" and change in ASKED else None
+        details: Details = {
+            "least of the seeds": min(gains),
+            "most": max(gains),
+            "seeds": len(gains),
+            "samples with pairs": _middle(pairs),
+            "samples without": _middle(alone),
+            "mean difference": sum(found) / len(found),
+            "its predicted error": math.sqrt(np.mean(np.square(errors))),
+        }
+        if len(found) > 1:
+            details["spread over the seeds"] = float(np.std(found, ddof=1))
         rows.append(
             Row(
                 name=f"{change}, {wanted}",
@@ -117,14 +130,7 @@ def rows_of(reports: Sequence[SweepReport], change: str) -> list[Row]:
                 unit="times fewer samples",
                 higher_is_better=True,
                 needed=asked,
-                details={
-                    "least of the seeds": min(gains),
-                    "most": max(gains),
-                    "seeds": len(gains),
-                    "samples with pairs": _middle(pairs),
-                    "samples without": _middle(alone),
-                    "mean difference": sum(found) / len(found),
-                },
+                details=details,
             )
         )
     return rows

@@ -11,11 +11,13 @@ import yaml
 
 from benchmarks.pipeline.jobs import null_job
 from rdm_batch.errors import RegressionError
+from rdm_batch.regression import interleave
 from rdm_batch.regression.floor import measure_floor
-from rdm_batch.regression.interleave import check_checkout, run_in_turn, run_timed
+from rdm_batch.regression.interleave import TimedRun, check_checkout, run_in_turn, run_timed
 from rdm_batch.regression.records import Figure, Run
 from rdm_batch.regression.series import series_of
 from rdm_batch.regression.speed import judge_history, judge_pairs
+from rdm_batch.reports.run_report import RunReport
 from tests.regression.kit import make_figure, make_run, night
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +164,26 @@ def test_what_is_no_checkout_is_told_before_anything_runs(tmp_path: Path) -> Non
         run_in_turn(ROOT, ROOT, tmp_path / "job.yaml", pairs=4)
     with pytest.raises(RegressionError, match="ended with status 1"):
         run_in_turn(ROOT, ROOT, tmp_path / "missing.yaml")
+
+
+def test_checkouts_take_turns_after_one_run_of_each_that_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    def timed(checkout: Path, job: Path, output: Path, *_: Any) -> TimedRun:
+        output.mkdir()
+        order.append(output.name)
+        return TimedRun(RunReport.model_construct(job_name=output.name), 1, 1.0)
+
+    monkeypatch.setattr(interleave, "run_timed", timed)
+    seen: list[int] = []
+    first, second = run_in_turn(
+        ROOT, ROOT, tmp_path / "job.yaml", done=lambda: seen.append(len(order))
+    )
+    assert [run.report.job_name for run in first] == ["2", "5", "6", "9", "10"]
+    assert [run.report.job_name for run in second] == ["3", "4", "7", "8", "11"]
+    assert seen == list(range(1, 13))
 
 
 def test_a_timed_run_reports_its_speed_and_its_memory(tmp_path: Path) -> None:

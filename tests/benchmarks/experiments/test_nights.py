@@ -56,3 +56,13 @@ def test_a_change_that_is_not_there_is_not_caught(tmp_path: Path) -> None:
     noise = nights.measured_noise(record(tmp_path / "nights.json"))["images/s"]
     found = nights.planted(noise, nights.FIGURES["images/s"], 1.0, 5, 8, 0)
     assert found["caught within 3 nights"] == found["placed within a night"] == 0
+
+
+def test_assumed_noise_has_the_size_it_says() -> None:
+    random = np.random.default_rng(0)
+    for heavy in (False, True):
+        drawn = np.log(nights.Assumed(0.02, heavy).nights(20_000, 1, random))
+        # The spread of Student's t of 3 degrees converges slowly.
+        assert drawn.std() == pytest.approx(0.02, rel=0.1)
+    row = next(nights.assumed_rows(False, 1, 4))
+    assert row.details["throughput 5 % down: caught within 3 nights"] == 1
