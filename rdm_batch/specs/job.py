@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -12,7 +13,7 @@ from rdm_batch.specs.database import EngineChoice
 from rdm_batch.specs.families import ModelSpec
 from rdm_batch.specs.image_resize import ImageResize
 from rdm_batch.specs.sampling import MAX_SHARD_SAMPLES, SamplingSpec, samplers_of
-from rdm_batch.specs.scores import SCORES
+from rdm_batch.specs.scores import SCORES, ScoreKind
 
 
 class EncoderSpec(Spec):
@@ -90,10 +91,14 @@ class ExtractorSpec(Spec):
     )
 
 
-def _listed(**needs: str) -> str:
+def _listed(fits: Callable[[ScoreKind], bool]) -> str:
     """List the scores of certain needs, for a description."""
-    fitting = (kind for kind in SCORES.values() if needs.items() <= vars(kind).items())
-    return " and ".join(f"`{kind.id}`" for kind in fitting)
+    *names, last = (f"`{kind.id}`" for kind in SCORES.values() if fits(kind))
+    return f"{', '.join(names)} and {last}" if names else last
+
+
+_OF_ENCODER = _listed(lambda kind: kind.features_of == "encoder")
+_OF_HELD_OUT = _listed(lambda kind: "held_out" in kind.distances)
 
 
 class EvaluationSpec(Spec):
@@ -119,8 +124,8 @@ class EvaluationSpec(Spec):
     )
     encoder: EncoderSpec | None = Field(
         default=None,
-        description=f"Image-text encoder of {_listed(features_of='encoder')}. None: the extractor "
-        "where it is one, else the database's.",
+        description=f"Image-text encoder of {_OF_ENCODER}. None: the extractor where it is "
+        "one, else the database's.",
     )
     inline: bool = Field(
         default=False,
@@ -130,8 +135,8 @@ class EvaluationSpec(Spec):
     )
     held_out: Uri | None = Field(
         default=None,
-        description=f"Images for {_listed(distances='held_out')} that neither the database nor the "
-        "training set holds, in any form a reference has. None: the reference.",
+        description=f"Images for {_OF_HELD_OUT} that neither the database nor the training set "
+        "holds, in any form a reference has. None: the reference.",
     )
 
 
