@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from rdm_batch.specs.base import OutputUri, Spec, Uri
 from rdm_batch.specs.conditioning import ConditioningSpec
+from rdm_batch.specs.database import EngineChoice
 from rdm_batch.specs.families import ModelSpec
 from rdm_batch.specs.image_resize import ImageResize
 from rdm_batch.specs.sampling import MAX_SHARD_SAMPLES, SamplingSpec, samplers_of
@@ -41,7 +42,7 @@ class DatabaseSpec(Spec):
         description="Retriever actors; the database's index shards are spread over them. "
         "None: one actor for each index shard. Never changes results.",
     )
-    engine: Literal["auto", "scann", "exact"] = Field(
+    engine: EngineChoice = Field(
         default="auto",
         description="`scann` searches the index of each shard. `exact` streams all rows past all "
         "queries of the job once, ahead of generation: no index, bounded memory, on GPUs where "
