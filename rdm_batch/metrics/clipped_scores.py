@@ -16,6 +16,7 @@ from scipy.special import betaln, gammaln
 
 from rdm_batch.metrics.manifold import BallQuestion
 from rdm_batch.metrics.manifold_scores import ball_counts, squared_radii
+from rdm_batch.metrics.moments import require_rows
 from rdm_batch.metrics.neighbors import require_more_than
 from rdm_batch.metrics.pairing import mean_influences
 from rdm_batch.metrics.pairwise import DEFAULT_BLOCK_SIZE
@@ -72,7 +73,7 @@ def clipped_scores(
         MetricError: The reference has no more images, or the samples are fewer, than k.
     """
     require_more_than(len(reference), k)
-    require_more_than(len(generated), k - 1)
+    require_rows("clipped density and coverage", generated, max(2, k))
     (radii,) = squared_radii(reference, [k], block_size, runner)
     clipped = np.minimum(radii, _squared_median(radii))
     inside = BallQuestion("column", clipped, "row", strict=False, any_only=False)

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from rdm_batch.metrics.moments import require_rows
 from rdm_batch.metrics.pairing import mean_influences
 from rdm_batch.metrics.pairwise import DEFAULT_BLOCK_SIZE, blocks
 from rdm_batch.metrics.resampling import Estimate
@@ -67,7 +68,12 @@ def whole_kernel_distance(
         kernel: Of two blocks of rows; a function of a module, so that it can be sent.
         block_size: Rows and columns of one tile; bounds memory.
         runner: Where blocks of rows are computed.
+
+    Raises:
+        MetricError: A side has fewer than two rows.
     """
+    for side in (generated, reference):
+        require_rows("kernel distance", side)
     among = _row_means(generated, None, kernel, block_size, runner)
     across = _row_means(generated, reference, kernel, block_size, runner)
     apart = _row_means(reference, None, kernel, block_size, runner)

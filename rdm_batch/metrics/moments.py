@@ -30,6 +30,16 @@ def require_finite(where: str, features: Float32[np.ndarray, "n d"]) -> None:
         )
 
 
+def require_rows(where: str, features: Float32[np.ndarray, "n d"], least: int = 2) -> None:
+    """Refuse sets too small to be compared.
+
+    Raises:
+        MetricError: There are fewer rows.
+    """
+    if len(features) < least:
+        raise MetricError(where, f"{len(features)} samples", f"{least} or more")
+
+
 @dataclass(frozen=True)
 class GaussianStatistics:
     """Hold the mean and the unbiased covariance of one feature layer.

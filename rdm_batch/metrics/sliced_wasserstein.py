@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from rdm_batch.metrics.moments import require_rows
 from rdm_batch.metrics.pairwise import blocks
 from rdm_batch.metrics.resampling import Estimate
 from rdm_batch.metrics.tasks import HERE, TaskRunner, share_out
@@ -79,7 +80,11 @@ def mind(
         projections: Directions.
         seed: Seed of the directions; the same seed and width give the same directions.
         runner: Where directions are computed.
+
+    Raises:
+        MetricError: There are fewer than two samples.
     """
+    require_rows("mind", generated)
     directions = np.random.RandomState(seed).standard_normal((projections, generated.shape[1]))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     numbered = list(enumerate(blocks(projections, _AT_ONCE)))

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from rdm_batch.errors import MetricError
+from rdm_batch.metrics.moments import require_rows
 from rdm_batch.metrics.pairwise import blocks
 from rdm_batch.metrics.resampling import Estimate
 
@@ -28,8 +29,10 @@ def vendi_score(features: Float32[np.ndarray, "n d"]) -> Estimate:
         features: Features, two rows or more.
 
     Raises:
-        MetricError: A row is zero or not finite, so that it has no cosine.
+        MetricError: There are fewer than two rows, or one is zero or not finite, so that it has no
+            cosine.
     """
+    require_rows("vendi", features)
     lengths = np.linalg.norm(features.astype(np.float64), axis=1)
     bad = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
     if bad.size:

@@ -170,6 +170,7 @@ _KINDS = (
         summary="squared kernel distance of features over all pairs",
         reference="features",
         labels_on={"dinov2": "KD-DINOv2"},
+        least_reference=2,
     ),
     ScoreKind(
         id="mind",
@@ -223,6 +224,7 @@ _KINDS = (
         summary="squared kernel distance of image-text embeddings over all pairs",
         reference="features",
         features_of="encoder",
+        least_reference=2,
     ),
     ScoreKind(
         id="clip_score",

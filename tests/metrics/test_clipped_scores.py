@@ -94,3 +94,5 @@ def test_the_error_is_the_spread_over_sets_of_samples() -> None:
 def test_sets_smaller_than_their_neighborhood_are_refused() -> None:
     with pytest.raises(MetricError, match="5 samples; needed more than k = 5"):
         clipped_scores(cloud(9, 4, seed=0), cloud(5, 4, seed=1), 5)
+    with pytest.raises(MetricError, match="clipped density and coverage: 4 samples; needed 5"):
+        clipped_scores(cloud(4, 4, seed=0), cloud(9, 4, seed=1), 5)

@@ -125,6 +125,12 @@ def test_a_score_that_cannot_be_made_says_what_it_needs(
         compute_scores(feature_set(cloud(200, 12, seed=0)), reference, [name])
 
 
+@pytest.mark.parametrize("name", ["kd", "mind", "vendi", "fid_infinity"])
+def test_a_single_sample_is_refused(reference: ReferenceStatistics, name: str) -> None:
+    with pytest.raises(MetricError, match="1 samples; needed 2"):
+        compute_scores(feature_set(cloud(1, 12, seed=0)), reference, [name])
+
+
 def test_a_score_against_nothing_is_refused() -> None:
     with pytest.raises(MetricError, match="fid: no reference is given"):
         compute_scores(feature_set(cloud(200, 12, seed=0)), None, ["fid"])

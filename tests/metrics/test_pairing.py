@@ -12,6 +12,7 @@ from rdm_batch.metrics.clipped_scores import clipped_scores
 from rdm_batch.metrics.compute import compute_scores
 from rdm_batch.metrics.evaluation import Findings
 from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
+from rdm_batch.metrics.fid_infinity import fid_infinity
 from rdm_batch.metrics.inception_score import inception_score
 from rdm_batch.metrics.kernel_distance import kernel_distance
 from rdm_batch.metrics.kernel_whole import (
@@ -111,6 +112,11 @@ def _clipped_density(features: np.ndarray, reference: np.ndarray) -> tuple[float
     return found.value, found.influences
 
 
+def _fid_infinity(features: np.ndarray, reference: np.ndarray) -> tuple[float, np.ndarray]:
+    found = fid_infinity(features, gaussian_statistics(reference))
+    return found.value, found.influences
+
+
 _NEWER = (_kd, _cmmd, _mind, _vendi, _clipped_density)
 
 
@@ -128,7 +134,7 @@ def test_an_influence_is_what_leaving_the_sample_out_does(
         )
 
 
-@pytest.mark.parametrize("score", [_frechet, _kernel, *_NEWER])
+@pytest.mark.parametrize("score", [_frechet, _kernel, _fid_infinity, *_NEWER])
 def test_the_error_of_a_difference_is_its_spread_over_seeds(
     score: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]],
 ) -> None:

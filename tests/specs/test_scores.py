@@ -57,6 +57,8 @@ def test_least_samples_follow_the_settings() -> None:
         ("fid", None, "FID"),
         ("clip_fid", "ViT-B-32", "CLIP-FID"),
         ("sfid", "inception-v3-compat", "sFID"),
+        ("kd", "dinov2-vit-l-14", "KD-DINOv2"),
+        ("kd", "inception-v3-compat", "KD"),
         ("of_a_later_version", "ViT-B-32", "of_a_later_version"),
     ],
 )
