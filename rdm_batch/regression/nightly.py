@@ -126,8 +126,11 @@ class _Running:
         """Run every job that gate 4 judges with another checkout and this one in turn."""
         for job in self._suite.jobs:
             if job.entry.gates.speed is not None:
-                with self._progress.step(f"job {job.name} with both checkouts in turn"):
-                    self._turns[job.name] = take_turns(self._suite, job, against, address)
+                try:
+                    with self._progress.step(f"job {job.name} with both checkouts in turn"):
+                        self._turns[job.name] = take_turns(self._suite, job, against, address)
+                except RdmBatchError as error:
+                    self._fail(job.name, "speed", error)
 
     def make(self, cluster: Cluster, job: CheckedJob, entry: SuiteJob) -> None:
         """Make, score and keep one job, with every seed where it has bounds."""
@@ -137,11 +140,14 @@ class _Running:
                 made = self._with_bounds(cluster, entry, made)
         except RdmBatchError as error:
             gate: Gate = "identity" if entry.entry.gates.identity else "paired"
-            reason = f"did not finish: {error}"
-            self._failed.append(Verdict(gate=gate, job=entry.name, outcome="fail", reason=reason))
+            self._fail(entry.name, gate, error)
             return
         self._keep(f"{entry.name}.{CANDIDATE}.json", made.candidate.model_dump_json().encode())
         self._made.append(made)
+
+    def _fail(self, job: str, gate: Gate, error: RdmBatchError) -> None:
+        reason = f"did not finish: {error}"
+        self._failed.append(Verdict(gate=gate, job=job, outcome="fail", reason=reason))
 
     def finish(self, baseline: Baseline | None) -> Run:
         """Judge what was made, and add the run to the history."""
