@@ -30,8 +30,9 @@ from rdm_batch.regression.baseline import (
 from rdm_batch.regression.canary import canary_bytes, take_canary
 from rdm_batch.regression.figures import describe_score, figures_of
 from rdm_batch.regression.floor import measure_floor
-from rdm_batch.regression.gates import CANARY, INFLUENCES, JobNight, judge_jobs
+from rdm_batch.regression.gates import judge_jobs
 from rdm_batch.regression.history import History, new_run_id
+from rdm_batch.regression.judging import CANARY, INFLUENCES, JobNight
 from rdm_batch.regression.memory import peak_memory
 from rdm_batch.regression.records import Figure, Gate, Run, Verdict, machine_class
 from rdm_batch.regression.speeds import Turns, judge_speeds, take_turns
