@@ -7,7 +7,9 @@ would compile it.
 
 from __future__ import annotations
 
+import math
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -43,7 +45,8 @@ class Generated:
 
     Attributes:
         launches: Kernels, Inductor's and those of libraries.
-        num_bytes: Read and written, by Inductor's count.
+        num_bytes: Read and written, every part of a buffer once a kernel. Inductor's own count
+            takes whole buffers where a kernel reads or changes a slice of one.
         copied_inputs: Inputs whose memory may move: copied before every replay of a CUDA graph.
         moving_mutated: Inputs that are changed and whose memory may move: no CUDA graph then.
         refusal: Why Inductor would not record the graph; empty if it would.
@@ -215,7 +218,7 @@ def _lower(module: Any, inputs: Any, static: set[int]) -> Generated:
     ):
         graph.run(*inputs)
         code: Any = graph.codegen()[0]
-        num_bytes = graph.count_bytes()[0]
+        num_bytes = sum(_bytes_of(node, graph) for node in graph.scheduler.nodes)
     text = str(getattr(code, "value", code))
     body = text[text.index("def call(") :]
     own = re.findall(r"triton_\w+\.run\(", body)
@@ -223,8 +226,50 @@ def _lower(module: Any, inputs: Any, static: set[int]) -> Generated:
     tensors = {place for place, value in enumerate(inputs) if isinstance(value, Tensor)}
     return Generated(
         launches=len(own) + len(of_libraries),
-        num_bytes=int(num_bytes),
+        num_bytes=num_bytes,
         copied_inputs=len(tensors - static),
         moving_mutated=len(set(mutated) - static),
         refusal=str(graph.disable_cudagraphs_reason or ""),
     )
+
+
+def _bytes_of(node: Any, graph: Any) -> int:
+    """Count what one kernel reads and writes, of slices what they hold."""
+    from torch._inductor.dependencies import MemoryDep
+
+    touched: dict[tuple[str, bool], set[Any]] = defaultdict(set)
+    found = 0
+    for part in node.get_nodes():
+        if part.is_extern():
+            found += _bytes_of_library(part.node)
+            continue
+        for dependencies, written in (
+            (part.read_writes.reads, False),
+            (part.read_writes.writes, True),
+        ):
+            for one in dependencies:
+                # The others only keep an order; what a fused kernel keeps to itself is removed.
+                if isinstance(one, MemoryDep) and one.name not in graph.removed_buffers:
+                    touched[one.name, written].add(one)
+    for (name, _), dependencies in touched.items():
+        accessed = sum(math.prod(map(int, one.size)) for one in dependencies)
+        whole = int(graph.get_numel(name))
+        found += min(accessed, whole) * graph.get_dtype(name).itemsize
+    return found
+
+
+def _bytes_of_library(kernel: Any) -> int:
+    """Count what a kernel of a library reads and writes: its arguments and results as they are."""
+    from torch._inductor import ir
+
+    def size(one: Any) -> int:
+        return math.prod(map(int, one.get_size())) * one.get_dtype().itemsize
+
+    if isinstance(kernel, ir.MultiOutput):
+        return size(kernel)
+    reads = 0
+    for one in kernel.inputs:
+        parts = one if isinstance(one, list | tuple) else [one]
+        reads += sum(size(part) for part in parts if isinstance(part, ir.IRNode))
+    several = isinstance(kernel.layout, ir.MultiOutputLayout | ir.NoneLayout)
+    return reads + (0 if several else size(kernel))

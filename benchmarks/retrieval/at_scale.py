@@ -1,19 +1,26 @@
 """Measure partitioned shards at width 512: recall, time of a query, resident memory.
 
-    python -m benchmarks.retrieval.at_scale --rows 200000 --json benchmarks/results/at_scale.json
+    python -m benchmarks.retrieval.at_scale --rows 1000000 --folder FOLDER --json FILE
 
 Inputs: none; rows are made (``rows.py``), clustered or on a curved manifold, and queries are drawn
-that are no rows. Three indexes of the same rows are built and asked the same queries, one at a
-time, in turns: this program's, as a database build makes and tunes it; raw ScaNN with the same
-tree, rescoring inside from bfloat16 rows, its leaves and candidates raised until it finds as much;
-and what this program built before (``tree_ah``). Each is loaded in a process of its own, whose
-memory without the page cache is counted.
+that are no rows. Three indexes of the same rows are asked the same queries, one at a time, in
+turns: this program's, as a database build makes and tunes it; raw ScaNN with the same tree and
+codes, rescoring inside from bfloat16 rows, its leaves raised until it finds as much; and what this
+program built before (``tree_ah``: sqrt(rows) leaves, a fifth searched). Each is loaded in a process
+of its own, whose memory without the page cache is counted. Building takes most of the time:
+``--build`` builds and ends, resumes where it was stopped, and ``--folder`` keeps it.
 
 Floor of a query: the centers (one byte a dimension), the codes of the leaves searched, twice for
 each row lies in two, and the rescored rows, over the bandwidth of one thread. Predicted before the
 first run, from 0.03 us a scanned row: 200,000 rows of the manifold, a recall of 0.95 with 2 to 4 %
 of the leaves, 0.3 to 0.5 ms; 0.31 GB resident for a million rows (2 x 128 bytes of codes, 2 x 4 of
 leaves, 5,000 centers); raw ScaNN as fast, and 0.26 GB + 1 GB of bfloat16 rows.
+Predicted before the first run at a million, with leaves that are trained on fewer
+rows and candidates that are scored once: 60 of 5,000 leaves for pictures, 90 for texts; 0.03 us a
+code and two codes a row, 0.7 and 1.1 ms of codes, 0.15 ms of centers and 0.11 ms of rescoring, so
+0.95 and 1.35 ms for both at a recall of 0.95; raw ScaNN 8 % less; clustered rows 0.35 ms with the
+fewest leaves there are; the index of before 200 leaves of 1,000, 200,000 codes, 6 ms; a build of 7
+minutes on one core, 6.5 GB at its peak.
 """
 
 from __future__ import annotations
@@ -22,133 +29,79 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.recorder import Recorder, parser_of, run
-from benchmarks.records import Row
-from benchmarks.retrieval.rows import KINDS, Rows
-from benchmarks.retrieval.search import memory_bandwidth
+from benchmarks.records import Details, Row
+from benchmarks.retrieval.databases import Asked, Drawn, Search, usable_cores
+from benchmarks.retrieval.raw_scann import equal_recall, rescored_scores, write_raw_index
+from benchmarks.retrieval.rows import KINDS
+from benchmarks.retrieval.search import memory_bandwidth, scanned_bytes
 from benchmarks.timing import once
-from rdm_batch.retrieval.database import DatabaseManifest, EncoderRecord, SourceRecord
+from rdm_batch.files import written_aside
+from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.effort import SearchEffort
-from rdm_batch.retrieval.embeddings import score_candidates, unit_rows
-from rdm_batch.retrieval.exact import exact_top_k, recall_at_k
-from rdm_batch.retrieval.index import (
-    ShardIndex,
-    build_index,
-    load_index,
-    save_index,
-    scann_searcher,
-)
+from rdm_batch.retrieval.embeddings import unit_rows
+from rdm_batch.retrieval.index import build_index, load_index, save_index
 from rdm_batch.retrieval.residency import anonymous_bytes
+from rdm_batch.retrieval.rows import shard_rows
 from rdm_batch.retrieval.shard import ShardSearcher, open_shard
-from rdm_batch.retrieval.tables import ShardRows
-from rdm_batch.retrieval.tuning import moved
-from rdm_batch.retrieval.writer import write_shard
-from rdm_batch.specs.database import IndexSettings, Queries
+from rdm_batch.specs.database import IndexSettings
 
 K = 20
-QUERY_KINDS: tuple[Queries, ...] = ("pictures", "texts")
 THIS, BEFORE = IndexSettings(kind="tree_soar"), IndexSettings(kind="tree_ah")
-Search = Callable[[np.ndarray], Any]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Queries of one kind, and the scores of their exact neighbors."""
+def prepare(drawn: Drawn) -> Database:
+    """Make rows and every index, or what is missing of them."""
+    database = drawn.build(1, THIS)
+    (shard,) = database.manifest.shards
+    rows = shard_rows(drawn.folder, shard, database.manifest)
+    took = _took(drawn.folder)
+    if "raw" not in took:
+        # Nothing is trained: the same tree and codes, and ScaNN's own copy of the rows.
+        write_raw_index(drawn.folder / "index/shard-00000", rows, drawn.folder / "raw")
+        _tell(drawn.folder, took | {"raw": drawn.took(0)["build s"]})
+        took = _took(drawn.folder)
+    if "before" not in took:
+        seconds, before = once(lambda: build_index(rows, BEFORE, drawn.kind, usable_cores()))
+        save_index(before, drawn.folder / "before")
+        _tell(drawn.folder, took | {"before": seconds})
+    return database
 
-    kind: Queries
-    queries: np.ndarray
-    exact: np.ndarray
 
-    def recall(self, search: Search) -> float:
-        """Judge a search of all queries at once."""
-        return recall_at_k(search(self.queries), self.exact)
-
-
-def prepare(folder: Path, kind: str, rows: int, dim: int, queries: int) -> None:
-    """Make rows, queries and their exact neighbors, and build every index."""
-    drawn = Rows(kind, rows, dim)  # type: ignore[arg-type]
-    embeddings = drawn.draw(rows, seed=1).astype(np.float16)
-    pictures = drawn.draw(queries, seed=2)
-    asked = {"pictures": pictures, "texts": moved(pictures)}
-    for name, values in asked.items():
-        exact = exact_top_k(embeddings, values, K)[1]
-        np.savez(folder / f"{name}.npz", queries=values, exact=exact)
-    none: list[Any] = [None] * rows
-    table = ShardRows(0, embeddings, [""] * rows, none, none, None)
-    took: dict[str, float] = {}
-    took["this"], shard = once(lambda: write_shard(folder, 0, table, THIS))
-    manifest = DatabaseManifest(
-        rows=rows,
-        dim=dim,
-        dtype="float16",
-        encoder=EncoderRecord(name="none", digest=None),
-        source=SourceRecord(description=kind, images=rows),
-        build={},
-        shards=(shard,),
-    )
-    (folder / "manifest.json").write_text(manifest.model_dump_json())
-    # What is built is told at once: whoever stops here can still measure it.
-    _tell(folder, took)
-    took["raw"], raw = once(lambda: scann_searcher(unit_rows(embeddings), shard.index, 1, True))
-    raw_folder = folder / "raw"
-    raw_folder.mkdir()
-    raw.serialize(str(raw_folder), relative_path=True)
-    del raw
-    _tell(folder, took)
-    took["before"], before = once(lambda: build_index(embeddings, BEFORE, kind))
-    save_index(before, folder / "before")
-    _tell(folder, took)
+def _took(folder: Path) -> dict[str, float]:
+    path = folder / "took.json"
+    told: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    return told
 
 
 def _tell(folder: Path, took: dict[str, float]) -> None:
-    (folder / "took.json").write_text(json.dumps(took))
+    with written_aside(folder / "took.json") as aside:
+        aside.write_text(json.dumps(took))
 
 
-def opened(folder: Path, name: str, effort: SearchEffort) -> ShardSearcher | ShardIndex:
+def opened(folder: Path, name: str, effort: SearchEffort) -> Any:
     """Open one of the three indexes."""
-    manifest = DatabaseManifest.model_validate_json((folder / "manifest.json").read_bytes())
+    manifest = Database.open(str(folder)).manifest
     (shard,) = manifest.shards
     if name == "this":
         return open_shard(folder, 0, manifest=manifest, effort=effort)
+    names = [path.name for path in (folder / name).iterdir()]
     if name == "before":
-        settings = BEFORE.resolve(shard.rows)
-        names = [path.name for path in (folder / "before").iterdir()]
-        index = load_index(folder / "before", names, shard.rows, settings)
-        assert shard.rows_file is not None
-        return ShardSearcher(np.load(folder / shard.rows_file.path), index)
+        index = load_index(folder / name, names, shard.rows, BEFORE.resolve(shard.rows))
+        # As it was then: the rows in memory, not mapped.
+        return ShardSearcher(np.array(shard_rows(folder, shard, manifest)), index)
     settings = effort.settings_of(shard).model_copy(update={"kind": "tree_ah"})
-    names = [path.name for path in (folder / "raw").iterdir()]
-    return load_index(folder / "raw", names, shard.rows, settings)
-
-
-def scores_of(search: ShardSearcher | ShardIndex) -> Search:
-    """Give the scores of the neighbors that an index finds, in one form for all."""
-    if isinstance(search, ShardSearcher):
-        return lambda queries: search.search(queries, K).scores
-    searcher, settings = search._searcher, search.settings
-
-    def raw(queries: np.ndarray) -> np.ndarray:
-        unit = unit_rows(queries)
-        found = [
-            searcher.search(query, K, settings.reorder, settings.leaves_to_search)[1]
-            for query in unit
-        ]
-        return np.array(found)
-
-    return raw
+    return load_index(folder / name, names, shard.rows, settings)
 
 
 def codes_of(folder: Path, effort: SearchEffort) -> Search:
     """Let ScaNN propose the same candidates by the same codes, and nobody rescore them."""
-    manifest = DatabaseManifest.model_validate_json((folder / "manifest.json").read_bytes())
-    (shard,) = manifest.shards
+    (shard,) = Database.open(str(folder)).manifest.shards
     settings = effort.settings_of(shard)
     names = [Path(file.path).name for file in shard.index_files]
     index = load_index(folder / "index/shard-00000", names, shard.rows, settings)
@@ -167,100 +120,76 @@ def resident_gb(folder: Path, name: str) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def equal_recall(folder: Path, asked: Asked, ours: float) -> ShardIndex:
-    """Raise the leaves and candidates of raw ScaNN until it finds as much."""
-    effort = SearchEffort(queries=asked.kind)
-    raw = opened(folder, "raw", effort)
-    assert isinstance(raw, ShardIndex)
-    settings = raw.settings
-    while True:
-        index = raw.searching(settings)
-        found = asked.recall(lambda queries, index=index: _rounded(index, queries, folder))
-        if found >= ours - 0.002 or settings.leaves_to_search == settings.leaves:
-            return index
-        leaves = min(settings.leaves or 1, round((settings.leaves_to_search or 1) * 1.15) + 1)
-        settings = settings.model_copy(update={"leaves_to_search": leaves})
-
-
-def _rounded(index: ShardIndex, queries: np.ndarray, folder: Path) -> np.ndarray:
-    """Score what raw ScaNN finds exactly: its own scores are rounded."""
-    manifest = DatabaseManifest.model_validate_json((folder / "manifest.json").read_bytes())
-    assert manifest.shards[0].rows_file is not None
-    rows = np.load(folder / manifest.shards[0].rows_file.path, mmap_mode="r")
-    positions, _, valid = index.candidates(unit_rows(queries), K)
-    scores = score_candidates(queries, rows, None, positions)
-    return np.where(valid, scores, -np.inf)
-
-
-def measure(folder: Path, took: dict[str, float], kind: str, bandwidth: float) -> list[Row]:
+def measure(drawn: Drawn, database: Database, queries: int, bandwidth: float) -> list[Row]:
     """Ask the indexes that were built the same queries, one at a time, in turns."""
-    manifest = DatabaseManifest.model_validate_json((folder / "manifest.json").read_bytes())
-    (shard,) = manifest.shards
-    name = f"{shard.rows:,} {kind} rows"
-    resident = {index: resident_gb(folder, index) / shard.rows * 1e6 for index in took}
+    name = f"{drawn.rows:,} {drawn.kind} rows"
+    took = {"this": drawn.took(0)["build s"]} | _took(drawn.folder)
+    resident = {index: resident_gb(drawn.folder, index) / drawn.rows * 1e6 for index in took}
     found = [
         Row(
             name=f"{name}: resident, a million rows",
             value=resident["this"],
             unit="GB",
-            baseline=resident.get("before"),
+            baseline=resident["before"],
             needed=0.35,
-            details={f"{index}: build s": seconds for index, seconds in took.items()}
-            | {f"{index}: GB": size for index, size in resident.items()},
-        )
+            details={f"{index}: GB": size for index, size in resident.items()},
+        ),
+        Row(
+            name=f"{name}: build",
+            value=took["this"],
+            unit="s",
+            baseline=took["before"],
+            details={name: drawn.took(0)[name] for name in ("peak GB", "threads")},
+        ),
     ]
-    for query_kind in QUERY_KINDS:
-        stored = np.load(folder / f"{query_kind}.npz")
-        asked = Asked(query_kind, stored["queries"], stored["exact"])
-        effort = SearchEffort(queries=query_kind)
-        searches = {"this": scores_of(opened(folder, "this", effort))}
-        recalls = {"this": asked.recall(searches["this"])}
-        searches["codes alone"] = codes_of(folder, effort)
-        details: dict[str, str | int | float | bool | None] = {}
-        if "raw" in took:
-            raw = equal_recall(folder, asked, recalls["this"])
-            searches["raw"] = scores_of(raw)
-            recalls["raw"] = asked.recall(lambda queries, raw=raw: _rounded(raw, queries, folder))
-            details["raw: leaves"] = raw.settings.leaves_to_search
-        if "before" in took:
-            searches["before"] = scores_of(opened(folder, "before", effort))
-            recalls["before"] = asked.recall(searches["before"])
-        times = np.array(
-            [
-                [
-                    1e3 * once(lambda s=search, q=query: s(q[None]))[0]
-                    for search in searches.values()
-                ]
-                for query in asked.queries
-            ]
-        )[1:]
-        middle, last = (
-            dict(
-                zip(searches, np.percentile(times, at, axis=0, method="inverted_cdf"), strict=True)
-            )
-            for at in (50, 99)
-        )
-        settings = effort.settings_of(shard)
-        leaves, searched = settings.leaves or 1, settings.leaves_to_search or 1
-        codes = 2 * shard.rows * searched / leaves * manifest.dim / 4
-        read = leaves * manifest.dim + codes + settings.reorder * manifest.dim * 2
-        details |= {"this: leaves": f"{searched} of {leaves}", "reorder": settings.reorder}
-        details |= {f"{index}: recall": value for index, value in recalls.items()}
-        details |= {f"{index}: p50 ms": value for index, value in middle.items()}
-        details |= {f"{index}: p99 ms": value for index, value in last.items()}
-        found.append(
-            Row(
-                name=f"{name}: {query_kind}, p50 of one query",
-                value=middle["this"],
-                unit="ms",
-                baseline=middle.get("raw"),
-                floor=1e3 * read / bandwidth,
-                needed=1.0,
-                needed_ratio=1 / 1.2 if "raw" in middle else None,
-                details=details,
-            )
-        )
-    return found
+    return found + [
+        _measure_kind(drawn, database, asked, bandwidth) for asked in drawn.asked(database, queries)
+    ]
+
+
+def _measure_kind(drawn: Drawn, database: Database, asked: Asked, bandwidth: float) -> Row:
+    (shard,) = database.manifest.shards
+    effort = SearchEffort(queries=asked.kind)
+    settings = effort.settings_of(shard)
+    this, before = (opened(drawn.folder, name, effort) for name in ("this", "before"))
+    searches: dict[str, Search] = {
+        "this": lambda queries: this.search(queries, K).scores,
+        "codes alone": codes_of(drawn.folder, effort),
+        "before": lambda queries: before.search(queries, K).scores,
+    }
+    recalls = {name: asked.recall(searches[name]) for name in ("this", "before")}
+    rows = shard_rows(drawn.folder, shard, database.manifest)
+    raw = equal_recall(opened(drawn.folder, "raw", effort), rows, asked, recalls["this"])
+    recalls["raw"] = asked.recall(lambda queries: rescored_scores(raw, rows, queries, K))
+    searches["raw"] = lambda queries: raw._searcher.search(
+        unit_rows(queries)[0], K, raw.settings.reorder, raw.settings.leaves_to_search
+    )
+    times = [
+        [1e3 * once(lambda s=search, q=query: s(q[None]))[0] for search in searches.values()]
+        for query in asked.queries
+    ]
+    middle, last = (
+        dict(zip(searches, np.percentile(times[1:], at, 0, method="inverted_cdf"), strict=True))
+        for at in (50, 99)
+    )
+    details: Details = {
+        "this: leaves": f"{settings.leaves_to_search} of {settings.leaves}",
+        "raw: leaves": raw.settings.leaves_to_search,
+        "reorder": settings.reorder,
+    }
+    details |= {f"{index}: recall": value for index, value in recalls.items()}
+    details |= {f"{index}: p50 ms": value for index, value in middle.items()}
+    details |= {f"{index}: p99 ms": value for index, value in last.items()}
+    return Row(
+        name=f"{drawn.rows:,} {drawn.kind} rows: {asked.kind}, p50 of one query",
+        value=middle["this"],
+        unit="ms",
+        baseline=middle["raw"],
+        floor=1e3 * scanned_bytes(settings, drawn.rows, drawn.dim, 1) / bandwidth,
+        needed=1.0,
+        needed_ratio=1 / 1.2,
+        details=details,
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -271,8 +200,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--kind", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--queries", type=int, default=500, help="of each kind")
     parser.add_argument("--folder", type=Path, help="keep what is built, and use it again")
+    parser.add_argument("--build", action="store_true", help="build what is missing, end")
     parser.add_argument("--open", nargs=2, metavar=("INDEX", "FOLDER"), help="count memory, end")
-    parser.add_argument("--prepare", nargs=2, metavar=("KIND", "FOLDER"), help="build, end")
     args = parser.parse_args(argv)
     if args.open:
         before = anonymous_bytes()
@@ -280,33 +209,28 @@ def main(argv: list[str] | None = None) -> None:
         print((anonymous_bytes() - before) / 1e9)
         del kept
         return
-    if args.prepare:
-        kind, folder = args.prepare
-        prepare(Path(folder), kind, args.rows, args.dim, args.queries)
-        return
-    recorder = Recorder(
-        "retrieval.at_scale",
-        "Partitioned shards at scale",
-        f"k = {K}, float16 rows, one query at a time on one thread; baseline of the times: raw "
-        "ScaNN with the same tree at equal recall, of the memory: the index of before. Recall "
-        "against exact search, on queries that are no rows.",
-        args.json,
-        "raw ScaNN at equal recall, in the same run",
-    )
-    bandwidth = memory_bandwidth()
-    for kind in args.kind:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = str(args.folder / f"{kind}-{args.rows}") if args.folder else temporary
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, "-m", "benchmarks.retrieval.at_scale"]
-            command += ["--prepare", kind, folder, "--rows", str(args.rows)]
-            command += ["--dim", str(args.dim), "--queries", str(args.queries)]
-            if not (Path(folder) / "took.json").exists():
-                subprocess.run(command, check=True)
-            took = json.loads((Path(folder) / "took.json").read_text())
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
+        kinds = [
+            Drawn(folder / f"{kind}-{args.rows}", kind, args.rows, args.dim) for kind in args.kind
+        ]
+        databases = [prepare(drawn) for drawn in kinds]
+        if args.build:
+            return
+        recorder = Recorder(
+            "retrieval.at_scale",
+            "Partitioned shards at scale",
+            f"k = {K}, float16 rows, one query at a time on one thread; baseline of the times: raw "
+            "ScaNN with the same tree at equal recall, of memory and build: the index of before. "
+            "Recall against exact search, on queries that are no rows.",
+            args.json,
+            "raw ScaNN at equal recall, in the same run",
+        )
+        bandwidth = memory_bandwidth()
+        for drawn, database in zip(kinds, databases, strict=True):
             recorder.add(
-                f"{args.rows:,} {kind} rows",
-                measure(Path(folder), took, kind, bandwidth),
+                f"{args.rows:,} {drawn.kind} rows",
+                measure(drawn, database, args.queries, bandwidth),
                 {"dim": args.dim, "bandwidth GB/s": bandwidth / 1e9},
             )
 

@@ -11,7 +11,8 @@ from rdm_batch.errors import SpecError
 SHARD_BYTES = 4_000_000_000
 """Of the rows of a shard in float32, at most: beyond 16 GB ScaNN cannot write its index, and a
 shard is what is lost and done again."""
-_BASE_BYTES = 600_000_000
+_BASE_BYTES = 800_000_000
+"""Of a process that has loaded this program and ScaNN and done nothing yet."""
 _TRAINING_ROWS = 100_000
 
 

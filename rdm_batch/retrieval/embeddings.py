@@ -7,7 +7,7 @@ so every array passes :func:`check_embeddings` before it comes near an index.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from rdm_batch.errors import DatabaseError
 
@@ -111,48 +111,9 @@ def score_candidates(
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
         block = queries[part].astype(np.float64)
-        rows = embeddings[candidates[part]].astype(np.float64)
+        rows = embeddings.take(candidates[part], axis=0).astype(np.float64)
         row_lengths = np.sqrt(np.vecdot(rows, rows)) if norms is None else norms[candidates[part]]
         lengths = np.sqrt(np.vecdot(block, block))[:, None] * row_lengths
         with np.errstate(divide="ignore", invalid="ignore"):  # of mapped rows, told by the caller
             scores[part] = np.vecdot(block[:, None, :], rows) / lengths
     return scores
-
-
-def best_candidates(
-    queries: Float[np.ndarray, "n dim"],
-    embeddings: Float[np.ndarray, "rows dim"],
-    candidates: Int64[np.ndarray, "n count"],
-    valid: Bool[np.ndarray, "n count"],
-    keep: int,
-) -> tuple[Int64[np.ndarray, "n keep"], Float32[np.ndarray, "n keep"], Bool[np.ndarray, "n keep"]]:
-    """Keep the candidates of best cosine similarity in float32: half the cost of float64.
-
-    Every score is one dot product of its own two rows, so what is kept depends on no other query.
-
-    Args:
-        queries: Query rows.
-        embeddings: Database rows.
-        candidates: Positions of rows for each query.
-        valid: Which of them are real.
-        keep: How many to keep, at most ``count``.
-
-    Returns:
-        Positions, their float32 scores, and which of them are real.
-    """
-    rough = np.empty(candidates.shape, dtype=np.float32)
-    step = max(1, _CANDIDATE_BLOCK_VALUES // max(1, candidates.shape[1] * queries.shape[1]))
-    for start in range(0, len(queries), step):
-        part = slice(start, start + step)
-        rows = embeddings[candidates[part]].astype(np.float32)
-        block = queries[part].astype(np.float32)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            dots = np.vecdot(block[:, None, :], rows)
-            rough[part] = dots / np.sqrt(np.vecdot(rows, rows))
-    # NaN sorts last, and what holds it must not be lost: whoever scores it exactly tells of it.
-    rough = np.where(valid, np.nan_to_num(rough, nan=np.inf), np.float32(-np.inf))
-    last = min(keep, int(candidates.shape[-1])) - 1
-    chosen = np.argpartition(-rough, last, axis=1)[:, :keep]
-    kept = (np.take_along_axis(values, chosen, axis=1) for values in (candidates, rough, valid))
-    best, scores, real = kept
-    return best, scores, real

@@ -12,7 +12,6 @@ from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.database import DatabaseManifest, check_files
 from rdm_batch.retrieval.effort import SearchEffort
 from rdm_batch.retrieval.embeddings import (
-    best_candidates,
     check_embeddings,
     row_norms,
     score_candidates,
@@ -20,7 +19,7 @@ from rdm_batch.retrieval.embeddings import (
 )
 from rdm_batch.retrieval.exact import check_k, exact_top_k, score_slack
 from rdm_batch.retrieval.index import ShardIndex, build_index, load_index
-from rdm_batch.retrieval.merge import Neighbors, order_by_score
+from rdm_batch.retrieval.merge import Neighbors, in_order, order_by_score
 from rdm_batch.retrieval.residency import anonymous_bytes, refuse_without_room, resident_bytes_of
 from rdm_batch.retrieval.rows import shard_rows
 from rdm_batch.retrieval.tables import read_thumbnails
@@ -124,23 +123,18 @@ class ShardSearcher:
         if self._index is None:
             return self._scan(queries, k)
         kind = self._index.settings.kind
-        spare = k + SPARE_CANDIDATES + len(self._removed)
-        count = min(self.rows, spare)
+        wanted = k + SPARE_CANDIDATES
         if kind == "tree_soar":
-            asked = min(self.rows, max(self._index.settings.reorder + len(self._removed), spare))
-            positions, _, valid = self._index.candidates(unit_rows(queries), asked)
-            positions, rough, valid = best_candidates(
-                queries, self._embeddings, positions, valid & self._kept(positions), count
-            )
-        else:
-            positions, rough, valid = self._index.candidates(unit_rows(queries), count)
-            valid &= self._kept(positions)
+            # ScaNN has ordered them by their codes alone.
+            wanted = max(self._index.settings.reorder, wanted)
+        count = min(self.rows, wanted + len(self._removed))
+        positions, rough, valid = self._index.candidates(unit_rows(queries), count)
+        valid &= self._kept(positions)
         scores = score_candidates(queries, self._embeddings, self._norms, positions)
         self._refuse_nan(scores, positions, valid)
         scores = np.where(valid, scores, np.float32(-np.inf))
         order = order_by_score(positions, scores)[:, :k]
-        best_positions = np.take_along_axis(positions, order, axis=1)
-        best_scores = np.take_along_axis(scores, order, axis=1)
+        best_positions, best_scores = in_order(order, positions, scores)
         doubtful = np.isneginf(best_scores[:, -1])
         if kind == "brute_force" and count < self.rows:
             # A row that is not a candidate scores at most the worst candidate's rough score.

@@ -17,6 +17,7 @@ from rdm_batch.models.networks import NETWORKS
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.precisions import PRECISIONS, Precision
 from rdm_batch.specs.sampling import (
+    AutoguidanceSpec,
     AutoregressiveSampling,
     DdimSampling,
     DpmSolverSampling,
@@ -34,6 +35,28 @@ _SAMPLINGS = {
         TINY_RDM,
         DdimSampling(
             sampler="ddim", num_steps=STEPS, eta=1.0, num_samples=4, reuse_deep_features=2
+        ),
+    ),
+    "middle": (
+        TINY_RDM,
+        DdimSampling(
+            sampler="ddim",
+            num_steps=STEPS,
+            eta=1.0,
+            num_samples=4,
+            guidance_scale=2.0,
+            guidance_interval=(0.3, 5.0),
+            reuse_deep_features=2,
+        ),
+    ),
+    "away": (
+        TINY_RDM,
+        DdimSampling(
+            sampler="ddim",
+            num_steps=STEPS,
+            eta=1.0,
+            num_samples=4,
+            autoguidance=AutoguidanceSpec(checkpoint="weaker.safetensors", scale=1.5),
         ),
     ),
     "plms": (TINY_RDM, PlmsSampling(sampler="plms", num_steps=STEPS, num_samples=4)),
@@ -81,7 +104,14 @@ class Counted(Watch):
 
 
 _CASES = [
-    *product(_SAMPLINGS, (1.0, 2.0), ("bfloat16",), (False,)),
+    *product(
+        (name for name in _SAMPLINGS if name not in ("middle", "away")),
+        (1.0, 2.0),
+        ("bfloat16",),
+        (False,),
+    ),
+    *product(("middle",), (2.0,), ("bfloat16",), (False, True)),
+    *product(("away",), (1.0,), ("bfloat16",), (False, True)),
     *product(("ddim", "tokens"), (1.0,), ("float32", "tf32", "float16"), (False,)),
     *product(("ddim", "tokens", "codes"), (2.0,), ("bfloat16",), (True,)),
 ]
@@ -106,7 +136,10 @@ def test_a_head_stays_on_its_gpu(
     with pretended_cuda():
         with torch.device("cuda"):
             networks = NETWORKS[architecture.kind](architecture)
-        head = HEADS[architecture.kind].build(networks, sampling, "cuda", precision, compile)
+            weaker = NETWORKS[architecture.kind](architecture)
+        given = {"weaker": weaker} if getattr(sampling, "autoguidance", None) else {}
+        build: Any = HEADS[architecture.kind].build
+        head = build(networks, sampling, "cuda", precision, compile, **given)
         assert head.fixed_batches
         with Counted() as seen:
             drawing = head.start(context, SampleNoise(0, np.arange(4)))

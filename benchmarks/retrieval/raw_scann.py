@@ -1,0 +1,62 @@
+"""Raw ScaNN with the tree and codes of an index that is stored, rescoring inside: to compare with.
+
+Built by itself it would be the same files, for builds are reproducible, and one more: its own copy
+of the rows. A test holds the two equal; building a million rows again takes minutes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.retrieval.databases import Asked
+from rdm_batch.retrieval.embeddings import score_candidates, unit_rows
+from rdm_batch.retrieval.index import ShardIndex
+
+_ROWS_FILE = "bfloat16_dataset.npy"
+
+
+def write_raw_index(index: Path, rows: np.ndarray, folder: Path) -> None:
+    """Put bfloat16 rows beside the files of an index, and say that they rescore.
+
+    Args:
+        index: Folder of the index.
+        rows: Rows that it was built of.
+        folder: Where the other index goes.
+    """
+    from scann.proto import scann_pb2
+
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(index, folder)
+    rounded = torch.from_numpy(unit_rows(rows)).to(torch.bfloat16).view(torch.int16)
+    np.save(folder / _ROWS_FILE, rounded.numpy())
+    assets = folder / "scann_assets.pbtxt"
+    entry = f'assets {{\n  asset_type: BF16_DATASET_NPY\n  asset_path: "{_ROWS_FILE}"\n}}\n'
+    assets.write_text(assets.read_text() + entry)
+    path = folder / "scann_config.pb"
+    config = scann_pb2.ScannConfig.FromString(path.read_bytes())
+    config.exact_reordering.approx_num_neighbors = 100
+    config.exact_reordering.bfloat16.enabled = True
+    config.exact_reordering.bfloat16.noise_shaping_threshold = float("nan")
+    path.write_bytes(config.SerializeToString())
+
+
+def equal_recall(index: ShardIndex, rows: np.ndarray, asked: Asked, recall: float) -> ShardIndex:
+    """Raise the leaves that raw ScaNN searches until it finds as much."""
+    k, settings = asked.exact.shape[1], index.settings
+    while True:
+        tried = index.searching(settings)
+        found = asked.recall(lambda queries, tried=tried: rescored_scores(tried, rows, queries, k))
+        if found >= recall - 0.002 or settings.leaves_to_search == settings.leaves:
+            return tried
+        leaves = min(settings.leaves or 1, round((settings.leaves_to_search or 1) * 1.15) + 1)
+        settings = settings.model_copy(update={"leaves_to_search": leaves})
+
+
+def rescored_scores(index: ShardIndex, rows: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """Score what raw ScaNN finds exactly: its own scores are rounded."""
+    positions, _, valid = index.candidates(unit_rows(queries), k)
+    return np.where(valid, score_candidates(queries, rows, None, positions), -np.inf)
