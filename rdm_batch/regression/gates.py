@@ -206,7 +206,8 @@ class _Judge(Judging):
         test = equivalence(difference, error, samples, delta)
         reason = (
             f"{name} {_number(before.value)} -> {_number(now.value)}: moved by "
-            f"{_signed(difference)}, 90 % interval {_signed(test.low)} to {_signed(test.high)}, "
+            f"{_signed(difference)}, {100 * test.confidence:.0f} % interval {_signed(test.low)} to "
+            f"{_signed(test.high)}, "
             f"{_WHERE[test.outcome]} ±{_number(delta)}"
         )
         if test.needed is not None:
