@@ -3,7 +3,8 @@
 One evaluation of the network: a solver step of a UNet, or a token in the middle of an image.
 A change's predicted gain is what the counts say: operations at the measured rate of products,
 plus the memory traffic of every operation at the measured rate of copies. A change of memory
-layout changes no counts, so its prediction is none.
+layout changes no counts, so its prediction is none; nor are the multiplications counted that
+filtering saves: operations are those of plain convolutions everywhere, and so are the floors.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from benchmarks.heads.procedures import (
 )
 from benchmarks.timing import best_time
 from rdm_batch.backends import multiplying
+from rdm_batch.models.filtering import filter_convolutions
 from rdm_batch.models.packed import can_pack, pack_linears
+from rdm_batch.models.streamed import stream_linears
 from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
 
 
@@ -119,6 +122,13 @@ def _unet_variants(
     if device == "cpu" and can_pack(torch.float32):
         pack_linears(unet)
     yield Variant("packed linear layers (CPU)", False, lambda: unet.predict(last, biases, features))
+    if device == "cpu":
+        filter_convolutions(unet)
+    yield Variant(
+        "half the multiplications of convolutions (CPU)",
+        False,
+        lambda: unet.predict(last, biases, features),
+    )
 
 
 def _transformer_variants(
@@ -144,6 +154,15 @@ def _transformer_variants(
     if device == "cpu" and can_pack(torch.float32):
         pack_linears(transformer)
     yield Variant("packed linear layers (CPU)", False, next_logits)
+    streamed = rarm_networks(architecture, device).transformer
+    if device == "cpu":
+        stream_linears(streamed)
+    begun = streamed.start(context, guided=True)
+    yield Variant(
+        "weights in the order they are read in (CPU)",
+        False,
+        lambda: streamed.next_logits(tokens[:, 0], position, begun),
+    )
 
 
 @torch.inference_mode()

@@ -15,7 +15,11 @@ from rdm_batch.specs.presets import PRESETS
 # Speed over the published procedure in float32 that is asked for, by device, preset and the
 # arithmetic it may be reached in.
 NEEDED: dict[str, dict[str, tuple[str, float]]] = {
-    "cpu": {"rarm-imagenet-256": ("float32", 20.0), "rdm-imagenet-256": ("float32", 1.3)},
+    "cpu": {
+        "rarm-imagenet-256": ("float32", 60.0),
+        "rarm-imagenet-256, batch 1": ("float32", 20.0),
+        "rdm-imagenet-256": ("float32", 1.5),
+    },
     "cuda": {"rarm-imagenet-256": ("bfloat16", 100.0), "rdm-imagenet-256": ("bfloat16", 6.0)},
 }
 _ON_CUDA = {
@@ -25,9 +29,14 @@ _ON_CUDA = {
 _DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
-def part_name(preset: str, device: str, small: bool) -> str:
-    """Name what is measured together; shrunk networks never take the place of whole ones."""
-    return f"{preset}, {_DEVICES[device]}{', shrunk' if small else ''}"
+def part_name(preset: str, device: str, small: bool, batch: int | None = None) -> str:
+    """Name what is measured together; shrunk networks never take the place of whole ones.
+
+    Nor does a batch take the place of another of which something is asked.
+    """
+    own = f"{preset}, batch {batch}"
+    name = own if own in NEEDED[device] and not small else preset
+    return f"{name}, {_DEVICES[device]}{', shrunk' if small else ''}"
 
 
 def procedure_rows(
@@ -41,7 +50,7 @@ def procedure_rows(
     def images_per_s(found: Measurement) -> float:
         return settings.batch / (found.sample_s + found.decode_s)
 
-    preset, _, size = part.partition(", ")
+    preset, _, size = part.partition(f", {_DEVICES[settings.device]}")
     arithmetic, factor = NEEDED[settings.device].get(preset, ("", 0.0))
     rows = []
     for found in measurements:
@@ -99,10 +108,10 @@ def open_rows(measured: Iterable[str]) -> list[Row]:
     """Name what is not measured yet, and what is asked of it."""
     rows, known = [], set(measured)
     for device, label in _DEVICES.items():
-        for preset in PRESETS:
-            if part_name(preset, device, small=False) not in known:
-                _, factor = NEEDED[device].get(preset, ("", None))
-                how = _ON_CUDA.get(preset) if device == "cuda" else None
+        for name in [*PRESETS, *(one for one in NEEDED[device] if one not in PRESETS)]:
+            if f"{name}, {label}" not in known:
+                _, factor = NEEDED[device].get(name, ("", None))
+                how = _ON_CUDA.get(name) if device == "cuda" else None
                 details = {"how": how, "state": "open: not measured"}
-                rows.append(Row(name=f"{preset}, {label}", needed_ratio=factor, details=details))
+                rows.append(Row(name=f"{name}, {label}", needed_ratio=factor, details=details))
     return rows

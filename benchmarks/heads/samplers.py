@@ -298,7 +298,7 @@ def save_picture(sets: Mapping[Case, DrawnSet], path: Path) -> None:
     shown = {case: drawn.images[:_PICTURED] for case, drawn in sets.items() if case.seed == 0}
     height = next(iter(shown.values())).shape[1]
     grid = np.concatenate([np.concatenate(list(images), axis=1) for images in shown.values()])
-    figure = Figure(figsize=(9, 0.02 + 0.5 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(9, 0.05 + 0.375 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(grid, interpolation="nearest")
@@ -308,7 +308,7 @@ def save_picture(sets: Mapping[Case, DrawnSet], path: Path) -> None:
     axes.tick_params(length=0)
     axes.set_frame_on(False)
     with written_aside(path) as aside:
-        figure.savefig(aside, dpi=110, format="png")
+        figure.savefig(aside, dpi=80, format="png", bbox_inches="tight")
 
 
 def _judged(

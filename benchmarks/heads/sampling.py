@@ -104,7 +104,8 @@ def main(argv: list[str] | None = None) -> None:
         "The heads beside the published procedure",
         "One process, random weights, decoding included. Floor: the longer of the counted "
         "operations at the measured rate of products and reading the weights once an evaluation "
-        "at the measured rate of copies, which caches help: a floor all the same.",
+        "at the measured rate of copies, which caches help: a floor all the same. Of convolutions "
+        "the plain ones' operations are counted; those that are filtered take half as many.",
         args.json,
         "the published procedure in float32, in the same run",
     )
@@ -114,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     machines = {one: measure_machine(args.device, torch_dtype(one), size) for one in _PRECISIONS}
     for preset in args.presets:
         architecture = small(PRESETS[preset]) if args.small else PRESETS[preset]
-        part = part_name(preset, args.device, args.small)
+        part = part_name(preset, args.device, args.small, args.batch)
         measure_preset(part, architecture, settings, machines, recorder)
     recorder.add("Asked for and not measured here", open_rows(recorder.parts))
 

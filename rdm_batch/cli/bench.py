@@ -26,6 +26,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     _add_run(actions)
     _add_history(actions)
     _add_compare(actions)
+    _add_bisect(actions)
     _add_page(actions)
     _add_accept(actions)
 
@@ -44,8 +45,8 @@ def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         type=int,
         default=1,
         metavar="N",
-        help="run every job with so many seeds (3 or more); from their scores come the bounds of "
-        "gate 3, which count once they are accepted (default: %(default)s)",
+        help="run jobs with gate 3 with so many seeds (3 or more); from their scores come its "
+        "bounds, which count once they are accepted (default: %(default)s)",
     )
     run.add_argument(
         "--against",
@@ -265,6 +266,60 @@ def _run_compare(args: argparse.Namespace) -> int:
     contents = History(args.history).read()
     found = [find_run(contents, wanted, args.history) for wanted in args.runs]
     return EXIT_CODES[compare_and_print(args, lambda: run_sides(found))]
+
+
+def _add_bisect(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    bisect = actions.add_parser(
+        "bisect",
+        help="find the commit that changed samples or scores",
+        description="Search the commits between GOOD and BAD with git bisect: each draws and "
+        "scores the job with its own program, checked out beside the working tree, and is judged "
+        "by this one. Exit status: 0 found, 4 where commits that cannot be judged hide it.",
+    )
+    bisect.add_argument("good", metavar="GOOD", help="commit that made what is right")
+    bisect.add_argument("bad", metavar="BAD", help="later commit that does not")
+    bisect.add_argument("--suite", type=Path, required=True, metavar="SUITE", help=_SUITE)
+    bisect.add_argument("--job", required=True, metavar="NAME", help="job that tells them apart")
+    bisect.add_argument(
+        "--gate",
+        choices=("identity", "paired"),
+        default="identity",
+        help="identity: the first commit that changes a byte of the canary; paired: the first that "
+        "moves the primary score by more than its delta (default: %(default)s)",
+    )
+    bisect.set_defaults(run=_run_bisect)
+
+
+def _run_bisect(args: argparse.Namespace) -> int:
+    from rdm_batch.errors import RegressionError
+    from rdm_batch.regression.bisect import bisect
+    from rdm_batch.regression.records import EXIT_CODES
+    from rdm_batch.regression.suite import load_suite, suggestion
+    from rdm_batch.reports.progress import Progress
+
+    suite = load_suite(args.suite)
+    job = next((job for job in suite.jobs if job.name == args.job), None)
+    if job is None:
+        names = [job.name for job in suite.jobs]
+        near = suggestion(args.job, names)
+        raise RegressionError("--job", f"{args.job} is no job of the suite", ", ".join(names), near)
+    with Progress() as progress:
+        found = bisect(
+            args.good,
+            args.bad,
+            job,
+            suite.path.parent / job.entry.job,
+            args.gate,
+            progress,
+            Path.cwd(),
+        )
+    for step in found.steps:
+        print(f"{step.commit[:12]} {step.said}: {step.reason}")
+    if found.commit is None:
+        print("the first bad commit is among those that were skipped, or after one of them")
+        return EXIT_CODES["undecided"]
+    print(f"first bad commit: {found.commit} {found.subject}")
+    return 0
 
 
 BENCH = Command("bench", "run suites of jobs and hold them against what was accepted", _add)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +13,10 @@ from rdm_batch.errors import DatabaseError, SpecError
 from rdm_batch.files import check_target, written_aside
 
 if TYPE_CHECKING:
+    from rdm_batch.reports.encoding import EncodingSpeed
     from rdm_batch.retrieval.database import DatabaseManifest
     from rdm_batch.specs.database import DatabaseAdd, DatabaseBuild, DatabaseImport
-    from rdm_batch.specs.database_embeddings import DatabaseOfEmbeddings
+    from rdm_batch.specs.database_embeddings import DatabaseOfEmbeddings, EmbeddingsAdd
     from rdm_batch.specs.database_search import DatabaseSearch
     from rdm_batch.specs.job import EncoderSpec
 
@@ -39,7 +42,7 @@ def _of_embeddings() -> Options[DatabaseOfEmbeddings]:
     from rdm_batch.specs.database_embeddings import DatabaseOfEmbeddings
 
     names = {"embeddings": "--embeddings SOURCE", "metadata": "--metadata"}
-    names |= {"column": "--column NAME"}
+    names |= {"column": "--column NAME", "pictures": "--pictures SOURCE"}
     given = tuple(names)
     return Options(DatabaseOfEmbeddings, names, only=given, defaults={"embeddings": None})
 
@@ -66,7 +69,16 @@ def _addition() -> Options[DatabaseAdd]:
 
     names = {"out": "--to URI", "images": "--images SOURCE"}
     names |= {"address": "--address local|auto|ADDRESS"}
-    return Options(DatabaseAdd, names)
+    return Options(DatabaseAdd, names, defaults={"images": None})
+
+
+def _added_embeddings() -> Options[EmbeddingsAdd]:
+    from rdm_batch.specs.database_embeddings import EmbeddingsAdd
+
+    names = {"embeddings": "--embeddings SOURCE", "metadata": "--metadata"}
+    names |= {"column": "--column NAME", "pictures": "--pictures SOURCE"}
+    given = tuple(names)
+    return Options(EmbeddingsAdd, names, only=given, defaults={"embeddings": None})
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -76,13 +88,19 @@ def _add(parser: argparse.ArgumentParser) -> None:
         help="make a database of images, or of embeddings",
         description="Encode images, cut the rows into shards, index each and write the "
         "database, complete or not at all. Run again, it resumes. With --embeddings nothing is "
-        "encoded: --encoder names what made them.",
+        "encoded: --encoder names what made them, and --proposal-from takes embeddings too.",
     )
     _build().add_to(build)
     _of_embeddings().add_to(build)
     _encoder().add_to(build)
     # What made given embeddings is asked for; images are encoded by the usual one.
     build.set_defaults(**{"EncoderSpec.name": None})
+    build.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write what encoding took as JSON: images a second, where the workers' time went",
+    )
     build.set_defaults(run=_run_build)
     convert = actions.add_parser(
         "import-npz",
@@ -97,12 +115,16 @@ def _add(parser: argparse.ArgumentParser) -> None:
     convert.set_defaults(run=_run_import)
     append = actions.add_parser(
         "add",
-        help="append images to a database",
-        description="Encode images as the database was and append them as new shards. Run again, "
-        "it resumes. The proposal distribution stays as it is.",
+        help="append images, or embeddings, to a database",
+        description="Encode images as the database was and append them as new shards; or append "
+        "given embeddings of its encoder. Run again, it resumes. The proposal distribution stays "
+        "as it is.",
     )
     _addition().add_to(append)
+    _added_embeddings().add_to(append)
     _encoder().add_to(append)
+    # What made given embeddings is asked for; images are encoded by the usual one.
+    append.set_defaults(**{"EncoderSpec.name": None})
     append.set_defaults(run=_run_add)
     remove = actions.add_parser(
         "remove",
@@ -157,15 +179,41 @@ def _run_build(args: argparse.Namespace) -> int:
         raise SpecError("--images", "is missing", "images, or --embeddings")
     request, encoder = _build().build(args), _encoder().build(args, **_encoder_name(args))
 
+    from datetime import UTC, datetime
+
     from rdm_batch.databases.build import build_database
     from rdm_batch.inputs.encoders import load_named_encoder
+    from rdm_batch.reports.encoding import BuildReport
     from rdm_batch.reports.progress import Progress
+    from rdm_batch.reports.provenance import collect_provenance
 
+    if args.report is not None:
+        check_target(args.report, DatabaseError)
+    speeds: list[EncodingSpeed] = []
+    started = datetime.now(UTC)
     with Progress() as progress:
         make_encoder = partial(load_named_encoder, encoder.name, encoder.weights)
-        manifest = build_database(request, make_encoder, progress)
+        manifest = build_database(request, make_encoder, progress, speeds.append)
     _print(request.out, manifest)
+    _tell(speeds)
+    if args.report is not None:
+        report = BuildReport(
+            uri=request.out,
+            digest=manifest.digest,
+            rows=manifest.rows,
+            provenance=collect_provenance(started, datetime.now(UTC)),
+            encoded=tuple(speeds),
+        )
+        with written_aside(args.report) as aside:
+            aside.write_bytes(report.to_json())
+        print(f"report: {args.report}")
     return 0
+
+
+def _tell(speeds: Sequence[EncodingSpeed]) -> None:
+    """Print how fast images were encoded."""
+    for speed in speeds:
+        print(f"{speed.name}: {speed}", file=sys.stderr)
 
 
 def _encoder_name(args: argparse.Namespace, usual: str | None = _ENCODER) -> dict[str, str]:
@@ -176,22 +224,24 @@ def _encoder_name(args: argparse.Namespace, usual: str | None = _ENCODER) -> dic
 
 def _run_of_embeddings(args: argparse.Namespace) -> int:
     from rdm_batch.databases.from_embeddings import build_from_embeddings
-    from rdm_batch.inputs.encoders import SHIPPED_ENCODERS, named_encoder_digest
+    from rdm_batch.databases.proposal import PROPOSAL_REQUEST
     from rdm_batch.reports.progress import Progress
 
     given = _build().given(args)
-    others = {name: given.pop(name) for name in ("out", "shards", "index") if name in given}
+    shared = ("out", "shards", "index", "workers", "memory", "address", *PROPOSAL_REQUEST)
+    others = {name: given.pop(name) for name in shared if name in given}
+    encode = given.pop("encode", {})
+    if "thumbnail_size" in encode:
+        others["thumbnail_size"] = encode.pop("thumbnail_size")
+    given |= {"encode": encode} if encode else {}
     unfit = next(iter(given), None)
     if unfit is not None:
         name = f"--{next(iter(given[unfit])) if unfit == 'encode' else unfit}".replace("_", "-")
         raise SpecError(name, "is of images, which are not looked at", "--embeddings without it")
-    if not _encoder_name(args, None):
-        raise SpecError("--encoder", "is missing", "the name of what made the embeddings")
-    encoder = _encoder().build(args)
-    digest = None
-    if encoder.weights is not None or encoder.name in SHIPPED_ENCODERS:
-        digest = named_encoder_digest(encoder.name, encoder.weights)
-    request = _of_embeddings().build(args, **others, encoder=encoder.name, encoder_digest=digest)
+    if args.report is not None:
+        raise SpecError("--report", "is of images, which are not looked at", "no --report")
+    encoder, digest = _given_encoder(args)
+    request = _of_embeddings().build(args, **others, encoder=encoder, encoder_digest=digest)
     with Progress() as progress:
         manifest = build_from_embeddings(request, progress)
     _print(request.out, manifest)
@@ -216,17 +266,53 @@ def _run_import(args: argparse.Namespace) -> int:
 def _run_add(args: argparse.Namespace) -> int:
     from functools import partial
 
-    request, encoder = _addition().build(args), _encoder().build(args)
+    if _added_embeddings().given(args):
+        return _run_add_embeddings(args)
+    if not _addition().given(args).get("images"):
+        raise SpecError("--images", "is missing", "images, or --embeddings")
+    request, encoder = _addition().build(args), _encoder().build(args, **_encoder_name(args))
 
     from rdm_batch.databases.change import add_images
     from rdm_batch.inputs.encoders import load_named_encoder
     from rdm_batch.reports.progress import Progress
 
+    speeds: list[EncodingSpeed] = []
     with Progress() as progress:
         make_encoder = partial(load_named_encoder, encoder.name, encoder.weights)
-        manifest = add_images(request, make_encoder, progress)
+        manifest = add_images(request, make_encoder, progress, speeds.append)
+    _print(request.out, manifest)
+    _tell(speeds)
+    return 0
+
+
+def _run_add_embeddings(args: argparse.Namespace) -> int:
+    from rdm_batch.databases.add_embeddings import add_embeddings
+    from rdm_batch.reports.progress import Progress
+
+    given = _addition().given(args)
+    shared = ("out", "workers", "memory", "address")
+    others = {name: given.pop(name) for name in shared if name in given}
+    if given:
+        found = "is of images, which are not looked at"
+        raise SpecError(f"--{next(iter(given))}", found, "--embeddings without it")
+    encoder, digest = _given_encoder(args)
+    request = _added_embeddings().build(args, **others, encoder=encoder, encoder_digest=digest)
+    with Progress() as progress:
+        manifest = add_embeddings(request, progress)
     _print(request.out, manifest)
     return 0
+
+
+def _given_encoder(args: argparse.Namespace) -> tuple[str, str | None]:
+    """Give name and digest of what made given embeddings; no digest where its file is not named."""
+    from rdm_batch.inputs.encoders import SHIPPED_ENCODERS, named_encoder_digest
+
+    if not _encoder_name(args, None):
+        raise SpecError("--encoder", "is missing", "the name of what made the embeddings")
+    encoder = _encoder().build(args)
+    if encoder.weights is None and encoder.name not in SHIPPED_ENCODERS:
+        return encoder.name, None
+    return encoder.name, named_encoder_digest(encoder.name, encoder.weights)
 
 
 def _run_remove(args: argparse.Namespace) -> int:

@@ -61,8 +61,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Compute scores of images. SAMPLES and REF are each a sample set, a folder or parquet of "
         "images, an ADM .npz, shapes:SUBSET[:COUNT], or what `rdm-batch reference build` made. "
-        "Features are computed once and kept. Scores of novelty need --database, where the "
-        "neighbors came from."
+        "Features are computed once and kept. Scores of novelty and copies need --database, "
+        "where the neighbors came from."
     )
     parser.add_argument("samples", metavar="SAMPLES", help="images to score, path or s3://")
     _evaluation().add_to(parser)

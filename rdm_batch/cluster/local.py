@@ -17,7 +17,7 @@ from rdm_batch.cluster.pool import (
 from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.tasks import HERE, TaskRunner
 from rdm_batch.reports.provenance import describe_machine
-from rdm_batch.reports.run_report import RayNode
+from rdm_batch.reports.run_report import LostRetriever, RayNode
 from rdm_batch.retrieval.composite import CompositeRetriever
 
 Worker = TypeVar("Worker")
@@ -54,6 +54,10 @@ class LocalCluster:
     def retriever(self, database: Database, needs: RetrieverNeeds) -> Iterator[CompositeRetriever]:
         """Open every shard in this process; see ``Cluster.retriever``."""
         yield database.retriever(effort=needs.effort)
+
+    def lost_retrievers(self, retriever: CompositeRetriever) -> tuple[LostRetriever, ...]:
+        """Say that none was: one that is lost is this process."""
+        return ()
 
     def tasks(self) -> TaskRunner:
         """Give what calls plain functions one after the other."""

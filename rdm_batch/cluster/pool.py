@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.tasks import TaskRunner
-from rdm_batch.reports.run_report import RayNode
+from rdm_batch.reports.run_report import LostRetriever, RayNode
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.effort import SearchEffort
 
@@ -197,6 +197,14 @@ class Cluster(Protocol):
         Args:
             database: The database.
             needs: How it is spread and searched.
+        """
+        ...
+
+    def lost_retrievers(self, retriever: CompositeRetriever) -> tuple[LostRetriever, ...]:
+        """Say which retrievers behind one that this cluster opened were lost, and how often.
+
+        Args:
+            retriever: Of ``retriever``, in its block.
         """
         ...
 

@@ -31,13 +31,14 @@ from rdm_batch.cluster.pool import (
     WorkerNeeds,
     as_finished,
 )
+from rdm_batch.cluster.ray_retrievers import losses, refuse_deadly_shards
 from rdm_batch.cluster.ray_start import LOCAL, started_or_joined
 from rdm_batch.cluster.ray_watch import check_ray, ray_is_lost, watched
 from rdm_batch.cluster.retrievers import RemotePart, RetrieverWorker, row_ranges
 from rdm_batch.errors import ClusterError, DeviceLostError, expected
 from rdm_batch.inputs.databases import Database
 from rdm_batch.metrics.tasks import HERE, TaskRunner
-from rdm_batch.reports.run_report import RayNode
+from rdm_batch.reports.run_report import LostRetriever, RayNode
 from rdm_batch.retrieval.composite import CompositeRetriever
 
 Worker = TypeVar("Worker")
@@ -119,7 +120,17 @@ class RayCluster:
                 RemotePart(actor, part.first_row, part.rows, part.left(removed), dim, part.name)
                 for actor, part in zip(actors, ranges, strict=True)
             ]
-            yield CompositeRetriever(parts, _ask_at_once)
+            try:
+                yield CompositeRetriever(parts, _ask_at_once)
+            except ClusterError:
+                if not ray_is_lost():
+                    opens = partial(_opens, database, needs)
+                    refuse_deadly_shards(database.uri, parts, ranges, opens)
+                raise
+
+    def lost_retrievers(self, retriever: CompositeRetriever) -> tuple[LostRetriever, ...]:
+        """Ask Ray how often each retriever was brought back; see ``Cluster.lost_retrievers``."""
+        return losses([part for part in retriever.parts if isinstance(part, RemotePart)])
 
     def tasks(self) -> TaskRunner:
         """Give what runs plain functions as Ray tasks."""
@@ -155,12 +166,28 @@ def _give_up(error: DeviceLostError) -> NoReturn:
     os._exit(1)
 
 
+def _opens(database: Database, needs: RetrieverNeeds, shard: int) -> bool:
+    """Open one shard in a process of its own; tell whether that process lived."""
+    make = partial(RetrieverWorker, database, (shard,), needs.effort)
+    with _actors([make], WorkerNeeds(num_cpus=needs.num_cpus), lives=0) as (actor,):
+        try:
+            ray.get(actor.call.remote(RetrieverWorker.answer, "resident_bytes"))
+        except ray.exceptions.RayTaskError:
+            return True
+        except ray.exceptions.RayActorError:
+            return False
+    return True
+
+
 @contextmanager
-def _actors(makes: Sequence[partial[Any]], needs: WorkerNeeds) -> Iterator[list[Any]]:
+def _actors(
+    makes: Sequence[partial[Any]], needs: WorkerNeeds, lives: int | None = None
+) -> Iterator[list[Any]]:
     """Start an actor around each worker that is made; end them all with the block."""
+    restarts = RESTARTS if lives is None else lives
     options = {
-        "max_restarts": RESTARTS,
-        "max_task_retries": RESTARTS,
+        "max_restarts": restarts,
+        "max_task_retries": restarts,
         "max_concurrency": needs.in_flight,
         "num_cpus": needs.num_cpus,
         "num_gpus": needs.num_gpus,

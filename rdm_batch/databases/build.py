@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial, reduce
-from pathlib import Path
+from functools import partial
 
-import numpy as np
 from pydantic import JsonValue
 
 from rdm_batch.cluster.connect import NONE, connected
@@ -19,17 +17,28 @@ from rdm_batch.databases.encode import (
     ImageEncoder,
     MakeEncoder,
     TextEncoder,
+    chosen_of,
     encode_source,
     open_encoding,
 )
 from rdm_batch.databases.parts import Indexing, PartFiles, write_shards
+from rdm_batch.databases.proposal import (
+    PROPOSAL_REQUEST,
+    count_again,
+    counted,
+    counting_of,
+    describe_counting,
+    place_of,
+)
+from rdm_batch.databases.proposal_counts import check_neighbors
 from rdm_batch.databases.room import check_memory, check_shards, shards_needed
 from rdm_batch.databases.target import DatabaseTarget
 from rdm_batch.datasets.source import ImageSource
 from rdm_batch.errors import ClusterError, ImageError, SpecError
 from rdm_batch.heads.devices import require_device
-from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.images import open_images
+from rdm_batch.inputs.locations import from_anywhere
+from rdm_batch.reports.encoding import EncodingSpeed
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import (
     DatabaseManifest,
@@ -37,13 +46,15 @@ from rdm_batch.retrieval.database import (
     EncoderRecord,
     SourceRecord,
 )
-from rdm_batch.retrieval.proposal import Proposal, count_neighbors, merge_counts
-from rdm_batch.retrieval.writer import write_proposal
 from rdm_batch.specs.database import DatabaseBuild, EncodeSettings
+from rdm_batch.specs.database_embeddings import DatabaseOfEmbeddings, EmbeddingsAdd
 
 
 def build_database(
-    build: DatabaseBuild, make_encoder: MakeEncoder, progress: Progress
+    build: DatabaseBuild,
+    make_encoder: MakeEncoder,
+    progress: Progress,
+    told: Callable[[EncodingSpeed], object] | None = None,
 ) -> DatabaseManifest:
     """Build a database, or finish what an interrupted build of the same request began.
 
@@ -51,6 +62,7 @@ def build_database(
         build: The request.
         make_encoder: Loads the encoder onto a device: here once, and once in every Ray worker.
         progress: Shows the stages.
+        told: Told how fast images were encoded, once for every source of which some were.
 
     Returns:
         The manifest of the complete database, also when it was complete before.
@@ -71,49 +83,68 @@ def build_database(
     with progress.step("load the encoder"):
         encoder = make_encoder(device_here(build))
     most = len(source) * (build.encode.patches or 1)
+    if training is not None:
+        check_neighbors(build.proposal_k, most)  # of fewer, where some are damaged, once more
     num_shards = build.shards or shards_needed(most, encoder.dim)
     check_shards(num_shards, most, encoder.dim)
     check_memory(build.memory, num_shards, most, encoder.dim, build.encode.dtype, build.workers)
     build = build.model_copy(update={"shards": num_shards})
     target = DatabaseTarget(build.out, _describe(build, encoder, fingerprint, training_fingerprint))
-    finished = target.finished()
+    before = target.to_count_again(PROPOSAL_REQUEST) if training is not None else None
+    finished = target.finished() if before is None else None
     if finished is not None:
         refuse_skipped(build, finished.source.skipped)
         return finished
+    if before is not None:
+        target.unfinished()
     joining = progress.begin("get ready to work")
     with target.exclusive(), workers_of(build) as cluster:
         joining.finish()
         device = device_of(build, cluster.resources)
 
         def encode(
-            images: ImageSource, location: str, name: str, settings: EncodeSettings
+            images: ImageSource,
+            location: str,
+            name: str,
+            settings: EncodeSettings,
+            share: float = 1.0,
         ) -> PartFiles:
             stage = progress.stage(f"encode {name}", total=len(images), unit="images")
-            again = partial(open_encoding, location, make_encoder, device)
+            again = partial(open_encoding, from_anywhere(location), make_encoder, device, share)
             encoding = Opened(Encoding(images, encoder), again)
             folder = target.work / name
-            paths = encode_source(cluster, encoding, folder, settings, stage, build.workers, device)
+            paths = encode_source(
+                cluster, encoding, folder, settings, stage, build.workers, device, told
+            )
             stage.finish()
             return PartFiles(paths)
 
-        parts = encode(source, build.images, "images", build.encode)
-        refuse_skipped(build, parts.skipped)
-        if parts.rows == 0:
-            raise ImageError(
-                build.images, f"none of {len(source):,} images is readable: {parts.skipped[0]}"
-            )
-        if parts.rows < num_shards:
-            found = f"{parts.rows} rows for {num_shards} shards"
-            raise SpecError("--shards", found, "at least one row per shard")
-        shards = index_parts(build, target, parts, encoder, cluster, progress, num_shards)
-        manifest = _manifest(build, target, parts, encoder, len(source), shards)
+        if before is None:
+            parts = encode(source, build.images, "images", build.encode)
+            refuse_skipped(build, parts.skipped)
+            if parts.rows == 0:
+                raise ImageError(
+                    build.images, f"none of {len(source):,} images is readable: {parts.skipped[0]}"
+                )
+            if parts.rows < num_shards:
+                found = f"{parts.rows} rows for {num_shards} shards"
+                raise SpecError("--shards", found, "at least one row per shard")
+            shards = index_parts(build, target, parts, encoder, cluster, progress, num_shards)
+            manifest = _manifest(build, target, parts, encoder, len(source), shards)
         if training is not None and build.proposal_from is not None:
             # The training set is only asked for its neighbors: whole images, no pictures.
             settings = EncodeSettings(dtype="float32", thumbnail_size=0, strict=build.encode.strict)
-            queries = encode(training, build.proposal_from, "training", settings)
-            counts = _count(build, target.root, manifest, queries, progress)
-            stored = write_proposal(target.root, counts)
-            manifest = manifest.model_copy(update={"proposal": stored})
+            share = build.proposal_sample
+            chosen = chosen_of(training, share)
+            queries = encode(chosen, build.proposal_from, "training", settings, share)
+            if not queries.rows:
+                raise ImageError(build.proposal_from, "no readable image")
+            counting = counting_of(build, device)
+            if before is not None:
+                return count_again(target, before, cluster, queries, counting, progress)
+            manifest = counted(
+                target, manifest, place_of(build), cluster, queries, counting, progress
+            )
         with progress.step("publish"):
             return target.publish(manifest)
 
@@ -132,8 +163,7 @@ def _describe(
         "patch_seed": None if build.encode.patches is None else build.encode.patch_seed,
         "thumbnail_size": build.encode.thumbnail_size,
         "index": build.index.model_dump(mode="json"),
-        "proposal_from": training,
-        "proposal_k": None if training is None else build.proposal_k,
+        **describe_counting(build, training),
     }
 
 
@@ -169,7 +199,7 @@ def device_of(build: DatabaseBuild, resources: ClusterResources) -> str:
 
 
 @contextmanager
-def workers_of(build: DatabaseBuild) -> Iterator[Cluster]:
+def workers_of(build: DatabaseBuild | DatabaseOfEmbeddings | EmbeddingsAdd) -> Iterator[Cluster]:
     """Connect to where the workers of a build live, for the duration of a block.
 
     Raises:
@@ -249,28 +279,3 @@ def source_of(build: DatabaseBuild, parts: PartFiles, images: int) -> SourceReco
         patch_seed=None if build.encode.patches is None else build.encode.patch_seed,
         skipped=parts.skipped,
     )
-
-
-def _count(
-    build: DatabaseBuild,
-    root: Path,
-    manifest: DatabaseManifest,
-    queries: PartFiles,
-    progress: Progress,
-) -> Proposal:
-    if build.proposal_k > manifest.rows:
-        found = f"{build.proposal_k} neighbors of {manifest.rows} rows"
-        raise SpecError("--proposal-k", found, f"at most {manifest.rows}")
-    # Not published yet: found where it is made, by the manifest it will have.
-    retriever = Database(str(root), manifest).retriever(num_threads=os.cpu_count() or 1)
-    stage = progress.stage("count neighbors", total=queries.rows, unit="images")
-    counts = []
-    for number in range(len(queries.paths)):
-        rows = queries.load(number)
-        if len(rows.embeddings):
-            neighbors = retriever.search(rows.embeddings.astype(np.float32), build.proposal_k)
-            counts.append(count_neighbors(neighbors.ids))
-        stage.advance(len(rows.embeddings))
-    if not counts:
-        raise ImageError(str(build.proposal_from), "no readable image")
-    return reduce(merge_counts, counts)

@@ -6,7 +6,7 @@ the manifest is replaced last. Who has the old manifest keeps the old database.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -28,6 +28,8 @@ from rdm_batch.errors import DatabaseError, ImageError
 from rdm_batch.files import canonical_digest
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.images import open_images
+from rdm_batch.inputs.locations import from_anywhere
+from rdm_batch.reports.encoding import EncodingSpeed
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseChange, DatabaseManifest, stored_file
 from rdm_batch.retrieval.tables import write_removed
@@ -36,7 +38,10 @@ from rdm_batch.storage.object_store import redact
 
 
 def add_images(
-    request: DatabaseAdd, make_encoder: MakeEncoder, progress: Progress
+    request: DatabaseAdd,
+    make_encoder: MakeEncoder,
+    progress: Progress,
+    told: Callable[[EncodingSpeed], object] | None = None,
 ) -> DatabaseManifest:
     """Append images to a database, or finish what an interrupted call of the same request began.
 
@@ -47,6 +52,7 @@ def add_images(
         request: What is added, and where.
         make_encoder: Loads the encoder onto a device; it must be the one that made the database.
         progress: Shows the stages.
+        told: Told how fast the images were encoded.
 
     Returns:
         The manifest with the new rows; also when this very request was the last change.
@@ -85,11 +91,13 @@ def add_images(
         joining.finish()
         stage = progress.stage("encode images", total=len(source), unit="images")
         device = device_of(build, cluster.resources)
-        again = partial(open_encoding, request.images, make_encoder, device)
+        again = partial(open_encoding, from_anywhere(request.images), make_encoder, device)
         encoding = Opened(Encoding(source, encoder), again)
         folder = target.work / "images"
         parts = PartFiles(
-            encode_source(cluster, encoding, folder, build.encode, stage, request.workers, device)
+            encode_source(
+                cluster, encoding, folder, build.encode, stage, request.workers, device, told
+            )
         )
         stage.finish()
         refuse_skipped(build, parts.skipped)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import get_args
+
 from rdm_batch.errors import DatabaseError
 from rdm_batch.inputs.databases import Database
 from rdm_batch.reports.progress import Progress
-from rdm_batch.reports.units import format_bytes
+from rdm_batch.reports.units import format_bytes, format_count, format_seconds, format_share
 from rdm_batch.retrieval.database import DatabaseManifest
+from rdm_batch.retrieval.effort import SearchEffort
+from rdm_batch.retrieval.residency import resident_bytes_of
+from rdm_batch.specs.database import Queries
 from rdm_batch.storage.object_store import open_store
 
 
@@ -42,26 +48,81 @@ def describe_database(manifest: DatabaseManifest) -> dict[str, str]:
         "encoder": f"{manifest.encoder.name} ({digest[:12] if digest else 'file not recorded'})",
         "source": f"{source.description}: {source.images:,} images{patches}{skipped}",
         "shards": "; ".join(f"{count} x {text}" for text, count in counts.items()),
+        **_searches(manifest),
         "memory": _memory(manifest),
-        "proposal": "none" if manifest.proposal is None else "stored",
+        "proposal": _proposal(manifest),
         "size": f"{sum(file.num_bytes for file in manifest.files()):,} bytes",
         "digest": manifest.digest,
     }
 
 
+def _searches(manifest: DatabaseManifest) -> dict[str, str]:
+    """Say for each kind of query what a search finds and takes, one line a kind.
+
+    Recall is that of the shards, each counted by its rows. A query asks all shards at once where
+    they are spread over retrievers, so the slowest of them is told.
+    """
+    lines = {}
+    for kind in get_args(Queries):
+        tuned = [(shard.search_for(kind), shard.rows) for shard in manifest.shards]
+        known = [(search, rows) for search, rows in tuned if search is not None]
+        if not known:
+            continue
+        total = sum(rows for _, rows in known)
+        recall = sum(search.recall * rows for search, rows in known) / total
+        error = math.sqrt(sum((search.error * rows) ** 2 for search, rows in known)) / total
+        text = f"recall@{known[0][0].k} {recall:.3f} ± {error:.3f}"
+        times = [t for shard in manifest.shards for t in shard.latency if t.queries == kind]
+        if times:
+            slowest = max(times, key=lambda time: time.p50_ms)
+            text += (
+                f"; a query takes {format_seconds(slowest.p50_ms / 1e3)} (p50), "
+                f"{format_seconds(slowest.p99_ms / 1e3)} (p99), as built on one thread"
+            )
+            text += ", the slowest shard" if len(times) > 1 else ""
+        if len(known) < len(tuned):
+            text += f"; not known of {format_count(len(tuned) - len(known), 'shard')}"
+        lines[kind] = text
+    return lines
+
+
+def _proposal(manifest: DatabaseManifest) -> str:
+    """Say how p_D was counted, and what an index changed about it."""
+    if manifest.proposal is None:
+        return "none"
+    counted = manifest.counted
+    if counted is None:
+        return "stored"
+    text = f"{counted.k} neighbors of {counted.images:,} images, by {counted.engine}"
+    if counted.share < 1:
+        text += f" (a preview: {format_share(counted.share)} of the training set)"
+    if not counted.checked:
+        return f"{text}; exact"
+    kept = ", ".join(f"{top_m:g} {format_share(share)}" for top_m, share in counted.overlaps)
+    return (
+        f"{text}; against exact counts of {counted.checked:,} of them: recall "
+        f"{counted.recall:.3f}, total variation {counted.total_variation:.3f}, rows that top_m "
+        f"keeps of both: {kept}"
+    )
+
+
 def _memory(manifest: DatabaseManifest) -> str:
-    """Say what searching takes: rows that are scored, index files that are searched."""
+    """Say what searching takes: rows that are scored, index files that are searched.
+
+    Resident is what opened shards keep; the rows of others are mapped.
+    """
+    resident = sum(resident_bytes_of(shard, manifest, SearchEffort()) for shard in manifest.shards)
     rows = manifest.rows * manifest.dim * (2 if manifest.dtype == "float16" else 4)
     index = sum(file.num_bytes for shard in manifest.shards for file in shard.index_files)
     per_leaf = [
-        shard.rows / (shard.index.leaves or 1)
-        for shard in manifest.shards
-        if shard.index.kind == "tree_ah"
+        shard.rows / (shard.index.leaves or 1) for shard in manifest.shards if shard.index_files
     ]
-    text = f"{format_bytes(rows)} of rows, {format_bytes(index)} of index"
+    text = f"{format_bytes(rows)} of rows"
+    text += " (mapped)" if any(shard.rows_file for shard in manifest.shards) else ""
+    text += f", {format_bytes(index)} of index"
     if per_leaf:
         text += f" ({sum(per_leaf) / len(per_leaf):,.0f} rows a leaf)"
-    return text
+    return f"{text}; {format_bytes(resident)} resident when opened"
 
 
 def check_database(uri: str, progress: Progress) -> list[str]:

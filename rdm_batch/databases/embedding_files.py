@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
+from rdm_batch.databases.encode import make_thumbnail
+from rdm_batch.datasets.source import ImageItem, ImageSource
 from rdm_batch.datasets.tables import is_plain, parquet_errors
 from rdm_batch.datasets.vectors import VectorColumn
 from rdm_batch.errors import DatabaseError
@@ -24,7 +27,8 @@ from rdm_batch.retrieval.tables import ShardRows
 PIECE_ROWS: Final = 65_536
 """Rows that are read at once, at most."""
 _CAPTIONS: Final = ("caption", "text", "TEXT", "prompt")
-_NAMES: Final = ("url", "URL", "image_path", "path", "key", "id")
+_URLS: Final = ("url", "URL")
+_NAMES: Final = ("image_path", "path", "key", "id")
 _EMBEDDINGS: Final = re.compile(r"img_emb_?([0-9]+)\.npy")
 _PARQUET_LISTS: Final = 1_000_000
 
@@ -103,17 +107,32 @@ class EmbeddingFile:
     metadata: Path | None
 
 
+@dataclass(frozen=True)
+class RowPictures:
+    """Hold the pictures of given rows, in their order.
+
+    Attributes:
+        source: As many as there are rows.
+        size: Longest side of a thumbnail in pixels.
+    """
+
+    source: ImageSource
+    size: int
+
+
 class EmbeddingParts:
     """Load rows of several files, piece by piece.
 
     Args:
         files: The files, in row order; of one width and type.
+        pictures: Their pictures, to make thumbnails of. None: there are none.
 
     Attributes:
         sizes: Rows of each piece.
     """
 
-    def __init__(self, files: Sequence[EmbeddingFile]) -> None:
+    def __init__(self, files: Sequence[EmbeddingFile], pictures: RowPictures | None = None) -> None:
+        self._pictures = pictures
         self._pieces = [
             (file, start, min(start + PIECE_ROWS, file.vectors.num_rows))
             for file in files
@@ -126,27 +145,85 @@ class EmbeddingParts:
         """Load one piece."""
         file, start, stop = self._pieces[number]
         count = stop - start
-        names, captions = self._facts(file, start, stop)
+        names, captions, urls = self._facts(file, start, stop)
         stem = file.vectors.path.name
+        known = zip(names, urls, strict=True)
         return ShardRows(
             first_row=0,
             embeddings=file.vectors.read(start, stop),
-            item_ids=[name or f"{stem}#{start + row}" for row, name in enumerate(names)],
+            item_ids=[
+                name or url or f"{stem}#{start + row}" for row, (name, url) in enumerate(known)
+            ],
             patch_coords=[None] * count,
             captions=captions,
-            thumbnails=None,
+            thumbnails=self._thumbnails(number, names, urls),
+            urls=urls,
         )
+
+    def _thumbnails(
+        self, number: int, names: list[str | None], urls: list[str | None]
+    ) -> list[bytes] | None:
+        """Make the thumbnails of a piece, whose pictures are the next ones in order."""
+        if self._pictures is None:
+            return None
+        made = []
+        first = sum(self.sizes[:number])
+        for place, (name, url) in enumerate(zip(names, urls, strict=True), first):
+            item = self._pictures.source[place]
+            if not _may_be(item, name, url):
+                raise DatabaseError(
+                    f"row {place:,}",
+                    f"is {url if item.url else name}, and its picture {item.url or item.item_id}",
+                    "the pictures of these rows, in their order",
+                    "name the source that the embeddings were made of, or build without pictures",
+                )
+            made.append(make_thumbnail(item.image, self._pictures.size))
+        return made
 
     def _facts(
         self, file: EmbeddingFile, start: int, stop: int
-    ) -> tuple[list[str | None], list[str | None]]:
-        """Give name and caption of some rows; of several columns the first that has a value."""
+    ) -> tuple[list[str | None], list[str | None], list[str | None]]:
+        """Give name, caption and address of rows; of several columns the first with a value."""
         if file.metadata is None:
-            return [None] * (stop - start), [None] * (stop - start)
+            nothing: list[str | None] = [None] * (stop - start)
+            return nothing, nothing, nothing
         if self._known is None or self._known[0] != file.metadata:
             self._known = file.metadata, read_facts(file.metadata)
         table = self._known[1].slice(start, stop - start)
-        return _first_of(table, _NAMES), _first_of(table, _CAPTIONS)
+        return _first_of(table, _NAMES), _first_of(table, _CAPTIONS), _first_of(table, _URLS)
+
+
+class ChosenParts:
+    """Some rows of every piece, chosen by lot, always the same ones, in their order.
+
+    Args:
+        parts: The pieces.
+        share: How many of the rows of each, above 0 and at most 1.
+    """
+
+    def __init__(self, parts: EmbeddingParts, share: float) -> None:
+        self._parts = parts
+        self._chosen = [
+            np.sort(np.random.default_rng(number).permutation(size)[: math.ceil(share * size)])
+            for number, size in enumerate(parts.sizes)
+        ]
+        self.sizes: list[int] = [len(rows) for rows in self._chosen]
+
+    def load(self, number: int) -> ShardRows:
+        """Load the chosen rows of one piece; nothing else of them is told."""
+        chosen = self._chosen[number]
+        rows = self._parts.load(number)
+        ids, nothing = [rows.item_ids[row] for row in chosen.tolist()], [None] * len(chosen)
+        return ShardRows(0, rows.embeddings[chosen], ids, nothing, nothing, None)
+
+
+def _may_be(item: ImageItem, name: str | None, url: str | None) -> bool:
+    """Tell whether a picture can be that of a row, as far as both say what they are."""
+    if item.url is not None and url is not None:
+        return item.url == url
+    if item.url is not None or name is None or "#" in item.item_id:
+        return True  # rows of a table have no names
+    return PurePosixPath(item.item_id).stem == PurePosixPath(name).stem
 
 
 def _first_of(table: pa.Table, names: Sequence[str]) -> list[str | None]:
@@ -168,7 +245,7 @@ def read_facts(path: Path) -> pa.Table:
         schema = file.schema_arrow
         wanted = [
             name
-            for name in (*_NAMES, *_CAPTIONS)
+            for name in (*_NAMES, *_URLS, *_CAPTIONS)
             if schema.names.count(name) == 1 and is_plain(schema.field(name).type)
         ]
         if not wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,13 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from rdm_batch.cluster.pool import Cluster, ClusterResources, Opened, WorkerNeeds
-from rdm_batch.databases.parts import EncodedPart, part_path, save_part
+from rdm_batch.databases.parts import EncodedPart, PartTimes, part_path, save_part
 from rdm_batch.datasets.patches import Box, patch_boxes
 from rdm_batch.datasets.source import ImageItem, ImageSource
 from rdm_batch.errors import ImageError
 from rdm_batch.heads.devices import require_device
 from rdm_batch.inputs.images import open_images
+from rdm_batch.reports.encoding import EncodingSpeed
 from rdm_batch.reports.progress import Stage
 from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.tables import ShardRows
@@ -96,6 +98,9 @@ class _PartBuilder:
 
     def __init__(self, encoder: ImageEncoder, settings: EncodeSettings, batch: int) -> None:
         self.skipped: list[str] = []
+        self._started = time.perf_counter()
+        self._encoder_s = 0.0
+        self._gpu_s = _gpu_s(encoder)
         self._batch = batch
         self._encoder = encoder
         self._settings = settings
@@ -105,6 +110,7 @@ class _PartBuilder:
         self._item_ids: list[str] = []
         self._boxes: list[Box | None] = []
         self._captions: list[str | None] = []
+        self._urls: list[str | None] = []
         self._thumbnails: list[bytes] = []
 
     def add(self, item: ImageItem, box: Box | None) -> None:
@@ -117,6 +123,7 @@ class _PartBuilder:
         self._item_ids.append(item.item_id)
         self._boxes.append(box)
         self._captions.append(item.caption)
+        self._urls.append(item.url)
         if self._settings.thumbnail_size:
             self._thumbnails.append(make_thumbnail(crop, self._settings.thumbnail_size))
         self._waiting_pixels += crop.shape[0] * crop.shape[1]
@@ -124,7 +131,9 @@ class _PartBuilder:
             self._encode()
 
     def _encode(self) -> None:
+        started = time.perf_counter()
         encoded = self._encoder.encode_images(self._crops)
+        self._encoder_s += time.perf_counter() - started
         with np.errstate(over="ignore"):  # what overflows float16 is refused below, by name
             rows = encoded.astype(self._settings.dtype)
         for row, item_id in zip(rows, self._item_ids[-len(rows) :], strict=True):
@@ -144,8 +153,21 @@ class _PartBuilder:
             patch_coords=self._boxes,
             captions=self._captions,
             thumbnails=self._thumbnails if self._settings.thumbnail_size else None,
+            urls=self._urls,
         )
-        return EncodedPart(rows, tuple(self.skipped))
+        gpu_s = _gpu_s(self._encoder)
+        times = PartTimes(
+            time.perf_counter() - self._started,
+            self._encoder_s,
+            None if gpu_s is None or self._gpu_s is None else gpu_s - self._gpu_s,
+        )
+        return EncodedPart(rows, tuple(self.skipped), times)
+
+
+def _gpu_s(encoder: ImageEncoder) -> float | None:
+    """Give the seconds that an encoder's batches took on its GPU so far, where it has one."""
+    found: float | None = getattr(encoder, "gpu_s", None)
+    return found
 
 
 def make_thumbnail(image: UInt8[np.ndarray, "height width 3"], size: int) -> bytes:
@@ -177,14 +199,42 @@ MakeEncoder = Callable[[str], ImageEncoder]
 """Load an encoder onto a device, ``cpu`` or ``cuda``."""
 
 
-def open_encoding(location: str, make_encoder: MakeEncoder, device: str) -> Encoding:
-    """Open a source, and load an encoder for it.
+class ChosenImages:
+    """Some images of a source, chosen by lot, always the same ones, in their order.
+
+    Args:
+        source: The source.
+        share: How many of them, above 0 and at most 1; at least one image.
+    """
+
+    def __init__(self, source: ImageSource, share: float) -> None:
+        self._source = source
+        wanted = min(len(source), max(1, round(share * len(source))))
+        drawn = np.random.default_rng(0).choice(len(source), wanted, replace=False)
+        self._chosen = np.sort(drawn)
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        return self._source[int(self._chosen[index])]
+
+
+def chosen_of(source: ImageSource, share: float) -> ImageSource:
+    """Give a share of a source; all of it is the source itself."""
+    return source if share == 1 else ChosenImages(source, share)
+
+
+def open_encoding(
+    location: str, make_encoder: MakeEncoder, device: str, share: float = 1.0
+) -> Encoding:
+    """Open a share of a source, and load an encoder for it.
 
     Raises:
         ClusterError: A GPU was reserved, and PyTorch can use none.
     """
     source, _ = open_images(location)
-    return Encoding(source, make_encoder(require_device(device)))
+    return Encoding(chosen_of(source, share), make_encoder(require_device(device)))
 
 
 def worker_needs(device: str, resources: ClusterResources, workers: int) -> WorkerNeeds:
@@ -236,6 +286,7 @@ def encode_source(
     stage: Stage,
     workers: int = 1,
     device: str = "cpu",
+    told: Callable[[EncodingSpeed], object] | None = None,
 ) -> list[Path]:
     """Encode every image of a source and give the files of its parts, in order.
 
@@ -250,6 +301,7 @@ def encode_source(
         workers: Most workers to start, one CPU each. In this process there is one, and PyTorch
             uses every core by itself.
         device: What they compute on, ``cpu`` or ``cuda``.
+        told: Told how fast that was, unless every part was there.
 
     Raises:
         ImageError: An image cannot be decoded and ``settings.strict`` is set.
@@ -263,11 +315,41 @@ def encode_source(
         count = min(workers, len(missing))
         needs = worker_needs(device, cluster.resources, count)
         worker = partial(EncoderWorker, encoding, settings, device)
+        times, started = [], time.perf_counter()
         with cluster.workers(worker, count, needs) as pool:
             encoded = pool.map(
                 EncoderWorker.encode, missing, where=lambda part: f"images {part[0]} to {part[1]}"
             )
             for (start, stop), rows in encoded:
                 save_part(paths[start, stop], rows)
+                times += [rows.times] if rows.times is not None else []
                 stage.advance(stop - start)
+        if told is not None:
+            seconds = time.perf_counter() - started
+            told(_speed(stage.name, missing, seconds, count, device, times, cluster.resources))
     return list(paths.values())
+
+
+def _speed(
+    name: str,
+    parts: list[tuple[int, int]],
+    seconds: float,
+    workers: int,
+    device: str,
+    times: list[PartTimes],
+    resources: ClusterResources,
+) -> EncodingSpeed:
+    encoder_s = sum(part.encoder_s for part in times)
+    on_gpus = [part.gpu_s for part in times if part.gpu_s is not None]
+    return EncodingSpeed(
+        name=name,
+        images=sum(stop - start for start, stop in parts),
+        seconds=seconds,
+        workers=workers,
+        device=device,
+        encoder_s=encoder_s,
+        reading_s=max(0.0, sum(part.total_s for part in times) - encoder_s),
+        # No worker has more than one.
+        gpus=0 if device == "cpu" else min(float(workers), resources.num_gpus),
+        gpu_s=sum(on_gpus) if on_gpus else None,
+    )

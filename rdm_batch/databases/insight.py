@@ -21,6 +21,7 @@ from rdm_batch.reports.database_page import (
 )
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.proposal import Proposal
+from rdm_batch.retrieval.row_records import RowRecord
 
 MAP_ROWS = 2_000
 """Rows that are placed on the map."""
@@ -73,8 +74,8 @@ def look_into(database: Database) -> DatabaseReport:
         leaves=_leaves(database),
         pictures=_thumbnails(retriever, sorted(ids)),
         captions={
-            row: record.caption or record.item_id
-            for row, record in database.records(sorted(ids)).items()
+            row: record.text or record.item_id
+            for row, record in _records(retriever, sorted(ids)).items()
         },
     )
 
@@ -180,6 +181,11 @@ def _leaves(database: Database) -> tuple[Leaves, ...]:
         low, middle, high = np.quantile(counts, [0, 0.5, 1]).tolist()
         found.append(Leaves(number, num_leaves, int(low), middle, int(high)))
     return tuple(found)
+
+
+def _records(retriever: CompositeRetriever, ids: list[int]) -> dict[int, RowRecord]:
+    found = retriever.records(np.array(ids, dtype=np.int64))
+    return dict(zip(ids, found, strict=True))
 
 
 def _thumbnails(retriever: CompositeRetriever, ids: list[int]) -> dict[int, bytes]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
@@ -19,7 +20,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Float32
 
 from rdm_batch.cluster.pool import Cluster, WorkerNeeds
-from rdm_batch.files import find_damage_in, written_aside
+from rdm_batch.errors import DatabaseError
+from rdm_batch.files import UNREADABLE, find_damage_in, written_aside
 from rdm_batch.reports.progress import Stage
 from rdm_batch.retrieval.database import DatabaseShard
 from rdm_batch.retrieval.tables import ShardRows
@@ -32,16 +34,33 @@ _SKIPPED_KEY = b"rdm_batch.skipped"
 
 
 @dataclass(frozen=True)
+class PartTimes:
+    """Say what encoding a range of images took, in seconds.
+
+    Attributes:
+        total_s: In all.
+        encoder_s: Of it in the encoder.
+        gpu_s: How long its batches took on a GPU, by its clock; None on a CPU.
+    """
+
+    total_s: float
+    encoder_s: float
+    gpu_s: float | None = None
+
+
+@dataclass(frozen=True)
 class EncodedPart:
     """Hold what encoding one range of source images gave.
 
     Attributes:
         rows: The rows; ``first_row`` counts within the part and is 0.
         skipped: Items that could not be decoded, with the reason.
+        times: What it took; None of a part that was read back.
     """
 
     rows: ShardRows
     skipped: tuple[str, ...]
+    times: PartTimes | None = None
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -60,6 +79,8 @@ def save_part(path: Path, part: EncodedPart) -> None:
         "patch_coords": pa.array(list(rows.patch_coords), pa.list_(pa.int32(), 4)),
         "caption": pa.array(list(rows.captions), pa.string()),
     }
+    if rows.urls is not None and any(rows.urls):
+        columns["url"] = pa.array(list(rows.urls), pa.string())
     if rows.thumbnails is not None:
         columns["png"] = pa.array(list(rows.thumbnails), pa.binary())
     table = pa.table(columns).replace_schema_metadata(
@@ -69,8 +90,42 @@ def save_part(path: Path, part: EncodedPart) -> None:
         pq.write_table(table, aside, row_group_size=max(count, 1))
 
 
+def damaged_record(path: Path, found: str, remove: str = "it") -> DatabaseError:
+    """Make the error for a file of an interrupted build that no build of this program wrote.
+
+    Args:
+        path: The file.
+        found: What is wrong with it.
+        remove: What has to go.
+    """
+    return DatabaseError(
+        str(path),
+        f"damaged ({found})",
+        "what an interrupted build kept",
+        f"remove {remove}, and run the same command again: what it held is made again",
+    )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name a file of an interrupted build that cannot be read."""
+    try:
+        yield
+    except (pa.ArrowException, *UNREADABLE) as error:
+        raise damaged_record(path, " ".join(str(error).split())[:200]) from None
+
+
 def load_part(path: Path) -> EncodedPart:
-    """Read a part back."""
+    """Read a part back.
+
+    Raises:
+        DatabaseError: It is damaged.
+    """
+    with _reading(path):
+        return _load_part(path)
+
+
+def _load_part(path: Path) -> EncodedPart:
     table = pq.read_table(path)
     embeddings = table.column("embedding").combine_chunks()
     dim = embeddings.type.list_size
@@ -84,6 +139,7 @@ def load_part(path: Path) -> EncodedPart:
             patch_coords=[None if box is None else tuple(box) for box in coords],
             captions=table.column("caption").to_pylist(),
             thumbnails=table.column("png").to_pylist() if "png" in table.column_names else None,
+            urls=table.column("url").to_pylist() if "url" in table.column_names else None,
         ),
         skipped=tuple(json.loads(table.schema.metadata[_SKIPPED_KEY])),
     )
@@ -106,6 +162,9 @@ class PartFiles:
 
     Args:
         paths: Their files, in order.
+
+    Raises:
+        DatabaseError: One is damaged.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -113,9 +172,10 @@ class PartFiles:
         self.sizes: list[int] = []
         skipped: list[str] = []
         for path in paths:
-            file = pq.ParquetFile(path)
-            self.sizes.append(file.metadata.num_rows)
-            skipped.extend(json.loads(file.schema_arrow.metadata[_SKIPPED_KEY]))
+            with _reading(path):
+                file = pq.ParquetFile(path)
+                skipped.extend(json.loads(file.schema_arrow.metadata[_SKIPPED_KEY]))
+                self.sizes.append(file.metadata.num_rows)
         self.skipped = tuple(skipped)
 
     @property
@@ -269,7 +329,8 @@ def _captions(
 def _finished_shard(root: Path, record: Path) -> DatabaseShard | None:
     if not record.is_file():
         return None
-    shard = DatabaseShard.model_validate_json(record.read_bytes())
+    with _reading(record):  # what pydantic refuses is a ValueError
+        shard = DatabaseShard.model_validate_json(record.read_bytes())
     return None if find_damage_in(root, shard.files()) else shard
 
 
@@ -286,6 +347,7 @@ def join_rows(first_row: int, pieces: Sequence[ShardRows]) -> ShardRows:
         patch_coords=[box for piece in pieces for box in piece.patch_coords],
         captions=[caption for piece in pieces for caption in piece.captions],
         thumbnails=thumbnails,
+        urls=[url for piece in pieces for url in piece.urls or [None] * len(piece.item_ids)],
     )
 
 
@@ -299,4 +361,5 @@ def cut_rows(rows: ShardRows, start: int, stop: int) -> ShardRows:
         patch_coords=rows.patch_coords[start:stop],
         captions=rows.captions[start:stop],
         thumbnails=None if rows.thumbnails is None else rows.thumbnails[start:stop],
+        urls=None if rows.urls is None else rows.urls[start:stop],
     )

@@ -66,7 +66,8 @@ def search_database(request: DatabaseSearch) -> SearchReport:
     queries = _queries(request, encoder, pictures, retriever)
     found = retriever.search(queries.embeddings, request.k)
     ids = sorted({*found.ids.ravel().tolist(), *(request.rows or ())})
-    records = database.records(ids)
+    known = retriever.records(np.array(ids, dtype=np.int64))
+    records = dict(zip(ids, known, strict=True))
     thumbnails = _thumbnails(retriever, ids)
     if request.rows is not None:
         queries = _of_rows(queries, request.rows, records, thumbnails)
@@ -97,7 +98,9 @@ def _hits(
     for row, score in zip(ids, scores, strict=True):
         record = records[row]
         box = record.patch_coords
-        yield Found(row, score, record.item_id, record.caption, box, thumbnails.get(row))
+        yield Found(
+            row, score, record.item_id, record.caption, box, thumbnails.get(row), record.address
+        )
 
 
 def _encoder(request: DatabaseSearch, database: Database) -> EncoderSpec:

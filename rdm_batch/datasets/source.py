@@ -17,12 +17,14 @@ class ImageItem:
         image: RGB pixels, any size.
         item_id: Name of the image, unique within its source.
         caption: A sentence about the image. None when there is none.
+        url: Its address. None when there is none.
         attributes: Known facts, such as ``{"shape": "circle"}``. Empty when none are known.
     """
 
     image: UInt8[np.ndarray, "height width 3"]
     item_id: str
     caption: str | None = None
+    url: str | None = None
     attributes: dict[str, str] = field(default_factory=dict)
 
 

@@ -105,6 +105,7 @@ class ImageTars:
             image=decode_image(self._image(sample), self._where(sample), self._max_pixels),
             item_id=address or f"{sample.archive.name}/{sample.key}",
             caption=caption.strip() or None if caption else None,
+            url=address,
         )
 
     def size(self, index: int) -> tuple[int, int]:

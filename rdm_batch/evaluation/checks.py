@@ -131,7 +131,7 @@ def check_reference(
         sides: dict[str, list[str]] = {"reference": [], "held_out": []}
         for score in scores:
             if SCORES[score].reference is not None:
-                apart = SCORES[score].distances == "held_out" and opened.held_out is not None
+                apart = "held_out" in SCORES[score].distances and opened.held_out is not None
                 sides["held_out" if apart else "reference"].append(score)
         if opened.held_out is not None and sides["held_out"]:
             _check_side("evaluation.held_out", opened.held_out, extractor, sides["held_out"])
@@ -163,6 +163,15 @@ def _check_side(
             "the features of the reference images",
             f"build it again with its features kept, or leave out {', '.join(needy)}",
         )
+    count = reference.num_images
+    for score in scores:
+        if count is not None and count < (least := SCORES[score].least_reference):
+            raise MetricError(
+                f"{field} {reference.uri}",
+                f"holds {count:,} images, too few for the score {score!r}",
+                f"{least:,} or more",
+                f"name more, or leave out {score}",
+            )
     if saved is None and not reference.images:
         reference.require_moments(extractor.name, resize_of(extractor))
 

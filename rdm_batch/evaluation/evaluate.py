@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float32
@@ -226,7 +226,7 @@ class _Group:
     def _statistics(self, generated: Side) -> ReferenceStatistics | None:
         kinds = [SCORES[score] for score in self.ids if SCORES[score].reference is not None]
         if self.references.held_out is not None:
-            kinds = [kind for kind in kinds if kind.distances != "held_out"]
+            kinds = [kind for kind in kinds if "held_out" not in kind.distances]
         return self._as_reference(self.references.reference, generated) if kinds else None
 
     def _as_reference(self, source: Reference, generated: Side) -> ReferenceStatistics:
@@ -264,8 +264,8 @@ class _Group:
     def _novelty(
         self, generated: Side, statistics: ReferenceStatistics | None
     ) -> NoveltyDistances | None:
-        wanted = {SCORES[score].distances: score for score in self.ids}
-        if not wanted.keys() - {None}:
+        wanted = {of: score for score in self.ids for of in SCORES[score].distances}
+        if not wanted:
             return None
         if self.request.database is None or not isinstance(generated, FeatureSet):
             raise MetricError(
@@ -278,30 +278,30 @@ class _Group:
             )
         database = self.request.open_database()
         assert database is not None
-        held_out = None
-        if "held_out" in wanted:
-            held_out = self._held_out(generated, statistics)
+        layer = next(iter(generated.layers))
+        held_out = self._held_out(generated, statistics) if "held_out" in wanted else None
         neighbor_ids = None
         if "neighbors" in wanted:
             made = sample_set_of(self.samples, wanted["neighbors"])
             require_database(made, database)
             neighbor_ids = read_neighbor_ids(made)
-        return measure_novelty(
+        measured = measure_novelty(
             database,
             generated.extractor.digest,
-            generated.layer(next(iter(generated.layers))),
+            generated.layer(layer),
             neighbor_ids,
-            held_out,
+            None if held_out is None else held_out.rows(layer),
             self.runner,
         )
+        return replace(measured, held_out_digest=None if held_out is None else held_out.digest)
 
     def _held_out(
         self, generated: Side, statistics: ReferenceStatistics | None
-    ) -> Float32[np.ndarray, "m d"]:
+    ) -> ReferenceStatistics:
         if self.references.held_out is not None:
             statistics = self._as_reference(self.references.held_out, generated)
         assert statistics is not None
-        return statistics.rows(next(iter(generated.extractor.layers)))
+        return statistics
 
 
 def sample_set_of(samples: Reference, score: str) -> SampleSet:

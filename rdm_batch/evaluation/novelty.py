@@ -68,11 +68,11 @@ def measure_novelty(
     if neighbor_ids is not None and (own.ids == _NONE).any():
         alone = np.flatnonzero(own.ids == _NONE)
         raise MetricError(
-            "novelty_neighbors",
+            "novelty_neighbors, copy_share",
             f"{len(alone):,} of {len(samples):,} samples were conditioned on no row of "
             f"{database.uri}, the {alone[0] + 1:,}. sample first",
             "samples that were made from neighbors",
-            "leave novelty_neighbors out",
+            "leave these scores out",
         )
     count = len(samples)
     return NoveltyDistances(
@@ -109,11 +109,11 @@ def require_database(sample_set: SampleSet, database: Database) -> None:
     digest = database.manifest.digest
     if made_from not in (None, digest):
         raise MetricError(
-            f"novelty_neighbors of {sample_set.uri}",
+            f"novelty_neighbors, copy_share of {sample_set.uri}",
             f"the samples were made from the database of digest {str(made_from)[:12]}, "
             f"{database.uri} is of digest {digest[:12]}",
             "the database they were made from",
-            "name that one, or leave novelty_neighbors out",
+            "name that one, or leave these scores out",
         )
 
 

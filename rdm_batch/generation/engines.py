@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from rdm_batch.inputs.databases import engine_for
 from rdm_batch.reports.units import format_bytes, format_duration, format_share
 from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.retrieval.effort import SearchEffort
@@ -40,10 +41,7 @@ def search_effort(spec: JobSpec, manifest: DatabaseManifest) -> SearchEffort:
 
 def engine_of(spec: JobSpec, manifest: DatabaseManifest) -> Engine:
     """Give the engine a job searches with."""
-    if spec.database.engine != "auto":
-        return spec.database.engine
-    kinds = {shard.index.resolve(shard.rows).kind for shard in manifest.shards}
-    return "exact" if "none" in kinds else "scann"
+    return engine_for(spec.database.engine, manifest)
 
 
 @dataclass(frozen=True)

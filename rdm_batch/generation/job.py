@@ -40,6 +40,7 @@ from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.provenance import collect_provenance, process_age_s, software_versions
 from rdm_batch.reports.run_report import (
     IllustratedSample,
+    LostRetriever,
     Recall,
     RetrievalReport,
     RunReport,
@@ -208,13 +209,16 @@ class JobRun:
                 sample_set.finish()
                 forget_searches(spec.output.uri)
                 recall, resident = None, retriever.resident_bytes()
+                lost = cluster.lost_retrievers(retriever)
                 if not searched.effort.exactly:
                     recall = measure_recall(
                         retriever, fresh, spec.sampling.seed, spec.sampling.num_samples
                     )
                 picture_of = mode_of(spec.conditioning).picture_of(self._job.queries)
-                illustrated = illustrate(sample_set, retriever, self._job.database, picture_of)
-        return self.report(cluster, sample_set, before, recall, illustrated, progress, resident)
+                illustrated = illustrate(sample_set, retriever, picture_of)
+        return self.report(
+            cluster, sample_set, before, recall, illustrated, progress, resident, lost
+        )
 
     def begin_set(self) -> SampleSet:
         """Start the set, or go on with what is there.
@@ -236,6 +240,7 @@ class JobRun:
         illustrated: tuple[tuple[IllustratedSample, ...], Pictures],
         progress: Progress,
         resident_bytes: int | None = None,
+        lost: tuple[LostRetriever, ...] = (),
     ) -> SavedRun:
         """Score a finished set, and put together what is known of it.
 
@@ -247,6 +252,7 @@ class JobRun:
             illustrated: What ``illustrate`` gave.
             progress: Shows the stages.
             resident_bytes: Memory that opening the database took, where that was measured.
+            lost: Retrievers that were lost while samples were made.
         """
         spec = self._job.spec
         entries = sample_set.entries()
@@ -286,6 +292,7 @@ class JobRun:
                 recall=recall,
                 engine=engine_of(spec, self._job.database.manifest),
                 resident_bytes=resident_bytes,
+                lost=lost,
             ),
             scores=scores,
             views=views,

@@ -12,7 +12,6 @@ from rdm_batch.errors import DatabaseError
 from rdm_batch.generation.modes.interpolate import END_COLUMN, WEIGHT_COLUMN
 from rdm_batch.generation.modes.mode import Conditioner, QueryPicture
 from rdm_batch.generation.modes.queried import QUERY_COLUMN
-from rdm_batch.inputs.databases import Database
 from rdm_batch.reports.pictures import Pictures
 from rdm_batch.reports.run_report import IllustratedSample, Recall
 from rdm_batch.retrieval.composite import CompositeRetriever
@@ -57,15 +56,13 @@ def measure_recall(
 def illustrate(
     sample_set: SampleSet,
     retriever: CompositeRetriever,
-    database: Database,
     picture_of: QueryPicture | None = None,
 ) -> tuple[tuple[IllustratedSample, ...], Pictures]:
     """Collect the first samples with what each was conditioned on.
 
     Args:
         sample_set: The set.
-        retriever: Gives the thumbnails of neighbors.
-        database: Where neighbors came from; it knows their captions.
+        retriever: Gives the thumbnails of neighbors, and what is known of them.
         picture_of: Gives the query picture of a sample. None where there are none.
     """
     rows: list[dict[str, Any]] = []
@@ -75,7 +72,9 @@ def illustrate(
             break
     rows = rows[:NUM_ILLUSTRATED]
     ids = sorted({row_id for row in rows for row_id in row["neighbor_ids"] or ()})
-    records = database.records(ids) if ids else {}
+    # Of the retrievers, whose machines have the tables: not of a bucket, range by range.
+    known = retriever.records(np.array(ids, dtype=np.int64)) if ids else []
+    records = dict(zip(ids, known, strict=True))
     samples = tuple(_illustrated(row, records) for row in rows)
     try:
         thumbnails = retriever.thumbnails(np.array(ids, dtype=np.int64)) if ids else []
@@ -99,7 +98,7 @@ def _small(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
 
 def _illustrated(row: dict[str, Any], records: dict[int, RowRecord]) -> IllustratedSample:
     ids = row["neighbor_ids"] or ()
-    captions = tuple(_caption(records[row_id]) for row_id in ids)
+    captions = tuple(records[row_id].text for row_id in ids)
     return IllustratedSample(
         sample_index=row["sample_index"],
         caption=_asked_for(row),
@@ -120,9 +119,3 @@ def _asked_for(row: dict[str, Any]) -> str:
     if query is not None and row.get(END_COLUMN) is not None:
         return f"{query} \u2192 {row[END_COLUMN]}, {row[WEIGHT_COLUMN]:.2f}"
     return str(row["label"] or row["prompt"] or query or "")
-
-
-def _caption(record: RowRecord) -> str:
-    """Give the caption of a row, and its address where it has one."""
-    address = record.item_id if record.item_id.startswith(("http://", "https://")) else ""
-    return " \u00b7 ".join(part for part in (record.caption or "", address) if part)

@@ -21,6 +21,7 @@ from rdm_batch.heads.head import check_context, no_context
 from rdm_batch.heads.kept_code import seal_kept_code, use_kept_code
 from rdm_batch.heads.prefetch import CudaLanes, Fill, NumbersAhead
 from rdm_batch.models.codebook import Codebook
+from rdm_batch.models.filtering import filter_convolutions
 from rdm_batch.models.packed import can_pack, pack_linears
 from rdm_batch.models.pixels import to_uint8
 from rdm_batch.sampling.guidance import check_guidance_scale, guide
@@ -234,7 +235,13 @@ class NetworkHead(ABC):
             codebook.embedding.weight.data = exact
         # A compiler packs weights itself.
         if self._device.type == "cpu" and not self._compile and can_pack(self._dtype):
-            pack_linears(networks)
+            self._arrange(networks)
+
+    def _arrange(self, networks: nn.Module) -> None:
+        """Lay out weights as this CPU multiplies them fastest."""
+        pack_linears(networks)
+        if self._dtype == torch.float32:
+            filter_convolutions(networks)
 
     def _guide(
         self, branches: Float[Tensor, " rows *rest"], guided: bool = True

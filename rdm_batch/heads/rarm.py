@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 from jaxtyping import Float, Float64, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
@@ -16,6 +16,7 @@ from rdm_batch.heads.drawing import Canvas
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.heads.token_loop import TokenLoop
 from rdm_batch.models.networks import RarmNetworks
+from rdm_batch.models.streamed import stream_linears
 from rdm_batch.models.transformer import Generation
 from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.autoregressive import (
@@ -80,6 +81,12 @@ class RarmHead(NetworkHead):
             self._loop = TokenLoop(
                 self._transformer, sampler, self._guide, self._guided, self.architecture.start_token
             )
+
+    def _arrange(self, networks: nn.Module) -> None:
+        """Lay out the transformer's weights for few rows as well; see ``NetworkHead``."""
+        if self._dtype == torch.float32:
+            stream_linears(networks.get_submodule("transformer"))
+        super()._arrange(networks)
 
     def _draw(
         self, context: Float[Tensor, "batch k_nn dim"], noise: SampleNoise, canvas: Canvas

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -25,10 +26,10 @@ from rdm_batch.retrieval.effort import SearchEffort
 from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.index import PARTITIONED, check_index_folder
 from rdm_batch.retrieval.proposal import Proposal
-from rdm_batch.retrieval.row_records import RowRecord, read_records
 from rdm_batch.retrieval.rows import shard_rows
 from rdm_batch.retrieval.shard import open_shard
 from rdm_batch.retrieval.tables import read_counts, read_removed
+from rdm_batch.specs.database import EngineChoice
 from rdm_batch.storage.object_store import local_path, open_store, redact
 
 _READ_AT_ONCE_BYTES = 256 << 20
@@ -148,29 +149,6 @@ class Database:
         ]
         return CompositeRetriever(opened, first_row=self.manifest.shards[numbers[0]].first_row)
 
-    def records(self, ids: Sequence[int]) -> dict[int, RowRecord]:
-        """Read what is known of some rows: captions, and where they came from.
-
-        Args:
-            ids: Rows; those the database does not have are refused.
-
-        Raises:
-            DatabaseError: A row does not exist, or a table cannot be read.
-        """
-        wanted = np.unique(np.array(ids, dtype=np.int64))
-        self.check_row_ids(wanted, f"Database {redact(self.uri)}")
-        store = open_store(self.uri, DatabaseError)
-        found: dict[int, RowRecord] = {}
-        for shard in self.manifest.shards:
-            here = wanted[(wanted >= shard.first_row) & (wanted < shard.first_row + shard.rows)]
-            if not len(here):
-                continue
-            name = shard.embeddings.path
-            with store.open_read(name) as file:
-                records = read_records(file, here - shard.first_row, store.child_uri(name))
-            found |= dict(zip(here.tolist(), records, strict=True))
-        return found
-
     def check_row_ids(self, ids: Int64[np.ndarray, " n"], where: str) -> None:
         """Refuse rows that the database does not have.
 
@@ -218,6 +196,19 @@ class Database:
             altered = Damage(file.path, "has other content than its digest says")
             refuse_damage(redact(self.uri), [altered], len(self.manifest.files()))
         return path
+
+
+def engine_for(asked: EngineChoice, manifest: DatabaseManifest) -> Literal["scann", "exact"]:
+    """Say what searches a database: what was asked for, else the index where every shard has one.
+
+    Args:
+        asked: What was asked for.
+        manifest: Of the database.
+    """
+    if asked != "auto":
+        return asked
+    kinds = {shard.index.resolve(shard.rows).kind for shard in manifest.shards}
+    return "exact" if "none" in kinds else "scann"
 
 
 def open_database(

@@ -79,6 +79,15 @@ def _arms(annotation: Any, metadata: tuple[Any, ...]) -> Iterator[tuple[Any, tup
         yield annotation, metadata
 
 
+def from_anywhere(uri: str) -> str:
+    """Make a location absolute that workers in other folders are told.
+
+    Raises:
+        SpecError: A path starts with the home folder of a user who does not exist.
+    """
+    return _absolute(uri, Path.cwd(), ("path",))
+
+
 def _absolute(uri: str, base: Path, where: tuple[str, ...]) -> str:
     if "://" in uri or uri.startswith(SHAPES_PREFIX):
         return uri

@@ -40,6 +40,15 @@ class Reference:
         """Say whether images that were planned are missing."""
         return self.images is not None and self.images.partial
 
+    @property
+    def num_images(self) -> int | None:
+        """Count the images whose features there are or will be; None where that is not known."""
+        if self.images is not None:
+            return self.images.num_images
+        if self.statistics is None or not self.statistics.features:
+            return None
+        return len(next(iter(self.statistics.features.values())))
+
     def has_moments(self, name: str, resize: str | None) -> bool:
         """Say whether the file's own moments are those of an extractor.
 
@@ -119,7 +128,7 @@ def open_references(evaluation: EvaluationSpec) -> OpenedReferences:
     reference = open_reference(evaluation.reference, resize=evaluation.resize)
     # A score that does not exist is reported where scores are checked.
     known = (SCORES[score] for score in evaluation.scores if score in SCORES)
-    asked = any(kind.distances == "held_out" for kind in known)
+    asked = any("held_out" in kind.distances for kind in known)
     if evaluation.held_out is None or not asked:
         return OpenedReferences(reference)
     if evaluation.held_out == evaluation.reference:

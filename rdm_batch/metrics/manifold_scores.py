@@ -117,7 +117,7 @@ def manifold_scores(
             BallQuestion("column", reference_radii[-1], "row", strict=True, any_only=False),
             BallQuestion("column", reference_radii[-1], "column", strict=True, any_only=True),
         ]
-    counts = iter(_ball_counts(generated, reference, tuple(questions), block_size, runner))
+    counts = iter(ball_counts(generated, reference, tuple(questions), block_size, runner))
     return ManifoldScores(
         None if precision_k is None else PrecisionRecall(next(counts) > 0, next(counts) > 0),
         None
@@ -160,13 +160,25 @@ def _nearest(
     return nearest.smallest
 
 
-def _ball_counts(
+def ball_counts(
     generated: Float32[np.ndarray, "n d"],
     reference: Float32[np.ndarray, "m d"],
     questions: tuple[BallQuestion, ...],
     block_size: int,
     runner: TaskRunner,
 ) -> Sequence[Int64[np.ndarray, " _"]]:
+    """Answer ball questions over all pairs of two sets.
+
+    Args:
+        generated: Rows.
+        reference: Columns.
+        questions: What to count.
+        block_size: Rows and columns of one tile; bounds memory, never changes a result.
+        runner: Where blocks of rows are compared.
+
+    Returns:
+        Counts per row or column, by question.
+    """
     task = partial(_balls, questions=questions, block_size=block_size)
     rows = share_out(list(blocks(len(generated), block_size)), runner.num_tasks)
     total = empty_counts(questions, len(generated), len(reference))

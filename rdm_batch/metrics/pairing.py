@@ -17,8 +17,6 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from rdm_batch.errors import MetricError
 
-_AT_ONCE = 2_048
-
 
 @dataclass(frozen=True)
 class Influences:
@@ -123,30 +121,6 @@ def share_influences(inside: Bool[np.ndarray, " n"]) -> Float64[np.ndarray, " n"
     return mean_influences(inside.astype(np.float64))
 
 
-def kernel_influences(
-    generated: Float32[np.ndarray, "n d"], reference: Float32[np.ndarray, "m d"]
-) -> Float64[np.ndarray, " n"]:
-    """Compute the influences on the squared kernel distance, kernel ``(x.y / d + 1)^3``.
-
-    ``2 (mean_j k(x_i, x_j) - mean_j k(x_i, y_j))`` over all others, less the mean: the projection
-    of the unbiased estimate on single samples (Serfling 1980, Sec. 5.3). Taken over the whole
-    sets, also where the distance itself is a mean over subsets.
-
-    Args:
-        generated: Generated features, two rows or more.
-        reference: Reference features.
-    """
-    count, dim = generated.shape
-    rows, others = generated.astype(np.float64), reference.astype(np.float64)
-    found = np.empty(count)
-    for start in range(0, count, _AT_ONCE):
-        part = rows[start : start + _AT_ONCE]
-        own = (np.square(part).sum(axis=1) / dim + 1) ** 3
-        among = (_cubed(part, rows).sum(axis=1) - own) / (count - 1)
-        found[start : start + _AT_ONCE] = 2 * (among - _cubed(part, others).mean(axis=1))
-    return mean_influences(found)
-
-
 def inception_influences(
     logits: Float32[np.ndarray, "n classes"], score: float
 ) -> Float64[np.ndarray, " n"]:
@@ -163,14 +137,3 @@ def inception_influences(
     conditional = np.exp(log_conditional)
     divergence = (conditional * (log_conditional - np.log(conditional.mean(axis=0)))).sum(axis=1)
     return score * mean_influences(divergence)
-
-
-def _cubed(
-    x: Float64[np.ndarray, "n d"], y: Float64[np.ndarray, "m d"]
-) -> Float64[np.ndarray, "n m"]:
-    product = x @ y.T
-    product /= x.shape[1]
-    product += 1
-    cubed: Float64[np.ndarray, "n m"] = np.square(product)
-    cubed *= product
-    return cubed

@@ -13,25 +13,29 @@ from rdm_batch.metrics.moments import GaussianStatistics, gaussian_statistics
 
 MIN_SAMPLES = 20
 """Fewer say too little of how much a distance moves with its samples."""
+SHARE_METHOD = (
+    "sqrt(p (1 - p) / n): the limit of resampling the judged side, manifold held fixed; no cost"
+)
+MEAN_METHOD = "standard error of the mean over samples; no cost"
 _AT_ONCE = 4_096
 
 
 @dataclass(frozen=True)
-class EstimatedDistance:
-    """Hold a Frechet distance and the influence of each generated sample on it."""
+class Estimate:
+    """Hold a score and the influence of each image judged on it."""
 
     value: float
     influences: Float64[np.ndarray, " n"]
 
     @property
     def error(self) -> float:
-        """Return the standard error over the generated samples."""
+        """Return the standard error over the images judged."""
         return float(self.influences.std(ddof=1)) / math.sqrt(len(self.influences))
 
 
 def estimate_frechet(
-    features: Float32[np.ndarray, "n d"], reference: GaussianStatistics
-) -> EstimatedDistance:
+    features: Float32[np.ndarray, "n d"], reference: GaussianStatistics | FrechetReference
+) -> Estimate:
     """Compute a Frechet distance and estimate its standard error over the generated samples.
 
     By the infinitesimal jackknife (Efron 1982, Sec. 6): each sample's weight is varied by a
@@ -45,24 +49,25 @@ def estimate_frechet(
 
     Args:
         features: Generated features; at least ``MIN_SAMPLES`` rows.
-        reference: Reference Gaussian.
+        reference: Reference Gaussian, prepared or not.
 
     Raises:
         MetricError: The widths differ, or features are not finite.
     """
     generated = gaussian_statistics(features)
-    value, gradient = FrechetReference(reference).distance_and_gradient(generated)
+    prepared = reference if isinstance(reference, FrechetReference) else FrechetReference(reference)
+    value, gradient = prepared.distance_and_gradient(generated)
     if len(features) <= features.shape[1]:
         # Fewer samples than dimensions: decomposing their own covariance is more accurate.
-        value = frechet_distance(generated, reference)
-    towards = 2 * (generated.mean - reference.mean)
+        value = frechet_distance(generated, prepared.statistics)
+    towards = 2 * (generated.mean - prepared.statistics.mean)
     influences = np.empty(len(features))
     for start in range(0, len(features), _AT_ONCE):
         centered = features[start : start + _AT_ONCE].astype(np.float64) - generated.mean
         by_mean = centered @ towards
         by_covariance = np.square(centered).sum(1) - np.square(centered @ gradient).sum(1)
         influences[start : start + _AT_ONCE] = by_mean + by_covariance
-    return EstimatedDistance(value, influences)
+    return Estimate(value, influences)
 
 
 def share_error(inside: Bool[np.ndarray, " n"]) -> float:

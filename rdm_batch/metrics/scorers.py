@@ -4,36 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.clip_score import SCALE, clip_scores
 from rdm_batch.metrics.evaluation import Evaluation
+from rdm_batch.metrics.fid_infinity import POINTS, fid_infinity
 from rdm_batch.metrics.frechet import frechet_distance
 from rdm_batch.metrics.inception_score import inception_score
 from rdm_batch.metrics.kernel_distance import kernel_distance
-from rdm_batch.metrics.manifold_scores import manifold_scores
+from rdm_batch.metrics.kernel_whole import (
+    CMMD_SCALE,
+    CMMD_SIGMA,
+    cubic_kernel,
+    gaussian_kernel,
+    kernel_influences,
+    whole_kernel_distance,
+)
+from rdm_batch.metrics.manifold_scorers import clipped, manifold
+from rdm_batch.metrics.novelty import COPY_PART, NoveltyDistances, copies
 from rdm_batch.metrics.pairing import (
     inception_influences,
-    kernel_influences,
     mean_influences,
     share_influences,
 )
 from rdm_batch.metrics.resampling import (
+    MEAN_METHOD,
     MIN_SAMPLES,
+    Estimate,
     estimate_frechet,
     mean_error,
     share_error,
 )
-from rdm_batch.specs.scores import SCORES, Score, ScoreDescription, ScoreKind
+from rdm_batch.metrics.sliced_wasserstein import PROJECTIONS, mind
+from rdm_batch.metrics.vendi import vendi_score
+from rdm_batch.specs.scores import Score, ScoreDescription, ScoreKind
 
-_SHARE_METHOD = (
-    "sqrt(p (1 - p) / n): the limit of resampling the judged side, manifold held fixed; no cost"
-)
-_MEAN_METHOD = "standard error of the mean over samples; no cost"
+_JACKKNIFE = "infinitesimal jackknife over the samples, reference held fixed"
 
 
 def _frechet(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
@@ -110,55 +119,67 @@ def _is(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
     ]
 
 
-def _manifold(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
-    """Compute whichever of the four are wanted; they share most of the work."""
-    wanted, settings = set(evaluation.ids), evaluation.settings
-    layer = evaluation.layer_of(kind)
-    reference = evaluation.need_reference("precision, recall, density, coverage").rows(layer)
-    result = manifold_scores(
-        evaluation.rows(layer),
-        reference,
-        settings.k if wanted & {"precision", "recall"} else None,
-        settings.density_k if wanted & {"density", "coverage"} else None,
-        settings.block_size,
-        evaluation.runner,
-    )
-
-    scores = []
-
-    def add(score: str, k: int, value: float, error: float | None, method: str) -> None:
-        description = evaluation.describe(SCORES[score], layer, len(reference), k=k)
-        scores.append(
-            Score(
-                value=value,
-                uncertainty=error,
-                uncertainty_method=method,
-                description=description,
-            )
+def _fid_infinity(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
+    layer, seed = evaluation.layer_of(kind), evaluation.settings.seed
+    reference = evaluation.need_reference(kind.id).gaussian(layer)
+    estimate = fid_infinity(evaluation.rows(layer), reference, seed, evaluation.runner)
+    description = evaluation.describe(kind, layer, reference.count, seed=seed, points=POINTS)
+    return [
+        _estimated(
+            evaluation,
+            estimate,
+            description,
+            f"infinitesimal jackknife over the samples, through all {POINTS} distances",
         )
+    ]
 
-    def keep(
-        score: str, inside: Bool[np.ndarray, " n"], over: Literal["samples", "reference"]
-    ) -> None:
-        evaluation.keep_influences(score, lambda: share_influences(inside), over)
 
-    first, second = result.precision_recall, result.density_coverage
-    if first is not None:
-        keep("precision", first.generated_inside, "samples")
-        keep("recall", first.reference_inside, "reference")
-        evaluation.findings.precision_recall = first
-        error = share_error(first.generated_inside)
-        add("precision", settings.k, first.precision, error, _SHARE_METHOD)
-        error = share_error(first.reference_inside)
-        add("recall", settings.k, first.recall, error, _SHARE_METHOD)
-    if second is not None:
-        per_sample = second.balls / second.k
-        evaluation.keep_influences("density", lambda: mean_influences(per_sample))
-        keep("coverage", second.covered, "reference")
-        spread = mean_error(second.balls / second.k)
-        add("density", second.k, second.density, spread, _MEAN_METHOD)
-        add("coverage", second.k, second.coverage, share_error(second.covered), _SHARE_METHOD)
-    return scores
+def _kernel(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
+    """Compute a kernel distance over all pairs."""
+    layer, settings = evaluation.layer_of(kind), evaluation.settings
+    reference = evaluation.need_reference(kind.id).rows(layer)
+    rows, pairs = evaluation.rows(layer), (settings.block_size, evaluation.runner)
+    if kind.id == "cmmd":
+        scale, kernel = CMMD_SCALE, gaussian_kernel
+        description = evaluation.describe(
+            kind, layer, len(reference), sigma=CMMD_SIGMA, scale=scale, estimator="unbiased"
+        )
+    else:
+        scale, kernel = 1.0, cubic_kernel
+        description = evaluation.describe(kind, layer, len(reference), estimator="unbiased")
+    found = whole_kernel_distance(rows, reference, kernel, *pairs)
+    estimate = Estimate(scale * found.value, scale * found.influences)
+    return [_estimated(evaluation, estimate, description, f"{_JACKKNIFE}; no cost")]
+
+
+def _mind(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
+    layer, seed = evaluation.layer_of(kind), evaluation.settings.seed
+    reference = evaluation.need_reference(kind.id).rows(layer)
+    estimate = mind(evaluation.rows(layer), reference, PROJECTIONS, seed, evaluation.runner)
+    description = evaluation.describe(
+        kind, layer, len(reference), seed=seed, projections=PROJECTIONS
+    )
+    return [_estimated(evaluation, estimate, description, f"{_JACKKNIFE}; no cost")]
+
+
+def _vendi(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
+    layer = evaluation.layer_of(kind)
+    estimate = vendi_score(evaluation.rows(layer))
+    description = evaluation.describe(kind, layer, kernel="cosine")
+    return [_estimated(evaluation, estimate, description, f"{_JACKKNIFE}; no cost")]
+
+
+def _estimated(
+    evaluation: Evaluation, estimate: Estimate, description: ScoreDescription, method: str
+) -> Score:
+    """Give a score whose error comes from the influences of the samples."""
+    evaluation.keep_influences(description.name, lambda: estimate.influences)
+    return Score(
+        value=estimate.value,
+        uncertainty=estimate.error,
+        uncertainty_method=method,
+        description=description,
+    )
 
 
 def _clip_score(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
@@ -177,15 +198,8 @@ def _clip_score(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
 
 
 def _novelty(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
-    novelty, which = evaluation.side_data.novelty, kind.distances
-    values = None if novelty is None or which is None else novelty.of(which)
-    if novelty is None or values is None:
-        raise MetricError(
-            kind.id,
-            "the distances it is made of are missing",
-            "a sample set with its database, and the database's encoder as extractor",
-        )
-    if which != "held_out":  # whose images are no samples
+    novelty, (values,) = _distances(evaluation, kind)
+    if "held_out" not in kind.distances:  # whose images are no samples
         evaluation.keep_influences(kind.id, lambda: mean_influences(values))
     description = evaluation.describe(
         kind,
@@ -197,11 +211,50 @@ def _novelty(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
     return [_mean_score(values, description)]
 
 
+def _copy_share(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
+    novelty, (neighbors, held_out) = _distances(evaluation, kind)
+    copied = copies(neighbors, held_out)
+    evaluation.keep_influences(kind.id, lambda: share_influences(copied))
+    description = evaluation.describe(
+        kind,
+        evaluation.layer_of(kind),
+        len(held_out),
+        database=novelty.database,
+        distance="1 - cosine",
+        part=COPY_PART,
+        held_out=novelty.held_out_digest or "not known",
+    )
+    return [
+        Score(
+            value=float(copied.mean()),
+            uncertainty=share_error(copied),
+            uncertainty_method="sqrt(p (1 - p) / n): binomial, threshold held fixed; no cost",
+            description=description,
+        )
+    ]
+
+
+def _distances(
+    evaluation: Evaluation, kind: ScoreKind
+) -> tuple[NoveltyDistances, list[Float64[np.ndarray, " _"]]]:
+    """Give the distances a score is made of, in the order of its record."""
+    novelty = evaluation.side_data.novelty
+    found = [] if novelty is None else [novelty.of(which) for which in kind.distances]
+    known = [values for values in found if values is not None]
+    if novelty is None or len(known) < len(kind.distances):
+        raise MetricError(
+            kind.id,
+            "the distances it is made of are missing",
+            "a sample set with its database, and the database's encoder as extractor",
+        )
+    return novelty, known
+
+
 def _mean_score(values: Float64[np.ndarray, " n"], description: ScoreDescription) -> Score:
     return Score(
         value=math.fsum(values) / len(values),
         uncertainty=mean_error(values),
-        uncertainty_method=_MEAN_METHOD,
+        uncertainty_method=MEAN_METHOD,
         description=description,
     )
 
@@ -210,10 +263,12 @@ Scorer = Callable[[Evaluation, ScoreKind], list[Score]]
 """Computes a score, and beside it others that are wanted and cost next to nothing more."""
 SCORERS: dict[str, Scorer] = {
     "fid": _frechet,
-    "precision": _manifold,
-    "recall": _manifold,
-    "density": _manifold,
-    "coverage": _manifold,
+    "precision": manifold,
+    "recall": manifold,
+    "density": manifold,
+    "coverage": manifold,
+    "clipped_density": clipped,
+    "clipped_coverage": clipped,
     "kid": _kid,
     "is": _is,
     "sfid": _frechet,
@@ -222,4 +277,10 @@ SCORERS: dict[str, Scorer] = {
     "novelty_neighbors": _novelty,
     "novelty_database": _novelty,
     "novelty_held_out": _novelty,
+    "copy_share": _copy_share,
+    "fid_infinity": _fid_infinity,
+    "kd": _kernel,
+    "cmmd": _kernel,
+    "mind": _mind,
+    "vendi": _vendi,
 }

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdm_batch.models.codebook import Codebook, Quantized
+from rdm_batch.models.convolutions import Conv3x3, Upsample
+from rdm_batch.models.layers import add_to, silu
 from rdm_batch.specs.networks import KlAutoencoderConfig, VqAutoencoderConfig
 
 _EPS = 1e-6
@@ -28,9 +30,9 @@ class _ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
         self.norm1 = _norm(in_channels, groups)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv3x3(in_channels, out_channels)
         self.norm2 = _norm(out_channels, groups)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv3x3(out_channels, out_channels)
         if in_channels != out_channels:
             self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
         self.has_shortcut = in_channels != out_channels
@@ -38,10 +40,9 @@ class _ResidualBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch in_channel height width"]
     ) -> Float[Tensor, "batch out_channel height width"]:
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
-        out: Tensor = (self.nin_shortcut(x) if self.has_shortcut else x) + hidden
-        return out
+        hidden = self.conv1(silu(self.norm1(x)))
+        hidden = self.conv2(silu(self.norm2(hidden)))
+        return add_to(hidden, self.nin_shortcut(x) if self.has_shortcut else x)
 
 
 class _AttentionBlock(nn.Module):
@@ -64,8 +65,7 @@ class _AttentionBlock(nn.Module):
         )
         attended = F.scaled_dot_product_attention(query, key, value)
         hidden = attended[:, 0].transpose(1, 2).reshape(x.shape)
-        out: Tensor = x + self.proj_out(hidden)
-        return out
+        return add_to(self.proj_out(hidden), x)
 
 
 class _Downsample(nn.Module):
@@ -77,18 +77,6 @@ class _Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return out
-
-
-class _Upsample(nn.Module):
-    """Double the resolution by repeating pixels, then convolve."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
         return out
 
 
@@ -179,7 +167,7 @@ class Encoder(nn.Module):
         for level in self.down:
             x = level(x)
         x = self.mid(x)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        out: Tensor = self.conv_out(silu(self.norm_out(x)))
         return out
 
 
@@ -205,7 +193,7 @@ class Decoder(nn.Module):
                     [before] + [widths[level]] * (config.num_res_blocks + 1),
                     groups,
                     attention,
-                    upsample=_Upsample(widths[level]) if level > 0 else None,
+                    upsample=Upsample(widths[level]) if level > 0 else None,
                 )
             )
             before = widths[level]
@@ -221,7 +209,7 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(features))
         for level in reversed(self.up):
             x = level(x)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        out: Tensor = self.conv_out(silu(self.norm_out(x)))
         return out
 
 

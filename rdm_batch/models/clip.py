@@ -148,6 +148,8 @@ class OpenClipEncoder:
         self._tokenize = tokenize
         self._mean, self._std = mean, std
         self._device = device
+        self.gpu_s: float | None = 0.0 if device.startswith("cuda") else None
+        """Seconds that batches of images took on the GPU, from the first operation to the last."""
 
     @torch.inference_mode()
     @multiplying()
@@ -160,14 +162,25 @@ class OpenClipEncoder:
         center, as open_clip does.
         """
         rows = [torch.empty(0, self.dim)]
+        marks: list[Any] = []
         for start in range(0, len(images), _BATCH):
             fitted = [_fit(image, self.image_size) for image in images[start : start + _BATCH]]
             # Bytes are copied, a quarter of what they are scaled to.
+            self._mark(marks)
             pixels = upload(np.stack(fitted), self._device)
             scaled = pixels_to_clip(pixels, self._mean, self._std)
             rows.append(leave(self._model.encode_image(scaled).float()))
+            self._mark(marks)
         arrived(self._device)
+        for begun, ended in zip(marks[::2], marks[1::2], strict=True):
+            self.gpu_s = (self.gpu_s or 0.0) + begun.elapsed_time(ended) / 1e3
         return np.concatenate([some.numpy() for some in rows])
+
+    def _mark(self, marks: list[Any]) -> None:
+        """Mark how far the GPU was told to go, and when it gets there; nothing on a CPU."""
+        if self.gpu_s is not None:
+            marks.append(torch.cuda.Event(enable_timing=True))
+            marks[-1].record()
 
     @torch.inference_mode()
     @multiplying()

@@ -95,8 +95,8 @@ class _Block(nn.Module):
         context: KeysValues,
         guided: bool,
     ) -> Float[Tensor, "_ position width"]:
-        normed = self.norm1(x, row)
-        x = x + self.attn1(normed, self.attn1.keys_values(normed))
+        queries, *keys_values = self.attn1.queries_keys_values(self.norm1(x, row))
+        x = x + self.attn1.attend(queries, (keys_values[0], keys_values[1]))
         x = cross_attend(self.attn2, lambda tokens: self.norm2(tokens, row), x, context, guided)
         out: Tensor = x + self.ff(self.norm3(x))
         return out

@@ -38,6 +38,19 @@ def timestep_embedding(
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=1)
 
 
+def silu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Apply SiLU to what nothing else reads, in its place where no gradient needs it.
+
+    Memory that is asked for anew has to be cleared by the system first.
+    """
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+def add_to(fresh: Float[Tensor, "*shape"], x: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
+    """Add to what nothing else reads, in its place where no gradient needs it; see ``silu``."""
+    return fresh + x if torch.is_grad_enabled() else fresh.add_(x)
+
+
 class Attention(nn.Module):
     """Attend from a sequence to itself or to a context, in several heads.
 
@@ -64,6 +77,9 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(context_width or width, inner, bias=bias)
         self.to_v = nn.Linear(context_width or width, inner, bias=bias)
         self.to_out = nn.Sequential(nn.Linear(inner, width))
+        self.within = context_width is None
+        # One layer in place of the three, where they are read as one; see streamed.
+        self.to_all: nn.Module | None = None
 
     def _split_heads(
         self, x: Float[Tensor, "batch token inner"]
@@ -75,24 +91,49 @@ class Attention(nn.Module):
         """Project what is attended to, once for as many calls as it stays the same."""
         return self._split_heads(self.to_k(context)), self._split_heads(self.to_v(context))
 
+    def queries_keys_values(
+        self, x: Float[Tensor, "batch token width"]
+    ) -> tuple[_PerHead, _PerHead, _PerHead]:
+        """Project a sequence for attention within it."""
+        if self.to_all is None:
+            queries, keys, values = self.to_q(x), self.to_k(x), self.to_v(x)
+        else:
+            queries, keys, values = self.to_all(x).chunk(3, dim=-1)
+        return self._split_heads(queries), self._split_heads(keys), self._split_heads(values)
+
     def forward(
         self,
         x: Float[Tensor, "batch token width"],
         keys_values: KeysValues,
         is_causal: bool = False,
-        seen: Bool[Tensor, "1 key"] | None = None,
     ) -> Float[Tensor, "batch token width"]:
-        """Attend from every token of ``x`` to the given keys (scale head_channels^-0.5).
+        """Attend from every token of ``x`` to the given keys.
 
         Args:
             x: The tokens.
+            keys_values: What they attend to.
+            is_causal: Whether the i-th token attends to the first i keys only.
+        """
+        return self.attend(self._split_heads(self.to_q(x)), keys_values, is_causal)
+
+    def attend(
+        self,
+        queries: Float[Tensor, "sample _ token head_channel"],
+        keys_values: KeysValues,
+        is_causal: bool = False,
+        seen: Bool[Tensor, "1 key"] | None = None,
+    ) -> Float[Tensor, "batch token width"]:
+        """Attend from queries to the given keys (scale head_channels^-0.5).
+
+        Args:
+            queries: One a token.
             keys_values: What they attend to.
             is_causal: Whether the i-th token attends to the first i keys only.
             seen: Which keys are attended to; None means all.
         """
         keys, values = keys_values
         attended = F.scaled_dot_product_attention(
-            self._split_heads(self.to_q(x)), keys, values, attn_mask=seen, is_causal=is_causal
+            queries, keys, values, attn_mask=seen, is_causal=is_causal
         )
         out: Tensor = self.to_out(attended.transpose(1, 2).flatten(2))
         return out
@@ -213,8 +254,8 @@ class TransformerBlock(nn.Module):
         is_causal: bool = False,
     ) -> Float[Tensor, "_ token width"]:
         """Transform a sequence; see ``cross_attend`` for ``guided``."""
-        normed = self.norm1(x)
-        x = x + self.attn1(normed, self.attn1.keys_values(normed), is_causal)
+        queries, *keys_values = self.attn1.queries_keys_values(self.norm1(x))
+        x = x + self.attn1.attend(queries, (keys_values[0], keys_values[1]), is_causal)
         x = self.cross_attend(x, neighbors, guided)
         out: Tensor = x + self.ff(self.norm3(x))
         return out

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rdm_batch.errors import SpecError
+from rdm_batch.models.huge_pages import huge_empty
 from rdm_batch.models.layers import KeysValues, TransformerBlock
 from rdm_batch.models.packed import PositionwiseLinear
 from rdm_batch.specs.networks import TransformerConfig
@@ -119,7 +120,7 @@ class CausalTransformer(nn.Module):
             # Up to the first cross-attention both guidance branches are the same.
             rows = 2 * batch if guided and place > 0 else batch
             shape = (rows, config.num_heads, config.num_positions, config.head_channels)
-            past.append((context.new_zeros(shape), context.new_zeros(shape)))
+            past.append((_zeros(shape, context), _zeros(shape, context)))
         return tuple(past)
 
     def next_logits(
@@ -154,9 +155,9 @@ class CausalTransformer(nn.Module):
         for block, past, neighbors in zip(
             self.blocks, generation.past, generation.neighbors, strict=True
         ):
-            normed = block.norm1(x)
-            so_far = _remember(past, block.attn1.keys_values(normed), position, length)
-            x = x + block.attn1(normed, so_far, seen=seen)
+            queries, *new = block.attn1.queries_keys_values(block.norm1(x))
+            so_far = _remember(past, (new[0], new[1]), position, length)
+            x = x + block.attn1.attend(queries, so_far, seen=seen)
             x = block.cross_attend(x, neighbors, generation.guided)
             x = x + block.ff(block.norm3(x))
         logits: Tensor = self.proj_out(x[:, 0])
@@ -176,6 +177,13 @@ class CausalTransformer(nn.Module):
             x = block(x, block.attn2.keys_values(context), is_causal=True)
         logits: Tensor = self.proj_out(x)
         return logits
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> _Room:
+    """Make room for keys or values, which every token reads once."""
+    if like.device.type == "cpu":
+        return huge_empty(shape, like.dtype)
+    return like.new_zeros(shape)
 
 
 def _remember(

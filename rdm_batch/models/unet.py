@@ -17,9 +17,9 @@ from typing import cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from rdm_batch.models.layers import KeysValues, TransformerBlock, timestep_embedding
+from rdm_batch.models.convolutions import Conv3x3, Convolution, Upsample
+from rdm_batch.models.layers import KeysValues, TransformerBlock, add_to, silu, timestep_embedding
 from rdm_batch.specs.networks import UNetConfig
 
 TimeBiases = tuple[Float[Tensor, "steps _"], ...]
@@ -75,7 +75,7 @@ class ResidualBlock(nn.Module):
         self.in_layers = nn.Sequential(
             nn.GroupNorm(norm_groups, in_channels, eps=1e-5),
             nn.SiLU(),
-            nn.Conv2d(in_channels, out_channels, 3, padding=1),
+            Conv3x3(in_channels, out_channels),
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_dim, out_channels))
         # Index 2 holds dropout in the published code, without parameters and with rate 0.
@@ -83,7 +83,7 @@ class ResidualBlock(nn.Module):
             nn.GroupNorm(norm_groups, out_channels, eps=1e-5),
             nn.SiLU(),
             nn.Identity(),
-            _zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
+            _zeroed(Conv3x3(out_channels, out_channels)),
         )
         self.skip_connection = (
             nn.Identity()
@@ -92,8 +92,8 @@ class ResidualBlock(nn.Module):
         )
 
     @property
-    def _convolution(self) -> nn.Conv2d:
-        return cast(nn.Conv2d, self.in_layers[2])
+    def _convolution(self) -> Convolution:
+        return cast(Convolution, self.in_layers[2])
 
     def time_bias(self, embedding: Float[Tensor, "steps dim"]) -> Float[Tensor, "steps channel"]:
         """Project time embeddings, with the bias of the convolution they are added to."""
@@ -106,15 +106,14 @@ class ResidualBlock(nn.Module):
         time_bias: Float[Tensor, "steps channel"],
     ) -> Float[Tensor, "batch out_channel height width"]:
         """Transform ``x``; ``time_bias`` has one row per sample, or one for all of them."""
-        weight = self._convolution.weight
-        hidden = self.in_layers[1](self.in_layers[0](x))
+        hidden = silu(self.in_layers[0](x))
         if time_bias.shape[0] == 1:
-            hidden = F.conv2d(hidden, weight, time_bias[0], padding=1)
+            hidden = self._convolution.convolve(hidden, time_bias[0])
         else:
-            hidden = F.conv2d(hidden, weight, padding=1)
-            hidden = hidden + _match_rows(time_bias, hidden.shape[0])[:, :, None, None]
-        out: Tensor = self.skip_connection(x) + self.out_layers(hidden)
-        return out
+            hidden = self._convolution.convolve(hidden, None)
+            hidden = add_to(hidden, _match_rows(time_bias, hidden.shape[0])[:, :, None, None])
+        hidden = self.out_layers[3](silu(self.out_layers[0](hidden)))
+        return add_to(hidden, self.skip_connection(x))
 
 
 class SpatialTransformer(nn.Module):
@@ -152,7 +151,7 @@ class SpatialTransformer(nn.Module):
             hidden = block(hidden, context.keys_values[self.slot + offset], context.guided)
         hidden = hidden.transpose(1, 2).unflatten(2, (height, width))
         out: Tensor = self.proj_out(hidden)
-        return out + _match_rows(x, out.shape[0])
+        return add_to(out, _match_rows(x, out.shape[0]))
 
 
 class Downsample(nn.Module):
@@ -167,21 +166,6 @@ class Downsample(nn.Module):
     ) -> Float[Tensor, "batch channel half_height half_width"]:
         """Halve height and width."""
         out: Tensor = self.op(x)
-        return out
-
-
-class Upsample(nn.Module):
-    """Double the resolution by repeating pixels, then convolve."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(
-        self, x: Float[Tensor, "batch channel height width"]
-    ) -> Float[Tensor, "batch channel double_height double_width"]:
-        """Double height and width."""
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
         return out
 
 

@@ -103,9 +103,14 @@ def run_in_turn(
 
 
 def run_timed(
-    checkout: Path, job: Path, output: Path, overrides: Sequence[str] = (), address: str = "none"
+    checkout: Path,
+    job: Path,
+    output: Path,
+    overrides: Sequence[str] = (),
+    address: str = "none",
+    scored: bool = False,
 ) -> TimedRun:
-    """Run a job, unscored, with a checkout of this program in a process of its own.
+    """Run a job with a checkout of this program in a process of its own.
 
     Args:
         checkout: Folder with the program.
@@ -114,13 +119,15 @@ def run_timed(
         overrides: As ``--set`` of a job takes them.
         address: Where it works. With ``none`` the memory is all that it takes; with Ray it is that
             of the driver.
+        scored: Whether the set is judged as the job says: scores are no speed.
 
     Raises:
         RegressionError: The run fails.
     """
     command = [sys.executable, "-P", "-m", "rdm_batch.run", str(job.resolve())]
     command += ["--address", address]
-    for override in (*overrides, "evaluation=null", f"output.uri={output}"):
+    unscored = () if scored else ("evaluation=null",)
+    for override in (*overrides, *unscored, f"output.uri={output}"):
         command += ["--set", override]
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(

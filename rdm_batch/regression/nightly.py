@@ -81,7 +81,7 @@ def run_suite(
         baseline: What it is held against. None before anything was accepted.
         address: Where to work, as ``generation.job.run`` takes it.
         progress: Shows the stages.
-        seeds: With how many seeds each job is run: several give bounds that can be accepted.
+        seeds: With how many seeds jobs with bounds are run: several give bounds to accept.
         against: Folder with another checkout of this program. Where it is given, gate 4 runs both
             in turn instead of looking at the history.
 
@@ -130,10 +130,10 @@ class _Running:
                     self._turns[job.name] = take_turns(self._suite, job, against, address)
 
     def make(self, cluster: Cluster, job: CheckedJob, entry: SuiteJob) -> None:
-        """Make, score and keep one job, with every seed."""
+        """Make, score and keep one job, with every seed where it has bounds."""
         try:
             made = self._once(cluster, job, entry)
-            if self._seeds > 1:
+            if self._seeds > 1 and entry.entry.gates.bounds:
                 made = self._with_bounds(cluster, entry, made)
         except RdmBatchError as error:
             gate: Gate = "identity" if entry.entry.gates.identity else "paired"

@@ -10,7 +10,7 @@ from rich.text import Text
 from rdm_batch.regression.history import Contents
 from rdm_batch.regression.records import Outcome, Run, Verdict
 from rdm_batch.reports.table import new_table, print_blocks, text_cell
-from rdm_batch.reports.units import format_number
+from rdm_batch.reports.units import format_number, printable
 
 WORDS: dict[Outcome, str] = {
     "pass": "pass",
@@ -24,19 +24,18 @@ _STYLES: dict[Outcome, str] = {"pass": "green", "fail": "bold red"}
 
 def print_run(run: Run, notes: Sequence[str], console: Console | None = None) -> None:
     """Print what the gates said of a run; None means standard output."""
-    blocks: list[RenderableType] = []
-    table = new_table(f"Run {run.id} of {run.suite} on {run.machine_class}")
-    for name in ("job", "gate", "verdict"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("why", overflow="fold")
-    for verdict in run.verdicts:
-        table.add_row(
-            text_cell(verdict.job),
-            text_cell(_gate(verdict)),
-            Text(WORDS[verdict.outcome], _STYLES.get(verdict.outcome, "")),
-            text_cell(verdict.reason),
-        )
-    blocks.append(table)
+    blocks: list[RenderableType] = [
+        Text(f"Run {run.id} of {run.suite} on {run.machine_class}", "bold")
+    ]
+    shown = [v for v in run.verdicts if v.decides or v.outcome in ("fail", "not_comparable")]
+    for verdict in shown:
+        line = Text()
+        line.append(f"{WORDS[verdict.outcome]}  ", _STYLES.get(verdict.outcome, "bold"))
+        line.append(f"{printable(verdict.job)}, {_gate(verdict)}: {printable(verdict.reason)}")
+        blocks.append(line)
+    if len(shown) < len(run.verdicts):
+        more = len(run.verdicts) - len(shown)
+        blocks.append(text_cell(f"{more} verdicts that only explain are in the history"))
     blocks += [text_cell(f"note: {note}") for note in notes]
     blocks.append(Text(f"outcome: {WORDS[run.outcome]}", _STYLES.get(run.outcome, "bold")))
     print_blocks(blocks, console or Console())

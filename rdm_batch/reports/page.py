@@ -23,7 +23,9 @@ from rdm_batch.reports.pictures import Embedded, Pictures, embed
 from rdm_batch.reports.run_report import IllustratedSample, RunReport
 from rdm_batch.reports.table import (
     describe,
+    lost_retriever,
     own_description,
+    retriever_memory,
     score_label,
     shared_description,
 )
@@ -149,6 +151,8 @@ def template(name: str) -> Template:
         seconds=units.format_seconds,
         share=units.format_share,
         label=score_label,
+        lost_retriever=lost_retriever,
+        retriever_memory=retriever_memory,
         describe=describe,
         utc=_format_utc,
     )

@@ -246,13 +246,24 @@ class Recall(_Part):
     value: Share
 
 
+class LostRetriever(_Part):
+    """Say how often a retriever was lost while samples were made, and what it holds.
+
+    It was brought back, and what it had been asked was asked again: samples do not tell.
+    """
+
+    holds: str
+    times: PositiveInt
+
+
 class RetrievalReport(_Part):
     """Report the speed and quality of retrieval.
 
     ``query_method`` says how the latency of one query was obtained, for example "batch
     seconds divided by its queries". The raw values are stored beside the report. ``engine`` says
     what searched; the exact one has no recall to measure. ``resident_bytes`` is the memory that
-    opening the database took, over all retrievers, without files that are mapped.
+    opening the database took, over all retrievers, without files that are mapped. ``lost`` names
+    the retrievers that were lost and brought back.
     """
 
     per_query: LatencySummary
@@ -261,6 +272,7 @@ class RetrievalReport(_Part):
     recall: Recall | None = None
     engine: Literal["scann", "exact"] = "scann"
     resident_bytes: NonNegativeInt | None = None
+    lost: tuple[LostRetriever, ...] = ()
 
 
 class IllustratedSample(_Part):

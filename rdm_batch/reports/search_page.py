@@ -29,6 +29,7 @@ class Found:
         caption: Its caption; None where it has none.
         patch: The part of the source image (x0, y0, x1, y1) in pixels; None for the whole.
         picture: Its thumbnail, encoded; None where the database stores none.
+        url: Its address; None where it has none.
     """
 
     row_id: int
@@ -37,6 +38,7 @@ class Found:
     caption: str | None = None
     patch: tuple[int, ...] | None = None
     picture: bytes | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,9 @@ def search_tables(report: SearchReport) -> Iterator[Table]:
         if captioned:
             table.add_column("caption", overflow="fold")
         table.add_column("item", overflow="fold")
+        addressed = any(found.url not in (None, found.item_id) for found in query.found)
+        if addressed:
+            table.add_column("url", overflow="fold")
         for place, found in enumerate(query.found, 1):
             cells = [str(place), str(found.row_id), f"{found.similarity:.4f}"]
             if captioned:
@@ -93,7 +98,10 @@ def search_tables(report: SearchReport) -> Iterator[Table]:
             item = found.item_id
             if found.patch is not None:
                 item += f" {list(found.patch)}"
-            table.add_row(*(Text(cell) for cell in (*cells, printable(item))))
+            cells.append(printable(item))
+            if addressed:
+                cells.append(printable(found.url or ""))
+            table.add_row(*(Text(cell) for cell in cells))
         yield table
 
 
@@ -131,7 +139,7 @@ def _hits(query: Query) -> list[_Hit]:
         _Hit(
             found,
             None if found.picture is None else embed(found.picture, _PICTURE_SIDE),
-            found.item_id if found.item_id.startswith(_WEB) else None,
+            found.url if found.url is not None and found.url.startswith(_WEB) else None,
             100 * (found.similarity - floor) / (high - floor),
         )
         for found in query.found

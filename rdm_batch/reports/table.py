@@ -12,7 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from rdm_batch.reports.latency import LatencySummary
-from rdm_batch.reports.run_report import HeadReport, RunReport, Throughput
+from rdm_batch.reports.run_report import (
+    HeadReport,
+    LostRetriever,
+    RetrievalReport,
+    RunReport,
+    Throughput,
+)
 from rdm_batch.reports.units import (
     format_bytes,
     format_count,
@@ -128,7 +134,23 @@ def _key_figures(report: RunReport) -> Table:
         recall = report.retrieval.recall
         queries = format_count(recall.queries, "query").replace("querys", "queries")
         table.add_row(f"recall@{recall.k}", f"{recall.value:.4f} over {queries}")
+    if report.retrieval is not None and report.retrieval.resident_bytes is not None:
+        table.add_row("retrievers", retriever_memory(report.retrieval))
+    for lost in () if report.retrieval is None else report.retrieval.lost:
+        table.add_row("lost", text_cell(lost_retriever(lost)))
     return table
+
+
+def retriever_memory(retrieval: RetrievalReport) -> str:
+    """Say what the retrievers of a job hold in memory."""
+    held = retrieval.resident_bytes or 0
+    return f"{format_bytes(held)} resident, without files that are mapped"
+
+
+def lost_retriever(lost: LostRetriever) -> str:
+    """Say how often a retriever was lost, and that nothing came of it."""
+    times = format_count(lost.times, "time")
+    return f"the retriever of {lost.holds}, {times}; brought back, nothing was lost with it"
 
 
 def _rates(report: RunReport) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int64
 from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.exact import check_k
 from rdm_batch.retrieval.merge import Neighbors, merge_top_k
+from rdm_batch.retrieval.row_records import RowRecord
 from rdm_batch.retrieval.shard import check_dim
 
 
@@ -52,7 +53,7 @@ class CompositeRetriever:
 
     Args:
         parts: Holders of disjoint row ranges that follow each other; in any order.
-        ask: Calls ``search``, ``search_exactly``, ``fetch`` or ``thumbnails`` of parts.
+        ask: Calls ``search``, ``search_exactly``, ``fetch``, ``thumbnails``, ``records`` of parts.
         first_row: Where the range starts.
 
     Raises:
@@ -70,6 +71,11 @@ class CompositeRetriever:
             )
         self._starts = starts
         self._ask = ask
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """Holders of its rows, in order."""
+        return tuple(self._parts)
 
     @property
     def first_row(self) -> int:
@@ -138,6 +144,17 @@ class CompositeRetriever:
         for places, found in self._by_part("thumbnails", ids):
             images.update(zip(places.tolist(), found, strict=True))
         return [images[place] for place in range(len(ids))]
+
+    def records(self, ids: Int64[np.ndarray, " n"]) -> list[RowRecord]:
+        """Read what is known of rows: captions, addresses, where they came from.
+
+        Raises:
+            DatabaseError: An id is not a row of the database, or a table cannot be read.
+        """
+        known: dict[int, RowRecord] = {}
+        for places, found in self._by_part("records", ids):
+            known.update(zip(places.tolist(), found, strict=True))
+        return [known[place] for place in range(len(ids))]
 
     def _by_part(
         self, method: str, ids: Int64[np.ndarray, " n"]

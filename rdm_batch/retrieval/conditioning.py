@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.retrieval.embeddings import check_embeddings
-from rdm_batch.retrieval.merge import Neighbors
+from rdm_batch.retrieval.embeddings import check_embeddings, score_pairs
+from rdm_batch.retrieval.merge import Neighbors, order_by_score
 from rdm_batch.retrieval.proposal import Proposal, Weighting
 from rdm_batch.retrieval.retriever import Retriever
 from rdm_batch.retrieval.shard import check_dim
@@ -55,12 +55,47 @@ def unconditional(
         retriever: The database.
         proposal: Rows to draw from, already truncated for top-m sampling.
         uniforms: One number in [0, 1) per sample.
-        k_nn: Tokens per context; the pseudo-query itself is usually among them.
+        k_nn: Tokens per context; the pseudo-query itself leads them, unless other rows of its
+            very direction take all places.
         weighting: Draw by p_D or uniformly.
     """
     query_ids = proposal.draw(uniforms, weighting)
-    found = retriever.search(retriever.fetch(query_ids), k_nn)
+    queries = retriever.fetch(query_ids)
+    found = with_own_rows(retriever.search(queries, k_nn), query_ids, queries)
     return Conditioning(found.embeddings, found.ids, found.scores, query_ids)
+
+
+def with_own_rows(
+    found: Neighbors,
+    query_ids: Int64[np.ndarray, " n"],
+    queries: Float32[np.ndarray, "n dim"],
+    removed: Int64[np.ndarray, " gone"] | None = None,
+) -> Neighbors:
+    """Put rows that were searched for among their neighbors, where an index has missed them.
+
+    Nothing else can be closer to a row than itself. An exact search gives it already.
+
+    Args:
+        found: What the search gave.
+        query_ids: The rows.
+        queries: Their embeddings.
+        removed: Rows that no search may give. None: none of these was removed.
+    """
+    missing = np.flatnonzero((found.ids != query_ids[:, None]).all(axis=1))
+    if removed is not None:
+        missing = missing[np.isin(query_ids[missing], removed, invert=True)]
+    if not len(missing):
+        return found
+    own = score_pairs(queries, queries, missing, missing)
+    ids = np.concatenate([query_ids[missing, None], found.ids[missing]], axis=1)
+    scores = np.concatenate([own[:, None], found.scores[missing]], axis=1)
+    rows = np.concatenate([queries[missing, None], found.embeddings[missing]], axis=1)
+    order = order_by_score(ids, scores)[:, :-1]
+    whole = Neighbors(found.ids.copy(), found.scores.copy(), found.embeddings.copy())
+    whole.ids[missing] = np.take_along_axis(ids, order, axis=1)
+    whole.scores[missing] = np.take_along_axis(scores, order, axis=1)
+    whole.embeddings[missing] = np.take_along_axis(rows, order[:, :, None], axis=1)
+    return whole
 
 
 def from_queries(

@@ -153,10 +153,33 @@ class DatabaseChange(_Frozen):
     request: str = Field(description="Digest of what was asked for; asked again, it is done.")
 
 
+class ProposalRecord(_Frozen):
+    """State how the proposal distribution was counted, and what an index changed about it."""
+
+    images: int = Field(ge=1, description="Images of the training set that were counted.")
+    k: int = Field(ge=1, description="Neighbors counted of each.")
+    share: float = Field(gt=0, le=1, description="Share of the training set; below 1, a preview.")
+    engine: Literal["scann", "exact"]
+    checked: int = Field(
+        default=0,
+        ge=0,
+        description="Images whose neighbors were also counted exactly; 0: all of them were.",
+    )
+    recall: Share = Field(default=1, description="Of their exact neighbors.")
+    total_variation: Share = Field(
+        default=0, description="Between the two distributions of these images."
+    )
+    overlaps: tuple[tuple[float, Share], ...] = Field(
+        default=(),
+        description="For values of top_m, the share of the rows kept of exact counts that are kept "
+        "of the counts of the index.",
+    )
+
+
 class DatabaseManifest(_Frozen, LaterFields):
     """Describe a complete database. Its digest covers every other field, times excepted."""
 
-    later: ClassVar[tuple[str, ...]] = ("removed", "changes")
+    later: ClassVar[tuple[str, ...]] = ("removed", "changes", "counted")
 
     format: Literal["rdm_batch.database"] = "rdm_batch.database"
     version: Literal[1] = 1
@@ -170,6 +193,9 @@ class DatabaseManifest(_Frozen, LaterFields):
     )
     shards: tuple[DatabaseShard, ...] = Field(min_length=1)
     proposal: StoredFile | None = None
+    counted: ProposalRecord | None = Field(
+        default=None, description="Outside of every digest: how it was counted is no content."
+    )
     removed: StoredFile | None = Field(
         default=None, description="Table of the rows that no search finds any more."
     )
@@ -197,7 +223,7 @@ class DatabaseManifest(_Frozen, LaterFields):
         return self.rows - sum(c.rows for c in self.changes if c.action == "remove")
 
     def content_digest(self) -> str:
-        """Compute the digest over every field but ``digest`` itself."""
+        """Compute the digest over every field that describes content."""
         return _digest_of(self.model_dump(mode="json"))
 
     def with_digest(self) -> DatabaseManifest:
@@ -212,7 +238,7 @@ class DatabaseManifest(_Frozen, LaterFields):
 
 def _digest_of(fields: dict[str, Any]) -> str:
     """Digest the fields of a manifest that describe its content."""
-    content = {name: value for name, value in fields.items() if name != "digest"}
+    content = {name: value for name, value in fields.items() if name not in ("digest", "counted")}
     content["shards"] = [
         {name: value for name, value in shard.items() if name != "latency"}
         for shard in fields["shards"]

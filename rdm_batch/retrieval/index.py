@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
 from rdm_batch.errors import DatabaseError
+from rdm_batch.files import UNREADABLE
 from rdm_batch.retrieval.embeddings import check_embeddings, unit_rows
 from rdm_batch.specs.database import IndexSettings
 
@@ -272,7 +273,15 @@ def load_index(
     import scann
 
     check_index_folder(folder, names)
-    searcher = scann.scann_ops_pybind.load_searcher(str(folder), assets_backcompat_shim=False)
+    try:
+        searcher = scann.scann_ops_pybind.load_searcher(str(folder), assets_backcompat_shim=False)
+    except (RuntimeError, *UNREADABLE) as error:
+        raise DatabaseError(
+            str(folder),
+            f"ScaNN cannot load it ({str(error)[:200]})",
+            "a whole index",
+            "compare the database with its digests (`rdm-batch database check`), or rebuild it",
+        ) from None
     if searcher.size() != rows:
         raise DatabaseError(
             str(folder),

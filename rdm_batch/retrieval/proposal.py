@@ -6,6 +6,7 @@ p_D(y) is how often y serves as a neighbor of the training set X (RDM, Blattmann
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -112,15 +113,36 @@ def count_neighbors(neighbor_ids: Int[np.ndarray, "n k"]) -> Proposal:
     return Proposal(row_ids[order], counts[order].astype(np.int64))
 
 
-def merge_counts(first: Proposal, second: Proposal) -> Proposal:
-    """Add the counts of two disjoint parts of the training set."""
+def merge_counts(parts: Sequence[Proposal]) -> Proposal:
+    """Add the counts of disjoint parts of the training set, at least one; all at once."""
     row_ids, inverse = np.unique(
-        np.concatenate([first.row_ids, second.row_ids]), return_inverse=True
+        np.concatenate([part.row_ids for part in parts]), return_inverse=True
     )
     counts = np.zeros(len(row_ids), dtype=np.int64)
-    np.add.at(counts, inverse, np.concatenate([first.counts, second.counts]))
+    np.add.at(counts, inverse, np.concatenate([part.counts for part in parts]))
     order = np.lexsort((row_ids, -counts))
     return Proposal(row_ids[order], counts[order])
+
+
+def total_variation(first: Proposal, second: Proposal) -> float:
+    """Measure half the sum of absolute differences of two distributions over rows, in 0..1."""
+    shares = [part.counts / part.counts.sum() for part in (first, second)]
+    _, inverse = np.unique(np.concatenate([first.row_ids, second.row_ids]), return_inverse=True)
+    differences = np.zeros(int(inverse.max()) + 1)
+    np.add.at(differences, inverse, np.concatenate([shares[0], -shares[1]]))
+    return float(np.abs(differences).sum() / 2)
+
+
+def top_overlap(found: Proposal, exact: Proposal, top_m: float) -> float:
+    """Give the share of the rows that top-m sampling keeps of ``exact`` that ``found`` keeps too.
+
+    Args:
+        found: Counts to judge.
+        exact: Counts to judge them by.
+        top_m: Fraction of entries kept of each.
+    """
+    kept = exact.truncate(top_m).row_ids
+    return float(np.isin(kept, found.truncate(top_m).row_ids).mean())
 
 
 def every_row(rows: int) -> Proposal:

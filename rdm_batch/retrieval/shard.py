@@ -21,6 +21,7 @@ from rdm_batch.retrieval.exact import check_k, exact_top_k, score_slack
 from rdm_batch.retrieval.index import ShardIndex, build_index, load_index
 from rdm_batch.retrieval.merge import Neighbors, in_order, order_by_score
 from rdm_batch.retrieval.residency import anonymous_bytes, refuse_without_room, resident_bytes_of
+from rdm_batch.retrieval.row_records import RowRecord, read_records
 from rdm_batch.retrieval.rows import shard_rows
 from rdm_batch.retrieval.tables import read_thumbnails
 
@@ -45,6 +46,7 @@ class ShardSearcher:
         where: Description used in messages.
         removed: Positions of rows that no search finds any more.
         resident_bytes: Memory that opening rows and index took, without files that are mapped.
+        table: Table of what is known of the rows. None: nothing is.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class ShardSearcher:
         where: str = "shard",
         removed: Int64[np.ndarray, " gone"] | None = None,
         resident_bytes: int = 0,
+        table: Path | None = None,
     ) -> None:
         self._embeddings = embeddings
         # Norms of all rows would be all rows read, and as many numbers kept.
@@ -67,6 +70,7 @@ class ShardSearcher:
         self._where = where
         self.first_row = first_row
         self._resident_bytes = resident_bytes
+        self._table = table
 
     @property
     def rows(self) -> int:
@@ -202,6 +206,26 @@ class ShardSearcher:
             )
         return read_thumbnails(self._thumbnails, positions)
 
+    def records(self, ids: Int64[np.ndarray, " n"]) -> list[RowRecord]:
+        """Read what is known of rows by global id.
+
+        Raises:
+            DatabaseError: An id lies outside this shard, or the table cannot be read.
+        """
+        positions = self._positions(ids)
+        if self._table is None:
+            raise DatabaseError(self._where, "no table of its rows", "the table of a shard")
+        try:
+            with self._table.open("rb") as file:
+                return read_records(file, positions, str(self._table))
+        except OSError as error:
+            raise DatabaseError(
+                str(self._table),
+                f"unreadable ({error.strerror})",
+                "a table of rows",
+                "copy the database again",
+            ) from None
+
     def _positions(self, ids: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         positions = ids - self.first_row
         outside = (positions < 0) | (positions >= self.rows)
@@ -278,4 +302,7 @@ def open_shard(
         here = (removed >= entry.first_row) & (removed < entry.first_row + entry.rows)
         gone = removed[here] - entry.first_row
     resident = max(0, anonymous_bytes() - before)
-    return ShardSearcher(embeddings, index, entry.first_row, thumbnails, where, gone, resident)
+    table = root / entry.embeddings.path
+    return ShardSearcher(
+        embeddings, index, entry.first_row, thumbnails, where, gone, resident, table
+    )

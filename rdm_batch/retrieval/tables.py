@@ -33,6 +33,7 @@ class ShardRows:
             whole images.
         captions: Caption of each row, None where there is none.
         thumbnails: PNG files, or None to store none.
+        urls: Address of each row, None where there is none; or None to store none.
     """
 
     first_row: int
@@ -41,6 +42,7 @@ class ShardRows:
     patch_coords: Sequence[tuple[int, int, int, int] | None]
     captions: Sequence[str | None]
     thumbnails: Sequence[bytes] | None
+    urls: Sequence[str | None] | None = None
 
 
 def write_embeddings(path: Path, rows: ShardRows, with_rows: bool = True) -> None:
@@ -58,6 +60,8 @@ def write_embeddings(path: Path, rows: ShardRows, with_rows: bool = True) -> Non
         "patch_coords": pa.array(list(rows.patch_coords), pa.list_(pa.int32(), 4)),
         "caption": pa.array(list(rows.captions), pa.string()),
     }
+    if rows.urls is not None and any(rows.urls):
+        columns["url"] = pa.array(list(rows.urls), pa.string())
     order = list(columns)
     if with_rows:
         values = pa.array(np.ascontiguousarray(rows.embeddings).reshape(-1))

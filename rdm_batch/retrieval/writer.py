@@ -192,9 +192,9 @@ def measure_recall(searcher: ShardSearcher, embeddings: Float[np.ndarray, "rows 
     return recall_at_k(searcher.search(queries, k).scores, exact)
 
 
-def write_proposal(root: Path, proposal: Proposal) -> StoredFile:
+def write_proposal(root: Path, proposal: Proposal, name: str = "proposal.parquet") -> StoredFile:
     """Write the proposal distribution of a database."""
-    path = root / "proposal.parquet"
+    path = root / name
     write_counts(path, proposal.row_ids, proposal.counts)
     return stored_file(root, path)
 
@@ -205,6 +205,7 @@ def _check_lengths(rows: ShardRows, where: str) -> None:
         "patch_coords": rows.patch_coords,
         "captions": rows.captions,
         "thumbnails": rows.thumbnails,
+        "urls": rows.urls,
     }
     for name, column in columns.items():
         if column is not None and len(column) != len(rows.embeddings):

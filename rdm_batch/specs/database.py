@@ -18,6 +18,10 @@ Queries = Literal["pictures", "texts"]
 """What is searched with. An index tuned for pictures misses what texts look for."""
 
 
+EngineChoice = Literal["auto", "scann", "exact"]
+"""What searches a database: its index, all rows past all queries, or the index if there is one."""
+
+
 class IndexSettings(Spec, LaterFields):
     """Describe how a shard is indexed."""
 
@@ -92,11 +96,35 @@ class EncodeSettings(Spec):
     )
 
 
-class DatabaseBuild(Spec):
+class ProposalCounting(Spec):
+    """Say whose neighbors are counted for the proposal distribution p_D, and how."""
+
+    proposal_from: Uri | None = Field(
+        default=None,
+        description="Training set whose neighbors are counted for the proposal distribution: "
+        "images in any form; beside `--embeddings`, embeddings in any of its forms.",
+    )
+    proposal_k: Annotated[int, Field(ge=1)] = Field(
+        default=4, description="Neighbors counted per image of the training set."
+    )
+    proposal_engine: EngineChoice = Field(
+        default="auto",
+        description="What looks for them: the index (`scann`), or all rows past all images "
+        "(`exact`). `auto` takes the index, where every shard has one.",
+    )
+    proposal_sample: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="Share of the training set that is counted, chosen by lot: a preview. The same "
+        "command with another share counts again and keeps everything else.",
+    )
+
+
+class DatabaseBuild(ProposalCounting):
     """Ask for a database of images."""
 
     images: Uri = Field(
-        description="A folder of PNG, JPEG and WebP files, a parquet file or folder, or "
+        description="A folder of PNG, JPEG and WebP files, a parquet file or folder, uncompressed "
+        "`.tar` archives of webdataset or a folder of them, or "
         "`shapes:SUBSET[:COUNT[:STYLE,STYLE...]]` for the embedded world."
     )
     out: Uri = Field(description="Where the database goes: a folder or `s3://bucket/prefix`.")
@@ -107,14 +135,6 @@ class DatabaseBuild(Spec):
     )
     encode: EncodeSettings = Field(default=EncodeSettings(), description="How images become rows.")
     index: IndexSettings = Field(default=IndexSettings(), description="How shards are indexed.")
-    proposal_from: Uri | None = Field(
-        default=None,
-        description="Training set whose neighbors are counted for the proposal distribution, in "
-        "any form images have.",
-    )
-    proposal_k: Annotated[int, Field(ge=1)] = Field(
-        default=4, description="Neighbors counted per image of the training set."
-    )
     # Changes no row beyond its last digit, where a worker's number of threads moves the
     # encoder's float sums.
     workers: Annotated[int, Field(ge=1)] = Field(

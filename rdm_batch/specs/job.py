@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from rdm_batch.specs.base import OutputUri, Spec, Uri
 from rdm_batch.specs.conditioning import ConditioningSpec
+from rdm_batch.specs.database import EngineChoice
 from rdm_batch.specs.families import ModelSpec
 from rdm_batch.specs.image_resize import ImageResize
 from rdm_batch.specs.sampling import MAX_SHARD_SAMPLES, SamplingSpec, samplers_of
-from rdm_batch.specs.scores import SCORES
+from rdm_batch.specs.scores import SCORES, ScoreKind
 
 
 class EncoderSpec(Spec):
@@ -40,7 +42,7 @@ class DatabaseSpec(Spec):
         description="Retriever actors; the database's index shards are spread over them. "
         "None: one actor for each index shard. Never changes results.",
     )
-    engine: Literal["auto", "scann", "exact"] = Field(
+    engine: EngineChoice = Field(
         default="auto",
         description="`scann` searches the index of each shard. `exact` streams all rows past all "
         "queries of the job once, ahead of generation: no index, bounded memory, on GPUs where "
@@ -89,10 +91,14 @@ class ExtractorSpec(Spec):
     )
 
 
-def _listed(**needs: str) -> str:
+def _listed(fits: Callable[[ScoreKind], bool]) -> str:
     """List the scores of certain needs, for a description."""
-    fitting = (kind for kind in SCORES.values() if needs.items() <= vars(kind).items())
-    return " and ".join(f"`{kind.id}`" for kind in fitting)
+    *names, last = (f"`{kind.id}`" for kind in SCORES.values() if fits(kind))
+    return f"{', '.join(names)} and {last}" if names else last
+
+
+_OF_ENCODER = _listed(lambda kind: kind.features_of == "encoder")
+_OF_HELD_OUT = _listed(lambda kind: "held_out" in kind.distances)
 
 
 class EvaluationSpec(Spec):
@@ -118,8 +124,8 @@ class EvaluationSpec(Spec):
     )
     encoder: EncoderSpec | None = Field(
         default=None,
-        description=f"Image-text encoder of {_listed(features_of='encoder')}. None: the extractor "
-        "where it is one, else the database's.",
+        description=f"Image-text encoder of {_OF_ENCODER}. None: the extractor where it is "
+        "one, else the database's.",
     )
     inline: bool = Field(
         default=False,
@@ -129,8 +135,8 @@ class EvaluationSpec(Spec):
     )
     held_out: Uri | None = Field(
         default=None,
-        description=f"Images for {_listed(distances='held_out')} that neither the database nor the "
-        "training set holds, in any form a reference has. None: the reference.",
+        description=f"Images for {_OF_HELD_OUT} that neither the database nor the training set "
+        "holds, in any form a reference has. None: the reference.",
     )
 
 

@@ -62,10 +62,11 @@ class ScoreKind:
         layer: One of ``OWN_LAYERS``. None for an extractor's main layer.
         features_of: Which network it is made with: the evaluation's extractor, an image-text
             encoder beside it, or the encoder the database is searched with.
-        distances: Of ``NoveltyDistances``, those it is the mean of. They need a database, and
-            for ``neighbors`` the rows each sample was conditioned on. None for a score without.
+        distances: Of ``NoveltyDistances``, those it is made of. They need a database, and for
+            ``neighbors`` the rows each sample was conditioned on. Empty for a score without.
         prompts: Whether it needs the prompt of every sample.
         least_samples: Fewest samples it is made from, by settings.
+        least_reference: Fewest images of the reference, or held out where its distances are.
         labels_on: What it is called instead, by the beginning of the extractor's name; the first
             that fits counts.
     """
@@ -77,9 +78,10 @@ class ScoreKind:
     reference: Literal["moments", "features"] | None = None
     layer: str | None = None
     features_of: Literal["extractor", "encoder", "database_encoder"] = "extractor"
-    distances: Distances | None = None
+    distances: tuple[Distances, ...] = ()
     prompts: bool = False
     least_samples: Callable[[Sizes], int] = _two
+    least_reference: int = 1
     labels_on: Mapping[str, str] = field(default_factory=dict)
 
     def label_on(self, extractor: str | None) -> str:
@@ -138,11 +140,57 @@ _KINDS = (
         least_samples=lambda sizes: sizes.density_k + 1,
     ),
     ScoreKind(
+        id="clipped_density",
+        label="clipped density",
+        better="higher",
+        summary="density with the radii of the reference and what a sample counts for bounded, as "
+        "a part of good samples",
+        reference="features",
+        least_samples=lambda sizes: sizes.density_k + 1,
+    ),
+    ScoreKind(
+        id="clipped_coverage",
+        label="clipped coverage",
+        better="higher",
+        summary="coverage where a neighborhood wants k samples, as a part of good samples",
+        reference="features",
+        least_samples=lambda sizes: sizes.density_k + 1,
+    ),
+    ScoreKind(
         id="kid",
         label="KID",
         better="lower",
         summary="squared kernel distance of features",
         reference="features",
+    ),
+    ScoreKind(
+        id="kd",
+        label="KD",
+        better="lower",
+        summary="squared kernel distance of features over all pairs",
+        reference="features",
+        labels_on={"dinov2": "KD-DINOv2"},
+    ),
+    ScoreKind(
+        id="mind",
+        label="MIND",
+        better="lower",
+        summary="sliced Wasserstein distance of features",
+        reference="features",
+    ),
+    ScoreKind(
+        id="fid_infinity",
+        label="FID-infinity",
+        better="lower",
+        summary="Frechet distance extrapolated to infinitely many samples",
+        reference="moments",
+        least_samples=lambda _: 200,
+    ),
+    ScoreKind(
+        id="vendi",
+        label="Vendi score",
+        better="higher",
+        summary="effective number of different samples",
     ),
     ScoreKind(
         id="is",
@@ -169,6 +217,14 @@ _KINDS = (
         features_of="encoder",
     ),
     ScoreKind(
+        id="cmmd",
+        label="CMMD",
+        better="lower",
+        summary="squared kernel distance of image-text embeddings over all pairs",
+        reference="features",
+        features_of="encoder",
+    ),
+    ScoreKind(
         id="clip_score",
         label="CLIP-score",
         better="higher",
@@ -182,7 +238,7 @@ _KINDS = (
         better=None,
         summary="distance of samples to the nearest of their own conditioning neighbors",
         features_of="database_encoder",
-        distances="neighbors",
+        distances=("neighbors",),
     ),
     ScoreKind(
         id="novelty_database",
@@ -190,7 +246,7 @@ _KINDS = (
         better=None,
         summary="distance of samples to the nearest database entry",
         features_of="database_encoder",
-        distances="nearest",
+        distances=("nearest",),
     ),
     ScoreKind(
         id="novelty_held_out",
@@ -199,7 +255,18 @@ _KINDS = (
         summary="distance of images that the database does not hold to the nearest database entry",
         reference="features",
         features_of="database_encoder",
-        distances="held_out",
+        distances=("held_out",),
+    ),
+    ScoreKind(
+        id="copy_share",
+        label="share of copies",
+        better="lower",
+        summary="share of samples nearer to one of their own conditioning neighbors than the "
+        "nearest hundredth of held-out images is to the database",
+        reference="features",
+        features_of="database_encoder",
+        distances=("neighbors", "held_out"),
+        least_reference=100,
     ),
 )
 SCORES: dict[str, ScoreKind] = {kind.id: kind for kind in _KINDS}

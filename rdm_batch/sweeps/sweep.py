@@ -346,7 +346,7 @@ class _Group:
         """Measure, score and report every finished cell as the job it is."""
         recalls: dict[int, Recall | None] = {}
         progress = self._of.progress
-        looked = {}
+        looked, held = {}, {}
         with progress.step("measure retrieval"):
             for number in active:
                 source, spec = self._source_of[number], self._of.jobs[number].spec
@@ -360,7 +360,11 @@ class _Group:
                     )
                 job = self._of.jobs[number]
                 picture_of = mode_of(spec.conditioning).picture_of(job.queries)
-                looked[number] = illustrate(self._sets[number], retriever, job.database, picture_of)
+                looked[number] = illustrate(self._sets[number], retriever, picture_of)
+                held[number] = (
+                    retriever.resident_bytes(),
+                    self._cluster.lost_retrievers(retriever),
+                )
         self._stack.close()
         for number in active:
             run, spec = self._of.runs[number], self._of.jobs[number].spec
@@ -371,6 +375,7 @@ class _Group:
                 recalls[self._source_of[number]],
                 looked[number],
                 progress,
+                *held[number],
             )
             save_run(spec.output.uri, saved)
             self._of.states[number] = self._state_of(number, saved, run)

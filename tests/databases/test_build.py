@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from rdm_batch.databases import build as building
 from rdm_batch.databases import encode, parts, room
 from rdm_batch.databases.build import build_database
 from rdm_batch.databases.describe import check_database, describe_database
@@ -259,6 +260,31 @@ def test_an_interrupted_build_resumes_to_the_same_database(
     assert done_before > 0
     assert sorted(number for number in written if number >= 0) == [0, 1, 2]
     assert contents(tmp_path / "db") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["request.json", "images/part-000000.parquet", "shard-00000.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"PAR1 nothing PAR1"])
+def test_a_damaged_record_of_an_interrupted_build_is_one_error(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(building, "_manifest", fail)
+    with pytest.raises(KeyboardInterrupt):
+        build(images="shapes:database:30")
+    monkeypatch.undo()
+    damaged = tmp_path / "db/.build" / name
+    assert damaged.is_file()
+    damaged.write_bytes(content)
+    gone = f"the unfinished build {tmp_path / 'db'}" if name == "request.json" else "it"
+    with pytest.raises(DatabaseError, match=rf"{damaged}: damaged \(.*remove {gone}, and run"):
+        build(images="shapes:database:30")
+    if name == "request.json":
+        shutil.rmtree(tmp_path / "db")
+    else:
+        damaged.unlink()
+    assert build(images="shapes:database:30").rows == 30
 
 
 def test_two_builds_at_one_place_do_not_mix(build: Build, tmp_path: Path) -> None:

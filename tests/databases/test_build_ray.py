@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from rdm_batch.databases import encode as encode_images
+from rdm_batch.databases import proposal_counts
 from rdm_batch.databases.build import build_database
 from rdm_batch.errors import ClusterError, ImageError
 from rdm_batch.reports.progress import Progress
@@ -34,6 +35,7 @@ def test_workers_build_the_database_one_process_builds(
     two_nodes: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encode_images, "PART_IMAGES", 20)
+    monkeypatch.setattr(proposal_counts, "BLOCK_IMAGES", 15)
     request = {"images": "shapes:database:130", "shards": 2, "proposal_from": "shapes:train:50"}
     here = build(tmp_path / "here", **request)
     there = build(tmp_path / "there", **request, workers=2, address=two_nodes.address)

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from rdm_batch.cli import main
 from rdm_batch.databases import change, parts
+from rdm_batch.databases.add_embeddings import add_embeddings
 from rdm_batch.databases.build import build_database
 from rdm_batch.databases.describe import check_database
 from rdm_batch.errors import DatabaseError
@@ -22,12 +25,16 @@ from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.retrieval.effort import SearchEffort
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.specs.database import DatabaseAdd, DatabaseBuild, IndexSettings
+from rdm_batch.specs.database_embeddings import EmbeddingsAdd
 from tests.fixtures.fake_encoder import FakeEncoder
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RDM_BATCH_CACHE", str(tmp_path / "cache"))
+
+
+COLUMNS = {"caption": "c", "url": "https://x.org/"}
 
 
 def quiet() -> Progress:
@@ -142,3 +149,61 @@ def test_the_commands_say_what_there_is_then(
     assert "rows     130 x 24 float16, 6 removed" in capsys.readouterr().out
     assert main(["database", "remove", str(tmp_path), "--rows", "x"]) == 1
     assert "row ids such as 3" in capsys.readouterr().err
+
+
+def test_embeddings_are_appended_with_what_is_known_of_them(tmp_path: Path) -> None:
+    before = build(str(tmp_path / "db"), images="shapes:database:30", shards=1)
+    rows = np.random.default_rng(0).normal(size=(20, before.dim)).astype(np.float32)
+    np.save(tmp_path / "more.npy", rows)
+    known = {name: [f"{begin}{n}" for n in range(20)] for name, begin in COLUMNS.items()}
+    pq.write_table(pa.table(known), tmp_path / "more.parquet")
+
+    def append(**changes: Any) -> DatabaseManifest:
+        request = {
+            "out": str(tmp_path / "db"),
+            "embeddings": str(tmp_path / "more.npy"),
+            "metadata": str(tmp_path / "more.parquet"),
+            "encoder": "fake",
+        }
+        with quiet() as progress:
+            return add_embeddings(EmbeddingsAdd.model_validate(request | changes), progress)
+
+    np.save(tmp_path / "wide.npy", np.ones((3, before.dim + 1)))
+    for changes, message in (
+        ({"encoder": "another"}, "was made by fake ffffffffffff; needed another, the encoder"),
+        ({"encoder_digest": "0" * 64}, "needed fake 000000000000, the encoder named here"),
+        (
+            {"embeddings": str(tmp_path / "wide.npy"), "metadata": None},
+            r"wide\.npy: holds rows of 25 numbers; needed 24, as the database",
+        ),
+    ):
+        with pytest.raises(DatabaseError, match=message):
+            append(**changes)
+    assert Database.open(str(tmp_path / "db")).manifest == before
+    after = append()
+    assert append() == after
+    assert (after.rows, len(after.shards)) == (50, 2)
+    assert after.shards[0] == before.shards[0]
+    opened = open_database(tmp_path / "db")
+    stored = rows.astype(before.dtype).astype(np.float32)
+    np.testing.assert_array_equal(opened.fetch(np.arange(30, 50)), stored)
+    (record,) = opened.records(np.array([33]))
+    assert record.text == "c3 \u00b7 https://x.org/3"
+
+
+def test_the_command_appends_embeddings_of_the_same_encoder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = build(str(tmp_path / "db"), images="shapes:database:30", shards=1)
+    np.save(tmp_path / "more.npy", np.ones((5, before.dim)))
+    command = ["database", "add", "--to", str(tmp_path / "db")]
+    given = ["--embeddings", str(tmp_path / "more.npy")]
+    for extra, message in (
+        ([], "--images: is missing; needed images, or --embeddings"),
+        (given, "--encoder: is missing"),
+        ([*given, "--encoder", "fake", "--strict"], "--strict: is of images"),
+    ):
+        assert main([*command, *extra]) == 1
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    assert main([*command, *given, "--encoder", "fake"]) == 0
+    assert "rows     35 x 24 float16" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import pytest
 from rdm_batch.cli import main
 from rdm_batch.inputs import encoders
 from rdm_batch.inputs.databases import Database
+from rdm_batch.reports.encoding import BuildReport
 from rdm_batch.retrieval.database import stored_file
 from rdm_batch.retrieval.rows import write_rows
 from tests.fixtures.fake_encoder import FakeEncoder
@@ -27,8 +28,15 @@ def build(out: Path, *extra: str) -> int:
 def test_build_info_and_check_print_what_they_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert build(tmp_path / "db", "--shards", "2", "--proposal-from", "shapes:train:50") == 0
+    counted = ("--proposal-from", "shapes:train:50")
+    report = tmp_path / "report.json"
+    assert build(tmp_path / "db", "--shards", "2", *counted, "--report", str(report)) == 0
     built = capsys.readouterr()
+    assert "encode images: 100 images in 0:0" in built.err
+    told = BuildReport.model_validate_json(report.read_bytes())
+    assert [speed.images for speed in told.encoded] == [100, 50]
+    assert f"report: {report}\n" in built.out
+    built = built._replace(out=built.out.replace(f"report: {report}\n", ""))
     assert "rows     100 x 24 float16" in built.out
     assert "100/100 images" in built.err
     assert main(["database", "info", str(tmp_path / "db")]) == 0

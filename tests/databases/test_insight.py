@@ -6,13 +6,22 @@ import numpy as np
 import pytest
 
 from rdm_batch.cli import main
+from rdm_batch.databases.describe import describe_database
 from rdm_batch.databases.insight import look_into
 from rdm_batch.inputs.databases import Database
-from rdm_batch.retrieval.database import DatabaseManifest, EncoderRecord, SourceRecord
+from rdm_batch.retrieval.database import (
+    DatabaseManifest,
+    DatabaseShard,
+    EncoderRecord,
+    SearchLatency,
+    SourceRecord,
+    StoredFile,
+    TunedSearch,
+)
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.retrieval.tables import ShardRows
 from rdm_batch.retrieval.writer import write_proposal, write_shard
-from rdm_batch.specs.database import IndexSettings
+from rdm_batch.specs.database import IndexSettings, Queries
 from tests.browser import open_page
 from tests.job_kit import write_manifest
 
@@ -101,3 +110,62 @@ def test_info_writes_a_page_that_opens(tmp_path: Path, capsys: pytest.CaptureFix
     assert seen.requests == ()
     assert seen.scroll_width == 400
     assert "1.5 %" in seen.dom_text  # of 400 rows six have a duplicate
+
+
+def test_info_tells_recall_latency_and_memory_for_each_kind_of_query() -> None:
+    def searched(kind: Queries, recall: float) -> TunedSearch:
+        return TunedSearch(
+            queries=kind,
+            source="held-out rows",
+            leaves_to_search=2,
+            reorder=50,
+            k=20,
+            recall=recall,
+            error=0.004,
+            num_queries=100,
+        )
+
+    file = StoredFile(path="a", num_bytes=1_000_000, sha256="0" * 64)
+    shard = DatabaseShard(
+        rows=3_000,
+        first_row=0,
+        index=IndexSettings(kind="tree_soar", leaves=10, leaves_to_search=2),
+        embeddings=file,
+        rows_file=file,
+        index_files=(file,),
+        tuned=(searched("pictures", 0.96), searched("texts", 0.91)),
+        latency=(
+            SearchLatency(queries="pictures", p50_ms=0.4, p99_ms=0.9),
+            SearchLatency(queries="texts", p50_ms=0.5, p99_ms=1.5),
+        ),
+    )
+    other = shard.model_copy(
+        update={
+            "first_row": 3_000,
+            "rows": 1_000,
+            "tuned": (searched("pictures", 0.92),),
+            "latency": (SearchLatency(queries="pictures", p50_ms=0.6, p99_ms=0.7),),
+        }
+    )
+    manifest = DatabaseManifest(
+        rows=4_000,
+        dim=512,
+        dtype="float16",
+        encoder=EncoderRecord(name="fake", digest=None),
+        source=SourceRecord(description="numbers", images=4_000),
+        build={},
+        shards=(shard, other),
+    )
+    facts = describe_database(manifest)
+    assert facts["pictures"] == (
+        "recall@20 0.950 ± 0.003; a query takes 0.600 ms (p50), 0.700 ms (p99), as built on one "
+        "thread, the slowest shard"
+    )
+    assert facts["texts"] == (
+        "recall@20 0.910 ± 0.004; a query takes 0.500 ms (p50), 1.50 ms (p99), as built on one "
+        "thread; not known of 1 shard"
+    )
+    assert facts["memory"] == (
+        "3.91 MiB of rows (mapped), 1.91 MiB of index (200 rows a leaf); 1.91 MiB resident when "
+        "opened"
+    )

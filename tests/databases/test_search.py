@@ -9,8 +9,14 @@ from PIL import Image
 from rdm_batch.cli import main
 from rdm_batch.databases.search import search_database
 from rdm_batch.errors import RdmBatchError
-from rdm_batch.inputs.databases import Database, open_database
-from rdm_batch.reports.search_page import Found, Query, SearchReport, render_search
+from rdm_batch.inputs.databases import open_database
+from rdm_batch.reports.search_page import (
+    Found,
+    Query,
+    SearchReport,
+    render_search,
+    search_tables,
+)
 from rdm_batch.specs.database_search import DatabaseSearch
 from tests.browser import open_page
 from tests.job_kit import ROWS, write_database
@@ -58,8 +64,8 @@ def test_texts_and_pictures_find_what_they_show(tmp_path: Path) -> None:
 
 def test_records_are_those_of_the_rows_wherever_their_groups_end() -> None:
     wanted = [0, 4095, 4096, 8191]
-    records = Database.open(SHAPES).records(wanted)
-    assert [records[row].item_id for row in wanted] == [
+    records = open_database(SHAPES).records(np.array(wanted))
+    assert [record.item_id for record in records] == [
         f"shapes-database-{row:08d}" for row in wanted
     ]
 
@@ -127,8 +133,8 @@ def test_the_command_prints_a_table_and_writes_a_page(
 def test_what_a_database_says_is_text_on_the_page() -> None:
     hostile = "<script>alert(1)</script>"
     found = (
-        Found(1, 0.5, f"javascript:{hostile}", hostile),
-        Found(2, 0.5, 'https://example.org/"><b>', None),
+        Found(1, 0.5, "item", hostile, url=f"javascript:{hostile}"),
+        Found(2, 0.5, "00002.jpg", None, url='https://example.org/"><b>'),
     )
     report = SearchReport("db", 2, "fake", False, (Query(hostile, None, found),))
     from datetime import UTC, datetime
@@ -137,6 +143,9 @@ def test_what_a_database_says_is_text_on_the_page() -> None:
     assert "<script>" not in page
     assert 'href="javascript' not in page
     assert 'href="https://example.org/&#34;&gt;&lt;b&gt;"' in page
+    assert "00002.jpg" in page
+    (table,) = search_tables(report)
+    assert [column.header for column in table.columns][-3:] == ["caption", "item", "url"]
 
 
 def test_a_folder_is_no_picture(tmp_path: Path) -> None:

@@ -95,6 +95,21 @@ def test_a_reference_without_features_serves_moments_only(world: World, tmp_path
     checked(world.job(evaluation__reference=str(path), evaluation__scores=["fid"]))
 
 
+def test_too_few_held_out_images_for_a_share_of_copies_are_refused(world: World) -> None:
+    document = world.job(evaluation__scores=["copy_share"])
+    message = problem_of(document)
+    assert_says(
+        message,
+        f"evaluation.reference {world.root}/reference.npz: holds 32 images, too few for the score "
+        "'copy_share'",
+        "100 or more",
+    )
+    document["evaluation"]["held_out"] = "shapes:held_out:99"
+    assert_says(problem_of(document), "evaluation.held_out shapes:held_out:99: holds 99 images")
+    document["evaluation"]["held_out"] = "shapes:held_out:100"
+    checked(document)
+
+
 @pytest.mark.parametrize("score", ["is", "sfid"])
 def test_a_score_of_a_layer_the_extractor_lacks_is_refused(world: World, score: str) -> None:
     message = problem_of(world.job(evaluation__scores=[score]))

@@ -317,6 +317,31 @@ def test_held_out_images_need_not_be_the_reference(
     assert score.description.num_reference == 7
 
 
+def test_copies_are_told_by_the_distances_of_held_out_images(
+    sample_set: SampleSet, extractor: FeatureExtractor, evaluation: EvaluationSpec, world: World
+) -> None:
+    _extract(SampleImages(sample_set), extractor)
+    held_out = open_image_set("shapes:held_out:120")
+    _extract(held_out, extractor)
+    names = ("novelty_neighbors", "novelty_held_out", "copy_share")
+    request = _request(
+        sample_set,
+        evaluation.model_copy(update={"scores": names, "held_out": "shapes:held_out:120"}),
+        database=DatabaseSpec(uri=world.document["database"]["uri"]),
+    )
+    evaluated = evaluate(request, _never)
+    novelty = evaluated.judged[0].novelty
+    assert novelty is not None
+    assert novelty.neighbors is not None
+    assert novelty.held_out is not None
+    second = sorted(novelty.held_out.tolist())[1]
+    expected = sum(distance < second for distance in novelty.neighbors.tolist()) / 24
+    share = evaluated.scores[2]
+    assert share.value == expected
+    assert share.description.num_reference == 120
+    assert share.description.settings["held_out"] == novelty.held_out_digest
+
+
 def test_a_saved_reference_is_read_once_from_the_checks_to_the_scores(
     sample_set: SampleSet,
     extractor: FeatureExtractor,

@@ -55,13 +55,25 @@ def test_objects_are_refused_and_nothing_is_run(tmp_path: Path) -> None:
         NpyFile(path)
 
 
-def test_texts_and_columns_first_are_refused(tmp_path: Path) -> None:
+def test_texts_and_more_axes_columns_first_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array(["ab"]))
     with pytest.raises(FormatError, match="holds no numbers"):
         NpyFile(tmp_path / "a.npy")
-    np.save(tmp_path / "b.npy", np.asfortranarray(ROWS))
+    np.save(tmp_path / "b.npy", np.asfortranarray(np.zeros((2, 3, 4))))
     with pytest.raises(FormatError, match="column by column"):
         NpyFile(tmp_path / "b.npy").rows()
+
+
+def test_a_table_stored_column_by_column_gives_its_rows(tmp_path: Path) -> None:
+    rows = np.arange(35, dtype=">f4").reshape(7, 5)
+    np.save(tmp_path / "a.npy", np.asfortranarray(rows))
+    for start, stop in ((0, 7), (2, 5), (6, 9), (3, 3)):
+        found = NpyFile(tmp_path / "a.npy").rows(start, stop)
+        np.testing.assert_array_equal(found, rows[start:stop])
+        assert found.dtype == np.float32
+    np.save(tmp_path / "wide.npy", np.asfortranarray(np.zeros((2, 65_537), np.uint8)))
+    with pytest.raises(FormatError, match="column by column, of which 65,536 are read"):
+        NpyFile(tmp_path / "wide.npy").rows()
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

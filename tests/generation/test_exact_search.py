@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from rdm_batch.cluster import streamed_search
 from rdm_batch.cluster.local import LocalCluster
+from rdm_batch.cluster.streamed_search import BlockSearcher
 from rdm_batch.errors import DatabaseError
 from rdm_batch.generation import exact_search
 from rdm_batch.generation.engines import describe_engines, engine_of, search_effort
-from rdm_batch.generation.exact_search import BlockSearcher, search_ahead
+from rdm_batch.generation.exact_search import search_ahead
 from rdm_batch.generation.job import run
 from rdm_batch.generation.modes.mode import SampleInputs
 from rdm_batch.generation.preflight import dry_run
@@ -51,7 +53,7 @@ def columns(uri: str, *names: str) -> list[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "BLOCK_ROWS", 10)
-    monkeypatch.setattr(exact_search, "READ_ROWS", 4)
+    monkeypatch.setattr(streamed_search, "READ_ROWS", 4)
 
 
 def test_a_job_finds_by_streaming_what_scans_find(world: World, tmp_path: Path) -> None:

@@ -229,6 +229,10 @@ def test_a_killed_actor_costs_nothing_but_time(
     assert killed not in actor_processes(class_name, two_nodes.folder)
     assert shard_digests(tmp_path) == undisturbed
     assert sample_indices(tmp_path) == list(range(24))
+    retrieval = load_run(str(tmp_path)).report.retrieval
+    assert retrieval is not None
+    assert [lost.times for lost in retrieval.lost] == [1] * (class_name == "RetrieverWorker")
+    assert retrieval.resident_bytes is not None
 
 
 @pytest.mark.parametrize("with_ray", [True, False], ids=["ray", "no ray"])

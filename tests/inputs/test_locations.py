@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from rdm_batch.errors import SpecError
-from rdm_batch.inputs.locations import absolute_locations
+from rdm_batch.inputs.locations import absolute_locations, from_anywhere
 from rdm_batch.specs.base import Location, OutputUri, Spec, Uri
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.specs.load import parse_job
@@ -195,3 +195,12 @@ def test_the_place_of_the_home_folder_of_nobody_is_named() -> None:
     new = _New(plain="a", source="a", parts=(_Part(weights="a"), _Part(weights="~no-such-user/a")))
     with pytest.raises(SpecError, match=r"parts\.1\.weights: '~no-such-user/a' names the home"):
         absolute_locations(new, INPUTS, OUTPUT)
+
+
+def test_workers_in_other_folders_are_told_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert from_anywhere("photos") == str(tmp_path / "photos")
+    for stays in ("s3://bucket/photos", "shapes:train:5", "/photos"):
+        assert from_anywhere(stays) == stays

@@ -31,7 +31,7 @@ def everything() -> list[Score]:
     rng = np.random.default_rng(0)
     novelty = NoveltyDistances(
         database="db" * 32,
-        neighbors=rng.random(200),
+        neighbors=0.1 * rng.random(200),
         nearest=rng.random(200),
         held_out=rng.random(300),
     )
@@ -70,7 +70,7 @@ def test_scores_are_taken_on_their_own_layers(everything: list[Score]) -> None:
 
 
 def test_scores_without_a_reference_do_not_name_one(everything: list[Score]) -> None:
-    alone = {"is", "clip_score", "novelty_neighbors", "novelty_database"}
+    alone = {"is", "clip_score", "novelty_neighbors", "novelty_database", "vendi"}
     for score in everything:
         assert (score.description.reference is None) == (score.id in alone), score.id
         assert (score.description.num_reference is None) == (score.id in alone), score.id
@@ -94,6 +94,7 @@ def test_a_scorer_gets_what_its_metric_gives(everything: list[Score]) -> None:
 
 def test_the_number_of_tasks_changes_no_value(everything: list[Score]) -> None:
     names = ["fid", "kid", "precision", "recall", "density", "coverage"]
+    names += ["clipped_density", "clipped_coverage", "kd", "cmmd", "mind", "fid_infinity"]
     again = compute_scores(
         layered_set(200, 0, DIMS),
         ReferenceStatistics.from_features(layered_set(300, 1, DIMS)),

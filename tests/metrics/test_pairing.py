@@ -8,22 +8,30 @@ import numpy as np
 import pytest
 
 from rdm_batch.errors import MetricError
+from rdm_batch.metrics.clipped_scores import clipped_scores
 from rdm_batch.metrics.compute import compute_scores
 from rdm_batch.metrics.evaluation import Findings
 from rdm_batch.metrics.features import ExtractorDescription, FeatureSet
 from rdm_batch.metrics.inception_score import inception_score
 from rdm_batch.metrics.kernel_distance import kernel_distance
+from rdm_batch.metrics.kernel_whole import (
+    cubic_kernel,
+    gaussian_kernel,
+    kernel_influences,
+    whole_kernel_distance,
+)
 from rdm_batch.metrics.moments import gaussian_statistics
 from rdm_batch.metrics.pairing import (
     Influences,
     inception_influences,
-    kernel_influences,
     mean_influences,
     paired_error,
     variance_ratio,
 )
 from rdm_batch.metrics.reference import ReferenceStatistics
 from rdm_batch.metrics.resampling import estimate_frechet
+from rdm_batch.metrics.sliced_wasserstein import mind
+from rdm_batch.metrics.vendi import vendi_score
 from tests.metrics.examples import cloud
 
 
@@ -78,7 +86,35 @@ def _inception(features: np.ndarray, reference: np.ndarray) -> tuple[float, np.n
     return value, inception_influences(features, value)
 
 
-@pytest.mark.parametrize("score", [_frechet, _kernel, _inception])
+def _kd(features: np.ndarray, reference: np.ndarray) -> tuple[float, np.ndarray]:
+    found = whole_kernel_distance(features, reference, cubic_kernel)
+    return found.value, found.influences
+
+
+def _cmmd(features: np.ndarray, reference: np.ndarray) -> tuple[float, np.ndarray]:
+    found = whole_kernel_distance(features, reference, gaussian_kernel)
+    return found.value, found.influences
+
+
+def _mind(features: np.ndarray, reference: np.ndarray) -> tuple[float, np.ndarray]:
+    found = mind(features, reference, projections=40)
+    return found.value, found.influences
+
+
+def _vendi(features: np.ndarray, reference: np.ndarray) -> tuple[float, np.ndarray]:
+    found = vendi_score(features)
+    return found.value, found.influences
+
+
+def _clipped_density(features: np.ndarray, reference: np.ndarray) -> tuple[float, np.ndarray]:
+    found = clipped_scores(features, reference).density
+    return found.value, found.influences
+
+
+_NEWER = (_kd, _cmmd, _mind, _vendi, _clipped_density)
+
+
+@pytest.mark.parametrize("score", [_frechet, _kernel, _inception, *_NEWER])
 def test_an_influence_is_what_leaving_the_sample_out_does(
     score: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]],
 ) -> None:
@@ -92,7 +128,7 @@ def test_an_influence_is_what_leaving_the_sample_out_does(
         )
 
 
-@pytest.mark.parametrize("score", [_frechet, _kernel])
+@pytest.mark.parametrize("score", [_frechet, _kernel, *_NEWER])
 def test_the_error_of_a_difference_is_its_spread_over_seeds(
     score: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]],
 ) -> None:
@@ -116,7 +152,8 @@ def test_scores_keep_influences_only_where_asked() -> None:
     generated = FeatureSet(extractor, ids, {"pooled": cloud(40, 4, seed=0)}, "samples")
     other = FeatureSet(extractor, ids, {"pooled": cloud(40, 4, seed=1)}, "reference")
     reference = ReferenceStatistics.from_features(other)
-    wanted = ("fid", "kid", "precision", "recall", "density", "coverage")
+    wanted = ("fid", "kid", "precision", "recall", "density", "coverage", "clipped_coverage")
+    wanted += ("kd", "mind", "vendi", "clipped_density")
     findings = Findings(influences={})
     asked = compute_scores(generated, reference, wanted, findings=findings)
     assert findings.influences is not None
@@ -124,6 +161,7 @@ def test_scores_keep_influences_only_where_asked() -> None:
     assert {k: v.over for k, v in findings.influences.items() if v.over == "reference"} == {
         "recall": "reference",
         "coverage": "reference",
+        "clipped_coverage": "reference",
     }
     for score in asked:
         if score.id != "kid":  # whose customary error is the spread between subsets

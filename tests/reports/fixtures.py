@@ -15,6 +15,7 @@ from rdm_batch.reports.run_report import (
     HeadReport,
     HeadTimes,
     IllustratedSample,
+    LostRetriever,
     Machine,
     Provenance,
     RayNode,
@@ -87,6 +88,8 @@ def make_report(num_illustrated: int = 4, k_nn: int = 4, seed: int = 0) -> RunRe
             per_batch=summarize_latencies(latencies.batch_s),
             query_method="batch seconds divided by its queries",
             recall=Recall(k=4, queries=64, value=0.996),
+            resident_bytes=350_000_000,
+            lost=(LostRetriever(holds="shard 1 of the database (rows 25 and following)", times=2),),
         ),
         scores=(
             make_score("fid", 12.34, 0.21, uncertainty_method="jackknife over 10 blocks"),

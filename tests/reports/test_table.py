@@ -9,7 +9,7 @@ from rich.console import Console
 from rdm_batch.reports.page import render_page
 from rdm_batch.reports.run_report import HeadReport, HeadTimes, RunReport, Throughput
 from rdm_batch.reports.table import describe, print_summary, shared_description
-from tests.reports.fixtures import make_report, make_score
+from tests.reports.fixtures import make_pictures, make_report, make_score
 
 
 def printed(report: RunReport, width: int = 80, terminal: bool = False) -> str:
@@ -101,6 +101,17 @@ def test_gpus_say_how_long_they_drew_and_how_hard() -> None:
     assert "<dt>GPUs drew</dt><dd>97.0 %</dd>" in html
     assert "<dt>TFLOP/s a GPU</dt><dd>512</dd>" in html
     assert "GPUs drew" not in render_page(report)
+
+
+def test_retrievers_say_what_they_hold_and_how_often_they_were_lost() -> None:
+    text = " ".join(printed(make_report(), width=200).split())
+    page = " ".join(render_page(make_report(), None, make_pictures(make_report())).split())
+    for shown in (text, page):
+        assert "334 MiB resident, without files that are mapped" in shown
+        assert (
+            "the retriever of shard 1 of the database (rows 25 and following), 2 times; brought "
+            "back, nothing was lost with it" in shown
+        )
 
 
 def test_a_run_that_made_nothing_says_so() -> None:

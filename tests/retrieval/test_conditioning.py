@@ -11,6 +11,7 @@ from rdm_batch.retrieval import conditioning
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.retrieval.index import IndexSettings, build_index
+from rdm_batch.retrieval.merge import Neighbors
 from rdm_batch.retrieval.proposal import every_row
 from rdm_batch.retrieval.shard import ShardSearcher
 
@@ -148,3 +149,55 @@ def test_given_rows_and_embeddings_become_the_context(
         conditioning.given_embeddings(np.zeros((1, 2, 16)), 16)
     with pytest.raises(DatabaseError, match=r"512-dimensional .* 16 dimensions"):
         conditioning.given_embeddings(rows[ids], 512)
+
+
+class _Forgetful:
+    """Miss the row that was asked for, as an approximate index may."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._whole = rows
+        self.rows, self.dim = rows.shape
+
+    def fetch(self, ids: np.ndarray) -> np.ndarray:
+        found: np.ndarray = self._whole[ids]
+        return found
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbors:
+        ids, scores = exact_top_k(self._whole, queries, k + 1)
+        return Neighbors(ids[:, 1:], scores[:, 1:], self._whole[ids[:, 1:]])
+
+    def thumbnails(self, ids: np.ndarray) -> list[bytes]:
+        raise NotImplementedError
+
+
+def test_a_pseudo_query_that_an_index_misses_leads_its_neighbors_all_the_same() -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    uniforms = np.random.default_rng(1).random(12)
+    found = conditioning.unconditional(_Forgetful(rows), every_row(30), uniforms, 4, "uniform")
+    assert found.query_ids is not None
+    ids, scores = exact_top_k(rows, rows[found.query_ids], 4)
+    np.testing.assert_array_equal(found.neighbor_ids[:, 0], found.query_ids)
+    np.testing.assert_array_equal(found.neighbor_ids, ids)
+    np.testing.assert_array_equal(found.neighbor_scores, scores)
+    np.testing.assert_array_equal(found.context, rows[ids])
+
+
+def test_rows_of_the_same_direction_keep_their_order() -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    rows[:4] = rows[20]
+    # The fourth of five equal rows: an exact search of three finds others, by their ids.
+    exact = ShardSearcher(rows, build_index(rows, IndexSettings(), "test"))
+    drawn = np.array([3.5 / 30])
+    found = conditioning.unconditional(
+        CompositeRetriever([exact]), every_row(30), drawn, 3, "uniform"
+    )
+    assert found.neighbor_ids.tolist() == [[0, 1, 2]]
+
+
+def test_a_removed_row_is_not_put_among_its_own_neighbors() -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    ids = np.array([3, 7])
+    found = _Forgetful(rows).search(rows[ids], 4)
+    whole = conditioning.with_own_rows(found, ids, rows[ids], np.array([7]))
+    assert whole.ids[0, 0] == 3
+    np.testing.assert_array_equal(whole.ids[1], found.ids[1])

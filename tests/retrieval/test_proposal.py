@@ -21,7 +21,7 @@ def test_counts_are_neighbor_frequencies_most_frequent_first() -> None:
 def test_counts_of_parts_merge_to_the_counts_of_the_whole() -> None:
     neighbors = np.random.default_rng(0).integers(0, 30, size=(60, 4))
     whole = count_neighbors(neighbors)
-    merged = merge_counts(count_neighbors(neighbors[40:]), count_neighbors(neighbors[:40]))
+    merged = merge_counts([count_neighbors(neighbors[40:]), count_neighbors(neighbors[:40])])
     assert merged.row_ids.tolist() == whole.row_ids.tolist()
     assert merged.counts.tolist() == whole.counts.tolist()
 

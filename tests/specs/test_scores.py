@@ -33,8 +33,7 @@ def test_every_score_is_documented() -> None:
 @pytest.mark.parametrize("kind", SCORES.values(), ids=SCORES)
 def test_a_record_names_what_there_is(kind: ScoreKind) -> None:
     assert kind.layer is None or kind.layer in OWN_LAYERS
-    if kind.distances is not None:
-        assert NoveltyDistances("digest").of(kind.distances) is None
+    assert all(NoveltyDistances("digest").of(which) is None for which in kind.distances)
 
 
 def test_least_samples_follow_the_settings() -> None:
@@ -42,6 +41,8 @@ def test_least_samples_follow_the_settings() -> None:
     least = {name: kind.least_samples(settings) for name, kind in SCORES.items()}
     assert [least.pop(name) for name in ("precision", "recall")] == [8, 8]
     assert [least.pop(name) for name in ("density", "coverage")] == [10, 10]
+    assert [least.pop(f"clipped_{name}") for name in ("density", "coverage")] == [10, 10]
+    assert least.pop("fid_infinity") == 200
     assert least.pop("is") == 4
     assert set(least.values()) == {2}
 

@@ -14,7 +14,7 @@ from rdm_batch.generation.modes.queried import Turn
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.queries import GivenQueries, GivenRows, open_rows, rows_of
 from rdm_batch.inputs.resolve import Resolved, attempt
-from rdm_batch.retrieval.conditioning import Conditioning, given_rows
+from rdm_batch.retrieval.conditioning import Conditioning, given_rows, with_own_rows
 from rdm_batch.retrieval.retriever import Retriever
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.conditioning import RowsConditioning
@@ -29,12 +29,14 @@ class RowsConditioner:
         turn: Which of them each sample takes.
         k_nn: Rows of a context.
         searched: Whether the context is the rows nearest to a given one, or the given ones.
+        removed: Rows that no search finds.
     """
 
     row_ids: Int64[np.ndarray, "queries tokens"]
     turn: Turn
     k_nn: int
     searched: bool
+    removed: Int64[np.ndarray, " gone"]
 
     def __call__(self, noise: SampleNoise, retriever: Retriever) -> SampleInputs:
         """Condition each sample on its rows or their neighbors."""
@@ -42,7 +44,10 @@ class RowsConditioner:
         if not self.searched:
             return SampleInputs(given_rows(retriever, chosen))
         query_ids = np.ascontiguousarray(chosen[:, 0])
-        found = retriever.search(retriever.fetch(query_ids), self.k_nn)
+        queries = retriever.fetch(query_ids)
+        found = with_own_rows(
+            retriever.search(queries, self.k_nn), query_ids, queries, self.removed
+        )
         return SampleInputs(Conditioning(found.embeddings, found.ids, found.scores, query_ids))
 
 
@@ -67,7 +72,9 @@ class Rows(NoTexts, NoPictures):
         if not isinstance(queries, GivenRows):
             return
         ids = queries.row_ids
-        where = "conditioning.rows" if spec.rows is not None else f"conditioning.{spec.rows_file}"
+        where = "conditioning.rows"
+        if spec.rows_file is not None:
+            where = f"conditioning.rows_file {spec.rows_file}"
         yield from attempt(lambda: database.check_row_ids(ids.ravel(), where)).problems
         wanted = spec.k_nn if spec.context == "rows" else 1
         if ids.shape[1] != wanted:
@@ -82,4 +89,5 @@ class Rows(NoTexts, NoPictures):
         spec, given = self.spec, opened.queries
         assert isinstance(given, GivenRows)
         turn = Turn(len(given), spec.samples_per_query)
-        return RowsConditioner(given.row_ids, turn, spec.k_nn, spec.context == "neighbors")
+        removed = opened.database.removed()
+        return RowsConditioner(given.row_ids, turn, spec.k_nn, spec.context == "neighbors", removed)

@@ -26,5 +26,6 @@ def test_storing_and_launching_stand_beside_their_floors(
     assert [row.floor for row in stored.rows[1:]] == pytest.approx(
         [encoded * row.details["cores of the floor"] for row in stored.rows[1:]]
     )
+    assert all(row.details["CPU ms/image of the head's process"] > 0 for row in stored.rows)
     assert all(row.floor == alone and row.value > 0 for row in launched.rows[1:])
     assert all(row.details["images stored/s"] > 0 for row in launched.rows[1:])
