@@ -8,7 +8,7 @@ as a suite does with ``repeats``. The noise of a repeat is drawn from the measur
 the middle of their part, of all figures of one repeat together, blurred by a fraction of their
 spread so that a year is not made of twenty numbers; to it comes what all repeats of a night have in
 common, normal with the spread measured between the parts. The gate itself judges every night
-(``regression.speed.judge_history``), with the tolerances of ``jobs/nightly.yaml``.
+(``regression.speed.judge_history``), with the tolerances of ``FIGURES``.
 
 With ``--assumed`` nothing measured is needed: nights have noise of several sizes, normal or with
 the tails of Student's t of 3 degrees, and the rows say how quiet nights have to be for the gate to
@@ -60,6 +60,7 @@ class Measured:
 FIGURES = {
     "images/s": Measured("images/s", "speed", "higher", 0.03),
     "pipeline images/s": Measured("pipeline images/s", "speed", "higher", 0.03),
+    "CPU time": Measured("CPU time", "latency", "lower", 0.03),
     "start-up": Measured("start-up", "latency", "lower", 0.1),
     "search p99": Measured("search p99", "latency", "lower", 0.1),
     "peak memory": Measured("peak memory", "memory", "lower", 0.05),
@@ -67,6 +68,7 @@ FIGURES = {
 JOBS = ("images/s",) * 4 + ("pipeline images/s", "start-up", "search p99", "peak memory")
 PLANTED = {
     "throughput 5 % down": ("images/s", 0.95),
+    "processor time 5 % up": ("CPU time", 1.05),
     "p99 20 % up": ("search p99", 1.2),
     "memory 10 % up": ("peak memory", 1.1),
 }
@@ -199,7 +201,7 @@ def planted(
     """
     random = np.random.default_rng([seed, 2])
     caught = later = placed = 0
-    delays = []
+    delays: list[float] = []
     for _ in range(trials):
         quiet, after = int(random.integers(30, 91)), 14
         values = noise.nights(quiet + after, repeats, random)
@@ -215,8 +217,29 @@ def planted(
         "caught within 3 nights": caught / trials,
         "caught within 10 nights": later / trials,
         "placed within a night": placed / trials,
-        "middle delay, nights": float(np.median(delays)),
-    }
+    } | _middle_delay(delays)
+
+
+def _middle_delay(delays: list[float]) -> dict[str, float]:
+    """Give the middle delay; nothing where most were never caught."""
+    middle = float(np.median(delays))
+    return {"middle delay, nights": middle} if np.isfinite(middle) else {}
+
+
+def load_of(path: Path) -> str:
+    """Say what else the machine did while the repeats were measured."""
+    record = read_record(path)
+    parts = [] if record is None else record.parts
+    loads = [
+        float(row.details.get("load average") or 0)
+        for part in parts
+        if part.name.startswith("repeats")
+        for row in part.rows
+    ]
+    return (
+        f"The repeats ran on one thread at a load of {min(loads):.1f} to {max(loads):.1f}: what is "
+        "above 1 is other work beside them, which is then most of their noise."
+    )
 
 
 def noise_rows(noise: dict[str, Noise], repeats: int) -> list[Row]:
@@ -326,7 +349,8 @@ def main(argv: list[str] | None = None) -> None:
         "threshold": SPEED_RULE.threshold,
         "jobs": list(JOBS),
     }
-    recorder.add("noise", noise_rows(noise, args.repeats), settings)
+    notes = [load_of(path)]
+    recorder.add("noise", noise_rows(noise, args.repeats), settings, notes)
     years = np.array([false_alarms(noise, args.repeats, seed) for seed in range(args.years)])
     alarms = years[:, 0]
     recorder.add(
@@ -346,6 +370,7 @@ def main(argv: list[str] | None = None) -> None:
             )
         ],
         settings,
+        notes,
     )
     rows = []
     for number, (name, (of, factor)) in enumerate(PLANTED.items()):
@@ -356,7 +381,7 @@ def main(argv: list[str] | None = None) -> None:
                 value=found[what],
                 higher_is_better=True,
                 needed=needed,
-                details={"trials": args.trials} | {k: found[k] for k in also},
+                details={"trials": args.trials} | {k: found[k] for k in also if k in found},
             )
             for what, needed, also in (
                 (
@@ -367,7 +392,7 @@ def main(argv: list[str] | None = None) -> None:
                 ("placed within a night", NEEDED_PLACED, ()),
             )
         ]
-    recorder.add("planted changes", rows, settings)
+    recorder.add("planted changes", rows, settings, notes)
     recorder.add("paired gate", paired_rows())
 
 
