@@ -81,7 +81,9 @@ class SpeedSpec(Spec):
         description=f"The figure that decides: {', '.join(f'`{name}`' for name in SPEED_FIGURES)}.",
     )
     tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.05, description="Relative change for the worse that does not matter."
+        default=0.03,
+        description="Relative change for the worse that does not matter; a change just as large is "
+        "told in half of all cases.",
     )
 
     @model_validator(mode="after")

@@ -11,8 +11,9 @@ import scipy.stats
 from rdm_batch.errors import RegressionError
 
 Outcome = Literal["pass", "fail", "undecided"]
-ALPHA = 0.05
-"""Of each of the one-sided tests; the interval that goes with them is of 90 %."""
+ALPHA = 0.01
+"""Of each of the one-sided tests: what has moved by the whole margin passes so often at most
+(docs/decisions/equivalence-at-one-percent.md)."""
 POWER = 0.9
 """With which ``needed`` samples decide, if the difference is what it seems to be."""
 
@@ -33,6 +34,7 @@ class Equivalence:
         p_different: Small where the difference is surely larger than the margin.
         needed: Samples that would decide. None where these do, or none would: a difference that
             is just the margin is neither.
+        confidence: Of the interval.
     """
 
     outcome: Outcome
@@ -44,6 +46,7 @@ class Equivalence:
     p_equivalent: float
     p_different: float
     needed: int | None = None
+    confidence: float = 1 - 2 * ALPHA
 
 
 def equivalence(
@@ -88,6 +91,7 @@ def equivalence(
         p_equivalent=p_equivalent,
         p_different=p_different,
         needed=needed,
+        confidence=1 - 2 * alpha,
     )
 
 

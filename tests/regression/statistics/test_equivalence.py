@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from rdm_batch.errors import RegressionError
-from rdm_batch.regression.statistics.equivalence import Equivalence, equivalence
+from rdm_batch.regression.statistics.equivalence import ALPHA, Equivalence, equivalence
 from rdm_batch.regression.statistics.multiple import holm, outcomes_of_jobs
 from rdm_batch.regression.statistics.power import (
     detectable,
@@ -21,9 +21,9 @@ from rdm_batch.regression.statistics.power import (
 REL = 1e-9
 
 
-def of(values: np.ndarray, margin: float) -> Equivalence:
+def of(values: np.ndarray, margin: float, alpha: float = 0.05) -> Equivalence:
     error = values.std(ddof=1) / len(values) ** 0.5
-    return equivalence(float(values.mean()), float(error), len(values), margin)
+    return equivalence(float(values.mean()), float(error), len(values), margin, alpha)
 
 
 def test_interval_and_probabilities_are_those_of_scipys_tests() -> None:
@@ -43,7 +43,7 @@ def test_interval_and_probabilities_are_those_of_scipys_tests() -> None:
     [(0.0, "pass"), (-0.3, "pass"), (0.8, "undecided"), (-1.1, "undecided"), (1.5, "fail")],
 )
 def test_three_outcomes_go_with_where_the_interval_lies(difference: float, outcome: str) -> None:
-    found = equivalence(difference, 0.2, 101, 1.0)
+    found = equivalence(difference, 0.2, 101, 1.0, 0.05)
     assert found.outcome == outcome
     inside, outside = max(abs(found.low), abs(found.high)) < 1, min(found.low, -found.high) > 1
     outside = outside or found.low > 1 or found.high < -1
@@ -68,6 +68,14 @@ def test_the_samples_it_asks_for_decide() -> None:
     # 0.9 is asked for; 2,000 draws give it to 0.007.
     assert 0.87 < np.mean(decided) < 0.93
     assert equivalence(0.1, 0.05, 100, 0.1).needed is None
+
+
+def test_by_default_a_whole_margin_passes_once_in_a_hundred() -> None:
+    values = np.random.default_rng(6).standard_normal((3_000, 25)) + 1.0
+    passed = [of(row, 1.0, ALPHA).outcome == "pass" for row in values]
+    # 0.01, to 0.002 with 3,000 draws.
+    assert np.mean(passed) == pytest.approx(0.01, abs=0.006)
+    assert equivalence(0.0, 0.1, 50, 1.0).confidence == pytest.approx(0.98)
 
 
 def test_false_passes_and_false_alarms_stay_at_their_level() -> None:
@@ -120,10 +128,10 @@ def test_holm_is_the_closure_of_bonferronis_test() -> None:
 def test_one_of_eight_jobs_has_to_be_surer_to_fail_and_passes_as_before() -> None:
     # One-sided p of 0.02 to be beyond the margin: enough alone, not among eight.
     beyond = 1 + 0.2 * scipy.stats.t.isf(0.02, 100)
-    alone, same = equivalence(beyond, 0.2, 101, 1.0), equivalence(0.0, 0.2, 101, 1.0)
+    alone, same = (equivalence(shift, 0.2, 101, 1.0, 0.05) for shift in (beyond, 0.0))
     assert alone.outcome == "fail"
-    assert outcomes_of_jobs([alone]) == ["fail"]
-    assert outcomes_of_jobs([alone, *[same] * 7]) == ["undecided", *["pass"] * 7]
+    assert outcomes_of_jobs([alone], 0.05) == ["fail"]
+    assert outcomes_of_jobs([alone, *[same] * 7], 0.05) == ["undecided", *["pass"] * 7]
 
 
 def test_power_is_what_simulated_tests_reach() -> None:
@@ -131,7 +139,7 @@ def test_power_is_what_simulated_tests_reach() -> None:
     rows = random.standard_normal((2_000, 60)) + 0.1
     passed = np.mean([of(row, 0.5).outcome == "pass" for row in rows])
     # Simulated to 0.009; the known error of the formula adds as much at 60 samples.
-    assert equivalence_power(1.0, 60, 0.5, 0.1) == pytest.approx(passed, abs=0.02)
+    assert equivalence_power(1.0, 60, 0.5, 0.1, 0.05) == pytest.approx(passed, abs=0.02)
 
 
 def test_samples_to_pass_are_the_fewest() -> None:
@@ -145,7 +153,7 @@ def test_samples_to_pass_are_the_fewest() -> None:
 
 
 def test_what_is_detectable_is_found_as_often_as_it_says() -> None:
-    shift = detectable(1.0, 30)
+    shift = detectable(1.0, 30, 0.05)
     rows = np.random.default_rng(5).standard_normal((4_000, 30)) + shift
     found = np.mean(scipy.stats.ttest_1samp(rows, 0, axis=1).pvalue < 0.05)
     assert found == pytest.approx(0.9, abs=0.02)
