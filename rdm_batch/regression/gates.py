@@ -10,54 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rdm_batch.evaluation.kept import parse_influences
-from rdm_batch.metrics.pairing import Influences, paired_error, variance_ratio
-from rdm_batch.regression.baseline import Accepted, AcceptedScore, Baseline, accepted_object
-from rdm_batch.regression.canary import FEATURES, NEIGHBORS, QUERIES, Canary, parse_canary
+from rdm_batch.metrics.pairing import paired_error, variance_ratio
+from rdm_batch.regression.baseline import Accepted, Baseline, accepted_object
+from rdm_batch.regression.canary import FEATURES, NEIGHBORS, QUERIES
 from rdm_batch.regression.closeness import StageDifference, compare_canaries
 from rdm_batch.regression.figures import describe_score
 from rdm_batch.regression.history import History
-from rdm_batch.regression.records import Gate, Outcome, Verdict
+from rdm_batch.regression.judging import INFLUENCES, JobNight, Judging
+from rdm_batch.regression.records import Outcome, Verdict
 from rdm_batch.regression.statistics.equivalence import Equivalence, equivalence
 from rdm_batch.regression.statistics.multiple import outcomes_of_jobs
-from rdm_batch.reports.table import leaves, short_value
 from rdm_batch.reports.units import format_number
-from rdm_batch.specs.scores import Score
-from rdm_batch.specs.suite import GatesSpec, NamedChange
-
-CANARY, INFLUENCES = "canary", "influences"
-"""What a run keeps of a job in its history."""
-_NAMED = 6
-
-
-@dataclass(frozen=True)
-class JobNight:
-    """Hold what a night has made of one job.
-
-    Args:
-        name: Of the job in the suite.
-        gates: What it is judged by.
-        machine_class: Where it ran.
-        versions: Of what moves numbers.
-        identity: Digest of everything that defines the samples.
-        seed: Of the samples.
-        canary: Its first samples.
-        scores: In the order asked for.
-        influences: Of the samples on the scores that have them.
-    """
-
-    name: str
-    gates: GatesSpec
-    machine_class: str
-    versions: Mapping[str, str]
-    identity: str
-    seed: int
-    canary: Canary
-    scores: tuple[Score, ...] = ()
-    influences: Mapping[str, Influences] | None = None
-
-    def score(self, name: str) -> Score | None:
-        """Return a score by its id; None where it was not computed."""
-        return next((score for score in self.scores if score.id == name), None)
+from rdm_batch.specs.suite import NamedChange
 
 
 @dataclass(frozen=True)
@@ -119,14 +83,7 @@ def _corrected(
     return [one(verdict) for verdict in verdicts]
 
 
-class _Judge:
-    def __init__(self, night: JobNight, baseline: Baseline | None, history: History) -> None:
-        self.night, self.history = night, history
-        everywhere = () if baseline is None else baseline.of_job(night.name)
-        self.here = None if baseline is None else baseline.find(night.name, night.machine_class)
-        self.anywhere = self.here or (everywhere[0] if everywhere else None)
-        self._kept: dict[str, Canary | None] = {}
-
+class _Judge(Judging):
     def judge(self) -> JobVerdicts:
         gates, verdicts, primary = self.night.gates, [], None
         if gates.identity:
@@ -145,10 +102,10 @@ class _Judge:
     def _identity(self) -> list[Verdict]:
         night, accepted = self.night, self.here
         if accepted is None:
-            return [self._nothing_accepted("identity", by_class=True)]
-        changed = self._changed_fields(accepted)
+            return [self.nothing_accepted("identity", by_class=True)]
+        changed = self.changed_fields(accepted)
         if changed and not self._named(accepted, changed):
-            return [self._other_job("identity", accepted, changed)]
+            return [self.other_job("identity", accepted, changed)]
         digests = night.canary.digests()
         lost = [stage for stage in accepted.digests if stage not in digests]
         if lost or accepted.samples != len(night.canary.indices):
@@ -158,29 +115,29 @@ class _Judge:
                 else f"a canary of {accepted.samples:,} samples was accepted, this one has "
                 f"{len(night.canary.indices):,}"
             )
-            return [self._verdict("identity", "not_comparable", found)]
+            return [self.verdict("identity", "not_comparable", found)]
         unlike = [stage for stage in accepted.digests if digests[stage] != accepted.digests[stage]]
         new = [stage for stage in digests if stage not in accepted.digests]
         if not unlike and new:
             found = f"{' and '.join(new)} of {night.name} are made, and were never accepted"
-            return [self._verdict("identity", "no_baseline", found)]
+            return [self.verdict("identity", "no_baseline", found)]
         if not unlike:
             words = ", ".join(digests)
             reason = f"{words} of all {accepted.samples:,} samples are the accepted ones"
-            return [self._verdict("identity", "pass", reason, {"samples": accepted.samples})]
-        kept = self._accepted_canary(accepted)
+            return [self.verdict("identity", "pass", reason, {"samples": accepted.samples})]
+        kept = self.accepted_canary(accepted)
         if kept is None:
             reason = (
                 f"{', '.join(unlike)} differ; the accepted canary of {accepted.run} is not in "
                 f"{self.history.uri}, so it is not known in how many samples"
             )
-            return [self._verdict("identity", "fail", reason, {"stages": list(unlike)})]
+            return [self.verdict("identity", "fail", reason, {"stages": list(unlike)})]
         differences = compare_canaries(kept, night.canary)
         close = self._closeness(accepted, changed, differences)
         details = {d.stage: {**vars(d)} for d in differences}
         reason = "; ".join(map(str, differences))
         explained = close is not None and close.outcome == "pass"
-        failed = self._verdict("identity", "fail", reason, details, decides=not explained)
+        failed = self.verdict("identity", "fail", reason, details, decides=not explained)
         return [failed] if close is None else [failed, close]
 
     def _closeness(
@@ -197,7 +154,7 @@ class _Judge:
         moved = [stage for stage in (QUERIES, NEIGHBORS) if stage in by_stage]
         if moved:
             reason = f"{named.name} moves images, and here {moved[0]} differ: {by_stage[moved[0]]}"
-            return self._verdict("closeness", "fail", reason)
+            return self.verdict("closeness", "fail", reason)
         limits, over = [], []
         for what, value, limit in _measures(named, differences):
             limits.append(f"{what} {_shown(value)} of {_shown(limit)} allowed")
@@ -205,7 +162,7 @@ class _Judge:
                 over.append(what)
         words = "more than" if over else "within what"
         reason = f"{words} {named.name} was seen to do: {'; '.join(limits)}"
-        return self._verdict("closeness", "fail" if over else "pass", reason)
+        return self.verdict("closeness", "fail" if over else "pass", reason)
 
     def _named(self, accepted: Accepted, changed: Mapping[str, str]) -> NamedChange | None:
         """Find the named change that covers all that has changed besides the code."""
@@ -222,34 +179,13 @@ class _Judge:
             None,
         )
 
-    def _changed_fields(self, accepted: Accepted) -> dict[str, str]:
-        """Name the fields in which the job differs from the accepted one, with both values."""
-        if accepted.identity == self.night.identity:
-            return {}
-        kept = self._accepted_canary(accepted)
-        if kept is None:
-            return {"the job": "its fields are not known, for the accepted canary is not there"}
-        before, now = dict(leaves(kept.identity)), dict(leaves(self.night.canary.identity))
-        return {
-            name: f"{_value(before, name)} -> {_value(now, name)}"
-            for name in [*before, *(name for name in now if name not in before)]
-            if before.get(name) != now.get(name)
-        } or {"the job": "its digest"}
-
-    def _accepted_canary(self, accepted: Accepted) -> Canary | None:
-        if accepted.run not in self._kept:
-            data = accepted_object(self.history, accepted, CANARY)
-            where = f"canary of {accepted.run}"
-            self._kept[accepted.run] = None if data is None else parse_canary(data, where)
-        return self._kept[accepted.run]
-
     # --- gate 2 ------------------------------------------------------------------------------
 
     def _paired(self, name: str, delta: float, decides: bool) -> tuple[Verdict, Equivalence | None]:
         def say(outcome: Outcome, reason: str) -> tuple[Verdict, None]:
-            return self._verdict("paired", outcome, reason, figure=name, decides=decides), None
+            return self.verdict("paired", outcome, reason, figure=name, decides=decides), None
 
-        found = self._accepted_score("paired", name, decides)
+        found = self.accepted_score("paired", name, decides)
         if isinstance(found, Verdict):
             return found, None
         accepted, before, now = found
@@ -288,12 +224,12 @@ class _Judge:
             "needed": test.needed,
             "gain": variance_ratio(one, two),
         }
-        return self._verdict("paired", test.outcome, reason, details, name, decides), test
+        return self.verdict("paired", test.outcome, reason, details, name, decides), test
 
     # --- gate 3 ------------------------------------------------------------------------------
 
     def _bounds(self, name: str) -> Verdict:
-        found = self._accepted_score("bounds", name)
+        found = self.accepted_score("bounds", name)
         if isinstance(found, Verdict):
             return found
         accepted, _, now = found
@@ -302,9 +238,9 @@ class _Judge:
             reason = (
                 f"no bounds of {name} were accepted; run the suite with --seeds 5 and accept that"
             )
-            return self._verdict("bounds", "no_baseline", reason, figure=name)
+            return self.verdict("bounds", "no_baseline", reason, figure=name)
         if bounds.description != describe_score(now):
-            return self._verdict(
+            return self.verdict(
                 "bounds",
                 "not_comparable",
                 f"{name} is measured otherwise than its bounds were",
@@ -320,86 +256,7 @@ class _Judge:
         if not inside and better is not None and (side == "above") == (better == "higher"):
             reason += "; better than a right run can be is a fault as well"
         details = {"value": now.value, "low": bounds.low, "high": bounds.high}
-        return self._verdict("bounds", "pass" if inside else "fail", reason, details, name)
-
-    # --- what they share ---------------------------------------------------------------------
-
-    def _accepted_score(
-        self, gate: Gate, name: str, decides: bool = True
-    ) -> tuple[Accepted, AcceptedScore, Score] | Verdict:
-        accepted, now = self.anywhere, self.night.score(name)
-        if accepted is None:
-            return self._nothing_accepted(gate, name, decides)
-        changed = self._changed_fields(accepted)
-        if changed and not set(changed) <= {
-            field for change in self.night.gates.closeness for field in change.fields
-        }:
-            return self._other_job(gate, accepted, changed, name, decides)
-        if now is None:
-            reason = f"{name} was not computed"
-            return self._verdict(gate, "not_comparable", reason, figure=name, decides=decides)
-        before = accepted.scores.get(name)
-        if before is None:
-            reason = f"{name} of {self.night.name} was never accepted"
-            return self._verdict(gate, "no_baseline", reason, figure=name, decides=decides)
-        if before.description != describe_score(now):
-            reason = (
-                f"{name} is measured otherwise than it was accepted (reference, extractor, counts "
-                "or settings differ)"
-            )
-            return self._verdict(gate, "not_comparable", reason, figure=name, decides=decides)
-        return accepted, before, now
-
-    def _nothing_accepted(
-        self, gate: Gate, figure: str | None = None, decides: bool = True, by_class: bool = False
-    ) -> Verdict:
-        night = self.night
-        if by_class and self.anywhere is not None:
-            reason = (
-                f"{night.name} was accepted on {self.anywhere.machine_class}, and this is "
-                f"{night.machine_class}: the same bytes are expected on one class of machine alone"
-            )
-            return self._verdict(gate, "not_comparable", reason, figure=figure, decides=decides)
-        reason = f"nothing of {night.name} was accepted yet (rdm-batch bench accept)"
-        return self._verdict(gate, "no_baseline", reason, figure=figure, decides=decides)
-
-    def _other_job(
-        self,
-        gate: Gate,
-        accepted: Accepted,
-        changed: Mapping[str, str],
-        figure: str | None = None,
-        decides: bool = True,
-    ) -> Verdict:
-        named = [f"{name} {values}" for name, values in list(changed.items())[:_NAMED]]
-        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
-        reason = (
-            f"the job is another than {accepted.run} was accepted for: {'; '.join(named)}{more}"
-        )
-        return self._verdict(
-            gate, "not_comparable", reason, {"changed": dict(changed)}, figure, decides
-        )
-
-    def _verdict(
-        self,
-        gate: Gate,
-        outcome: Outcome,
-        reason: str,
-        details: Mapping[str, object] | None = None,
-        figure: str | None = None,
-        decides: bool = True,
-    ) -> Verdict:
-        return Verdict.model_validate(
-            {
-                "gate": gate,
-                "job": self.night.name,
-                "figure": figure,
-                "outcome": outcome,
-                "reason": reason,
-                "details": dict(details or {}),
-                "decides": decides,
-            }
-        )
+        return self.verdict("bounds", "pass" if inside else "fail", reason, details, name)
 
 
 _WHERE: dict[Outcome, str] = {
@@ -421,10 +278,6 @@ def _measures(
         elif difference.stage.startswith(FEATURES) and named.features is not None:
             found.append((difference.stage, difference.largest, named.features))
     return found
-
-
-def _value(tree: Mapping[str, object], name: str) -> str:
-    return short_value(tree[name]) if name in tree else "not set"  # type: ignore[arg-type]
 
 
 def _shown(value: float | None) -> str:

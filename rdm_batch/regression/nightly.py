@@ -30,8 +30,9 @@ from rdm_batch.regression.baseline import (
 from rdm_batch.regression.canary import canary_bytes, take_canary
 from rdm_batch.regression.figures import describe_score, figures_of
 from rdm_batch.regression.floor import measure_floor
-from rdm_batch.regression.gates import CANARY, INFLUENCES, JobNight, judge_jobs
+from rdm_batch.regression.gates import judge_jobs
 from rdm_batch.regression.history import History, new_run_id
+from rdm_batch.regression.judging import CANARY, INFLUENCES, JobNight
 from rdm_batch.regression.memory import peak_memory
 from rdm_batch.regression.records import Figure, Gate, Run, Verdict, machine_class
 from rdm_batch.regression.speeds import Turns, judge_speeds, take_turns
@@ -126,8 +127,11 @@ class _Running:
         """Run every job that gate 4 judges with another checkout and this one in turn."""
         for job in self._suite.jobs:
             if job.entry.gates.speed is not None:
-                with self._progress.step(f"job {job.name} with both checkouts in turn"):
-                    self._turns[job.name] = take_turns(self._suite, job, against, address)
+                try:
+                    with self._progress.step(f"job {job.name} with both checkouts in turn"):
+                        self._turns[job.name] = take_turns(self._suite, job, against, address)
+                except RdmBatchError as error:
+                    self._fail(job.name, "speed", error)
 
     def make(self, cluster: Cluster, job: CheckedJob, entry: SuiteJob) -> None:
         """Make, score and keep one job, with every seed where it has bounds."""
@@ -137,11 +141,14 @@ class _Running:
                 made = self._with_bounds(cluster, entry, made)
         except RdmBatchError as error:
             gate: Gate = "identity" if entry.entry.gates.identity else "paired"
-            reason = f"did not finish: {error}"
-            self._failed.append(Verdict(gate=gate, job=entry.name, outcome="fail", reason=reason))
+            self._fail(entry.name, gate, error)
             return
         self._keep(f"{entry.name}.{CANDIDATE}.json", made.candidate.model_dump_json().encode())
         self._made.append(made)
+
+    def _fail(self, job: str, gate: Gate, error: RdmBatchError) -> None:
+        reason = f"did not finish: {error}"
+        self._failed.append(Verdict(gate=gate, job=job, outcome="fail", reason=reason))
 
     def finish(self, baseline: Baseline | None) -> Run:
         """Judge what was made, and add the run to the history."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rdm_batch.errors import RdmBatchError
 from rdm_batch.regression.baseline import Baseline
 from rdm_batch.regression.figures import figures_of
 from rdm_batch.regression.interleave import TimedRun, check_checkout, run_in_turn
@@ -88,13 +89,29 @@ def judge_speeds(
         for name in (gate.primary, *(name for name in SPEED_FIGURES if name != gate.primary)):
             decides = name == gate.primary
             if name in turns.get(job.name, Turns((), ())).names:
-                pairs = turns[job.name].of(name)
-                verdicts.append(judge_pairs(*pairs, gate.tolerance, decides))
+                verdicts.append(_in_turn(job.name, name, turns, gate.tolerance, decides))
             elif decides or tonight.figure(job.name, name) is not None:
                 verdicts.append(
                     judge_history(tonight, runs, job.name, name, known, gate.tolerance, decides)
                 )
     return verdicts
+
+
+def _in_turn(
+    job: str, name: str, turns: Mapping[str, Turns], tolerance: float, decides: bool
+) -> Verdict:
+    try:
+        return judge_pairs(*turns[job].of(name), tolerance, decides)
+    except RdmBatchError as error:
+        # A figure of 0 has no ratio: what else the night has found is not to be lost for that.
+        return Verdict(
+            gate="speed",
+            job=job,
+            figure=name,
+            outcome="not_comparable",
+            reason=str(error),
+            decides=decides,
+        )
 
 
 def _figures(job: str, run: TimedRun) -> tuple[Figure, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from rdm_batch.regression.history import Contents
@@ -27,12 +27,14 @@ def print_run(run: Run, notes: Sequence[str], console: Console | None = None) ->
     blocks: list[RenderableType] = [
         Text(f"Run {run.id} of {run.suite} on {run.machine_class}", "bold")
     ]
-    shown = [v for v in run.verdicts if v.decides or v.outcome in ("fail", "not_comparable")]
+    shown = [verdict for verdict in run.verdicts if verdict.decides or verdict.outcome == "fail"]
+    lines = []
     for verdict in shown:
         line = Text()
         line.append(f"{WORDS[verdict.outcome]}  ", _STYLES.get(verdict.outcome, "bold"))
         line.append(f"{printable(verdict.job)}, {_gate(verdict)}: {printable(verdict.reason)}")
-        blocks.append(line)
+        lines.append(line)
+    blocks.append(Group(*lines))
     if len(shown) < len(run.verdicts):
         more = len(run.verdicts) - len(shown)
         blocks.append(text_cell(f"{more} verdicts that only explain are in the history"))

@@ -20,8 +20,8 @@ from rdm_batch.regression.baseline import (
 )
 from rdm_batch.regression.canary import Canary, canary_bytes
 from rdm_batch.regression.figures import describe_score
-from rdm_batch.regression.gates import CANARY, INFLUENCES, JobNight
 from rdm_batch.regression.history import History, new_run_id
+from rdm_batch.regression.judging import CANARY, INFLUENCES, JobNight
 from rdm_batch.regression.records import Figure, Run, machine_class
 from rdm_batch.reports.run_report import Machine
 from rdm_batch.specs.scores import Score, ScoreDescription

@@ -15,8 +15,9 @@ from rdm_batch.files import canonical_digest
 from rdm_batch.metrics.pairing import Influences
 from rdm_batch.regression.baseline import Baseline
 from rdm_batch.regression.canary import Canary, canary_bytes, parse_canary
-from rdm_batch.regression.gates import JobNight, judge_jobs
+from rdm_batch.regression.gates import judge_jobs
 from rdm_batch.regression.history import History
+from rdm_batch.regression.judging import JobNight
 from rdm_batch.regression.records import Verdict
 from rdm_batch.storage.png import encode_png
 from tests.regression.kit import (

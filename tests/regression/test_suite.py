@@ -11,6 +11,7 @@ from rdm_batch.errors import InvalidJobError, RegressionError, SpecError
 from rdm_batch.regression.accept import accept
 from rdm_batch.regression.baseline import Baseline, load_baseline, save_baseline
 from rdm_batch.regression.history import History
+from rdm_batch.regression.nightly import start_run
 from rdm_batch.regression.suite import Suite, load_suite
 from tests.regression.kit import MACHINE, accept_night, make_night, make_run, night
 
@@ -204,3 +205,13 @@ def test_a_history_is_listed_with_what_is_wrong_in_it(
     assert "oneoftheclocksiswrong" in out
     assert main(["bench", "history", str(tmp_path), "--job", "shapes", "--figure", "fid"]) == 0
     assert "10.00" in capsys.readouterr().out
+
+
+def test_a_clock_behind_the_last_run_is_told_before_work(tmp_path: Path) -> None:
+    history = History(str(tmp_path))
+    history.append(make_run(night(365 * 200)))
+    _, notes = start_run(history, Baseline(suite="nightly"))
+    (note,) = notes
+    assert "one of the clocks is wrong; runs keep the order they are stored in" in note
+    _, notes = start_run(History(str(tmp_path / "new")), None)
+    assert notes == ("nothing was accepted yet: this run can only be the first to be accepted",)
