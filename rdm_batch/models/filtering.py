@@ -17,7 +17,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from rdm_batch.models.convolutions import Conv3x3, Upsample
-from rdm_batch.models.huge_pages import in_huge_pages
+from rdm_batch.models.huge_pages import empty_in_huge_pages
 
 # Exact in binary. The customary 0, 1, -1, 2, -2 make errors half as large again
 # (tests/models/test_filtering.py).
@@ -27,6 +27,7 @@ _WIDE: Final = 128
 
 _ROWS_AT_ONCE: Final = 1024
 """Rows of a product: enough to multiply at full speed, few enough to stay in caches."""
+_OUTPUTS_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,18 @@ class FilteredConv3x3(nn.Module):
         self.step, self.out_channels = how.step, weight.shape[0]
         self.of_rows = torch.from_numpy(how.of_rows).to(weight.dtype)
         self.of_sums = torch.from_numpy(how.of_sums).to(weight.dtype)
-        of_kernel, exact = torch.from_numpy(how.of_kernel), weight.detach().double()
+        of_kernel, weight = torch.from_numpy(how.of_kernel), weight.detach()
+        shape = (len(of_kernel), weight.shape[1], weight.shape[0])
 
         def kernel(added: tuple[int, ...]) -> Tensor:
-            exactly = torch.einsum("fk,oik->fio", of_kernel, exact[..., list(added)].sum(-1))
-            return in_huge_pages(exactly.to(weight.dtype))
+            combined = empty_in_huge_pages(shape, weight.dtype)
+            # In parts: in double precision a whole layer would take several times its memory.
+            for part, out in zip(
+                weight.split(_OUTPUTS_AT_ONCE), combined.split(_OUTPUTS_AT_ONCE, dim=2), strict=True
+            ):
+                exact = part[..., list(added)].double().sum(-1)
+                out.copy_(torch.einsum("fk,oik->fio", of_kernel, exact))
+            return combined
 
         # For every column that a pixel becomes: pixels beside it, and what they meet.
         self.columns = [

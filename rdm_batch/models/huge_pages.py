@@ -36,8 +36,12 @@ def huge_empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return whole[begin : begin + size].view(dtype).view(shape)
 
 
+def empty_in_huge_pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Make room for a tensor on the CPU, in large pages if it fills any."""
+    fills = math.prod(shape) * dtype.itemsize >= _PAGE
+    return huge_empty(shape, dtype) if fills else torch.empty(shape, dtype=dtype)
+
+
 def in_huge_pages(tensor: Tensor) -> Tensor:
     """Copy a tensor of the CPU into large pages, if it fills any."""
-    if tensor.numel() * tensor.element_size() < _PAGE:
-        return tensor.contiguous()
-    return huge_empty(tuple(tensor.shape), tensor.dtype).copy_(tensor)
+    return empty_in_huge_pages(tuple(tensor.shape), tensor.dtype).copy_(tensor)

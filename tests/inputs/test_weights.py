@@ -166,9 +166,10 @@ print((peak() - before) / size)
 """
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+# In float32 a CPU keeps wide convolutions in a form of twice their size (models/filtering.py).
+@pytest.mark.parametrize(("precision", "most"), [("float32", 2.3), ("bfloat16", 1.3)])
 def test_loading_takes_little_more_memory_than_the_weights_that_are_kept(
-    tmp_path: Path, precision: str
+    tmp_path: Path, precision: str, most: float
 ) -> None:
     wide = TINY_RDM.unet.model_copy(
         update={"model_channels": 192, "num_res_blocks": 2, "channel_mult": (1, 3)}
@@ -189,7 +190,7 @@ def test_loading_takes_little_more_memory_than_the_weights_that_are_kept(
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE, *arguments], capture_output=True, text=True, check=True
     )
-    assert 0.9 <= float(done.stdout) <= 1.3
+    assert 0.9 <= float(done.stdout) <= most
 
 
 def test_weights_in_an_object_store_are_inspected_and_converted(
