@@ -28,27 +28,12 @@ from benchmarks.retrieval.rows import KINDS, Rows
 from benchmarks.retrieval.search import BATCH, memory_bandwidth, product_speed, scanned_bytes
 from rdm_batch.retrieval.effort import SearchEffort
 from rdm_batch.retrieval.exact import recall_at_k
-from rdm_batch.retrieval.proposal import Proposal, count_neighbors
+from rdm_batch.retrieval.proposal import count_neighbors, top_overlap, total_variation
 from rdm_batch.specs.database import IndexSettings
 
 _TRAINING_SEED = 6
 _TOP_M = (0.01, 0.1)
 _PAPER_IMAGES, _PAPER_ROWS = 1_281_167, 20_000_000
-
-
-def total_variation(first: Proposal, second: Proposal) -> float:
-    """Measure half the sum of absolute differences of two distributions over rows, in 0..1."""
-    rows = np.union1d(first.row_ids, second.row_ids)
-    shares = np.zeros((2, len(rows)))
-    for share, counted in zip(shares, (first, second), strict=True):
-        share[np.searchsorted(rows, counted.row_ids)] = counted.probabilities("proposal")
-    return float(np.abs(shares[0] - shares[1]).sum() / 2)
-
-
-def top_overlap(found: Proposal, exact: Proposal, top_m: float) -> float:
-    """Give the share of the rows that top-m sampling keeps of one that it keeps of the other."""
-    kept = exact.truncate(top_m).row_ids
-    return float(np.isin(kept, found.truncate(top_m).row_ids).mean())
 
 
 def main(argv: list[str] | None = None) -> None:

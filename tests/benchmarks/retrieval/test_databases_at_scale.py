@@ -9,8 +9,7 @@ from benchmarks.records import Part, read_record
 from benchmarks.retrieval import batch, builds, clients, proposal, shards
 from benchmarks.retrieval.batch import search_exactly
 from benchmarks.retrieval.databases import Drawn, K
-from benchmarks.retrieval.proposal import top_overlap, total_variation
-from rdm_batch.retrieval.proposal import Proposal
+from rdm_batch.retrieval.proposal import Proposal, top_overlap, total_variation
 from rdm_batch.specs.database import IndexSettings
 
 SMALL = ["--rows", "400", "--dim", "16"]
