@@ -20,7 +20,12 @@ from rdm_batch.evaluation.checks import (
 )
 from rdm_batch.files import canonical_digest
 from rdm_batch.generation.engines import describe_engines
-from rdm_batch.generation.fit import context_problems, encoder_problems, head_problems
+from rdm_batch.generation.fit import (
+    context_problems,
+    encoder_problems,
+    head_problems,
+    picture_problems,
+)
 from rdm_batch.generation.identity import ContentDigests, job_identity
 from rdm_batch.generation.modes import mode_of
 from rdm_batch.generation.modes.mode import Mode
@@ -154,6 +159,7 @@ def _sample_problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[R
     yield from found.weaker.problems
     if model is not None:
         yield from found_by(lambda: head_problems(spec, model, found.weaker.thing))
+        yield from found_by(lambda: picture_problems(spec, model, found.queries.thing))
     yield from found.database.problems
     yield from found.proposal.problems
     if database is not None:

@@ -16,6 +16,7 @@ from rdm_batch.heads.null import NullHead
 from rdm_batch.heads.rarm import RarmHead
 from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.networks import HeadNetworks, RdmNetworks, load_networks
+from rdm_batch.specs.edits import EditSpec
 from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
@@ -63,6 +64,7 @@ def build_head_around(
     precision: Precision = "float32",
     compile: bool = False,
     weaker: HeadNetworks | None = None,
+    edit: EditSpec | None = None,
 ) -> Head:
     """Build a head around networks, which it takes over; see ``build_head``.
 
@@ -76,11 +78,12 @@ def build_head_around(
         precision: Arithmetic of the networks.
         compile: Whether to compile the UNet or the transformer.
         weaker: Networks of the head that ``sampling.autoguidance`` names; taken over too.
+        edit: How given pictures are made into others. None: the head makes them from nothing.
     """
     head = HEADS[networks.architecture.kind]
-    if weaker is None:
+    if weaker is None and edit is None:
         return head.build(networks, sampling, device, precision, compile)
     assert issubclass(head, RdmHead)
     assert isinstance(networks, RdmNetworks)
-    assert isinstance(weaker, RdmNetworks)
-    return head.build(networks, sampling, device, precision, compile, weaker)
+    assert weaker is None or isinstance(weaker, RdmNetworks)
+    return head.build(networks, sampling, device, precision, compile, weaker, edit)

@@ -64,6 +64,26 @@ class Head(Protocol):
         ...
 
 
+@runtime_checkable
+class EditingHead(Head, Protocol):
+    """A head that can make given pictures into others."""
+
+    def start_edit(
+        self,
+        context: Float32[np.ndarray, "batch k_nn dim"],
+        sources: UInt8[np.ndarray, "batch height width 3"],
+        noise: SampleNoise,
+    ) -> Drawing:
+        """Begin to make each of some pictures into another, and collect them later.
+
+        Args:
+            context: As ``start``.
+            sources: The pictures, of the head's size.
+            noise: As ``start``.
+        """
+        ...
+
+
 def check_context(
     context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise, context_dim: int
 ) -> None:

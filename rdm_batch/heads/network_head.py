@@ -141,7 +141,13 @@ class NetworkHead(ABC):
         """
         check_context(context, noise, self.context_dim)
         canvas = Canvas(self._device)
-        images = self._draw(upload(self._seen(context), self._device), noise, canvas)
+        given = upload(self._seen(context), self._device)
+        return self._deliver(self._draw(given, noise, canvas), noise, canvas)
+
+    def _deliver(
+        self, images: Float[Tensor, "batch 3 height width"], noise: SampleNoise, canvas: Canvas
+    ) -> Drawing:
+        """Check what was drawn, and send it on its way."""
         failed = ~torch.isfinite(images).flatten(1).all(dim=1)
         canvas.check(
             failed,

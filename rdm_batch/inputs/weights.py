@@ -24,6 +24,7 @@ from rdm_batch.models.checkpoint import (
 from rdm_batch.models.checkpoint_fit import WeightsCopy
 from rdm_batch.models.networks import HeadNetworks, load_networks, tensor_shapes
 from rdm_batch.specs.architecture_files import load_architecture, read_architecture
+from rdm_batch.specs.edits import EditSpec
 from rdm_batch.specs.families import Architecture, ModelSpec, WeightedModel
 from rdm_batch.specs.presets import PRESETS, preset_architecture
 from rdm_batch.specs.sampling import SamplingSpec
@@ -95,13 +96,20 @@ class OpenedCheckpoint:
         if isinstance(self.model, WeightedModel) and self.model.compile:
             check_compiler(device)
 
-    def load_head(self, sampling: SamplingSpec, context_dim: int, device: str) -> Head:
+    def load_head(
+        self,
+        sampling: SamplingSpec,
+        context_dim: int,
+        device: str,
+        edit: EditSpec | None = None,
+    ) -> Head:
         """Build the head where this is called, reading its weights there.
 
         Args:
             sampling: Sampler and its settings.
             context_dim: Width of the database's embeddings.
             device: Where to compute, as torch names it.
+            edit: How given pictures are made into others. None: the head makes them from nothing.
 
         Raises:
             RdmBatchError: The weights or settings cannot be used.
@@ -118,7 +126,7 @@ class OpenedCheckpoint:
             weaker = self.weaker.load_networks()
             check_same_latents(networks, weaker)
         return build_head_around(
-            networks, sampling, device, self.model.precision, self.model.compile, weaker
+            networks, sampling, device, self.model.precision, self.model.compile, weaker, edit
         )
 
 
