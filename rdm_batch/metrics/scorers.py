@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -200,16 +201,22 @@ def _clip_score(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
 
 def _novelty(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
     novelty, (values,) = _distances(evaluation, kind)
-    if "held_out" not in kind.distances:  # whose images are no samples
+    settings: dict[str, Any] = {"database": novelty.database, "distance": "1 - cosine"}
+    if "held_out" in kind.distances:  # whose images are no samples
+        settings["held_out"] = _held_out(novelty)
+    else:
         evaluation.keep_influences(kind.id, lambda: mean_influences(values))
     description = evaluation.describe(
         kind,
         evaluation.layer_of(kind),
         None if kind.reference is None else len(values),
-        database=novelty.database,
-        distance="1 - cosine",
+        **settings,
     )
     return [_mean_score(values, description)]
+
+
+def _held_out(novelty: NoveltyDistances) -> str:
+    return novelty.held_out_digest or "not known"
 
 
 def _copy_share(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
@@ -223,7 +230,7 @@ def _copy_share(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
         database=novelty.database,
         distance="1 - cosine",
         part=COPY_PART,
-        held_out=novelty.held_out_digest or "not known",
+        held_out=_held_out(novelty),
     )
     return [
         Score(
