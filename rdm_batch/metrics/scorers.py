@@ -11,6 +11,7 @@ from jaxtyping import Float64
 
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.clip_score import SCALE, clip_scores
+from rdm_batch.metrics.edit_scorers import edit_direction, preservation, preservation_outside
 from rdm_batch.metrics.evaluation import Evaluation
 from rdm_batch.metrics.fid_infinity import POINTS, fid_infinity
 from rdm_batch.metrics.frechet import frechet_distance
@@ -281,6 +282,9 @@ SCORERS: dict[str, Scorer] = {
     "sfid": _frechet,
     "clip_fid": _frechet,
     "clip_score": _clip_score,
+    "edit_clip_direction": edit_direction,
+    "preservation": preservation,
+    "preservation_outside": preservation_outside,
     "novelty_neighbors": _novelty,
     "novelty_database": _novelty,
     "novelty_held_out": _novelty,
