@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -84,3 +84,30 @@ def build_head_around(
     assert isinstance(networks, RdmNetworks)
     assert isinstance(weaker, RdmNetworks)
     return head.build(networks, sampling, device, precision, compile, weaker)
+
+
+def build_heads_around(
+    networks: HeadNetworks,
+    samplings: Sequence[SamplingSpec],
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+    compile: bool = False,
+    weaker: HeadNetworks | None = None,
+) -> list[Head]:
+    """Build a head for each sampling, all around the same networks; see ``build_head_around``.
+
+    Each draws what a head of its own would, byte for byte. They are entered by one thread.
+
+    Args:
+        networks: The heads', which they take over.
+        samplings: How each draws; all with autoguidance where there is a weaker head.
+        device: Where to compute.
+        precision: Arithmetic of the networks.
+        compile: Whether to compile the UNet or the transformer.
+        weaker: Networks of the head that ``autoguidance`` of all of them names.
+    """
+    kind, others = HEADS[networks.architecture.kind], samplings[1:]
+    prepared = [kind.prepare(networks, weaker, one, device, precision) for one in others]
+    first = build_head_around(networks, samplings[0], device, precision, compile, weaker)
+    assert isinstance(first, NetworkHead)
+    return [first, *(first.beside(*each) for each in zip(others, prepared, strict=True))]

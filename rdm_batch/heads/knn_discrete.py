@@ -72,6 +72,12 @@ class KnnDiscreteHead(NetworkHead):
             self._logits = compiled(self._transformer.forward, self._device)
             self._decode_ids = compiled(self._decode_ids, self._device)
 
+    def beside(self, sampling: SamplingSpec, prepared: None = None) -> KnnDiscreteHead:
+        """Give a head around the same networks that draws otherwise; see ``NetworkHead``."""
+        head = super().beside(sampling, prepared)
+        head._sampler = self.sampler_of(self.architecture, sampling)
+        return head
+
     def _draw(
         self, context: Float[Tensor, "batch entry dim"], noise: SampleNoise, canvas: Canvas
     ) -> Float[Tensor, "batch 3 image_height image_width"]:

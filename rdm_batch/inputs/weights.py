@@ -11,7 +11,7 @@ from typing import Any
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.files import canonical_digest
 from rdm_batch.heads.autoguidance import check_same_latents
-from rdm_batch.heads.build import PLAIN_HEADS, build_head_around
+from rdm_batch.heads.build import PLAIN_HEADS, build_heads_around
 from rdm_batch.heads.compilers import check_compiler
 from rdm_batch.heads.head import Head
 from rdm_batch.models.checkpoint import (
@@ -96,10 +96,17 @@ class OpenedCheckpoint:
             check_compiler(device)
 
     def load_head(self, sampling: SamplingSpec, context_dim: int, device: str) -> Head:
-        """Build the head where this is called, reading its weights there.
+        """Build the head where this is called, reading its weights there; see ``load_heads``."""
+        return self.load_heads([sampling], context_dim, device)[0]
+
+    def load_heads(
+        self, samplings: Sequence[SamplingSpec], context_dim: int, device: str
+    ) -> list[Head]:
+        """Build a head for each of some samplings, reading weights and compiling once for all.
 
         Args:
-            sampling: Sampler and its settings.
+            samplings: Sampler and its settings of each. Those with autoguidance are guided away
+                from ``weaker``; where it is set, that is all of them.
             context_dim: Width of the database's embeddings.
             device: Where to compute, as torch names it.
 
@@ -107,7 +114,8 @@ class OpenedCheckpoint:
             RdmBatchError: The weights or settings cannot be used.
         """
         if not isinstance(self.model, WeightedModel):
-            return PLAIN_HEADS[self.model.family](self.image_size, context_dim)
+            plain = PLAIN_HEADS[self.model.family]
+            return [plain(self.image_size, context_dim) for _ in samplings]
         self.check_machine(device)
         assert self.architecture is not None
         assert self.digest is not None
@@ -117,8 +125,8 @@ class OpenedCheckpoint:
         if self.weaker is not None:
             weaker = self.weaker.load_networks()
             check_same_latents(networks, weaker)
-        return build_head_around(
-            networks, sampling, device, self.model.precision, self.model.compile, weaker
+        return build_heads_around(
+            networks, samplings, device, self.model.precision, self.model.compile, weaker
         )
 
 
