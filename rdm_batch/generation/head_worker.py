@@ -149,7 +149,9 @@ class HeadWorker:
         if spec.evaluation is not None and spec.evaluation.inline:
             self._inline = InlineExtractors(self._set, spec.evaluation, spec.database, device)
         self._renderer = ShardRenderer(
-            load() if load is not None else model.load_head(spec.sampling, context_dim, device),
+            load()
+            if load is not None
+            else model.load_head(spec.sampling, context_dim, device, spec.conditioning.editing),
             spec.sampling.seed,
             spec.sampling.batch_size,
             spec.model.cpu_threads,

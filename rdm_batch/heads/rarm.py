@@ -13,6 +13,7 @@ from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
 from rdm_batch.heads.drawing import Canvas
+from rdm_batch.heads.head import HowDrawn
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.heads.token_loop import TokenLoop
 from rdm_batch.models.networks import RarmNetworks
@@ -91,10 +92,10 @@ class RarmHead(NetworkHead):
             self.architecture.start_token,
         )
 
-    def beside(self, sampling: SamplingSpec, prepared: None = None) -> RarmHead:
+    def beside(self, how: HowDrawn, prepared: None = None) -> RarmHead:
         """Give a head around the same networks that draws otherwise; see ``NetworkHead``."""
-        head = super().beside(sampling, prepared)
-        head._sampler = self.sampler_of(self.architecture, sampling)
+        head = super().beside(how, prepared)
+        head._sampler = self.sampler_of(self.architecture, how.sampling)
         # Choosing a token is part of the compiled step.
         head._loop = head._own_loop()
         return head

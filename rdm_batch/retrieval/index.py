@@ -42,6 +42,11 @@ _LEAST_ROWS = 16
 """As many as a code of four bits has values, each of which is learned."""
 
 
+def codes_of_row(settings: IndexSettings) -> int:
+    """Count the codes that a tree stores of each row: SOAR puts it into two leaves."""
+    return 2 if settings.kind == "tree_soar" else 1
+
+
 class ShardIndex:
     """Propose neighbor candidates of one shard.
 

@@ -10,7 +10,7 @@ from functools import partial
 from rdm_batch.generation.head_worker import HeadWorker
 from rdm_batch.generation.plan import ShardRange
 from rdm_batch.generation.renderer import ContextSource, start_model_thread
-from rdm_batch.heads.head import Head
+from rdm_batch.heads.head import Head, HowDrawn
 from rdm_batch.inputs.weights import OpenedCheckpoint
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import SampleSetHeader, ShardEntry
@@ -126,8 +126,9 @@ class SweepWorker:
         if cell not in self._heads:
             chosen = self._cells[cell]
             alike = [n for n, one in enumerate(self._cells) if one.shares_head_with(chosen)]
-            samplings = [self._cells[number].spec.sampling for number in alike]
-            heads = chosen.model.load_heads(samplings, chosen.context_dim, self._device)
+            specs = [self._cells[number].spec for number in alike]
+            ways = [HowDrawn(spec.sampling, spec.conditioning.editing) for spec in specs]
+            heads = chosen.model.load_heads(ways, chosen.context_dim, self._device)
             self._heads.update(zip(alike, heads, strict=True))
         return self._heads[cell]
 

@@ -10,9 +10,11 @@ import torch
 
 from rdm_batch.heads import build, knn_discrete, rarm, rdm, token_loop, unet_steps
 from rdm_batch.heads.build import build_head_around, build_heads_around
-from rdm_batch.heads.head import Head
+from rdm_batch.heads.head import Head, HowDrawn
+from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.models.networks import HeadNetworks, load_networks
 from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.specs.edits import SdeditSpec
 from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import (
@@ -91,7 +93,8 @@ def _networks(name: str) -> tuple[HeadNetworks, HeadNetworks | None]:
 
 def _shared(name: str, precision: Precision = "float32", compile: bool = False) -> list[Head]:
     networks, weaker = _networks(name)
-    return build_heads_around(networks, CASES[name][1], "cpu", precision, compile, weaker)
+    ways = [HowDrawn(sampling) for sampling in CASES[name][1]]
+    return build_heads_around(networks, ways, "cpu", precision, compile, weaker)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -108,6 +111,24 @@ def test_heads_that_share_networks_draw_what_heads_of_their_own_do(
         # In any order, and after the others.
         assert np.array_equal(head.generate(CONTEXT, NOISE), found)
     assert len({image.tobytes() for image in images}) == len(images)
+
+
+def test_edits_of_several_strengths_share_networks() -> None:
+    edits = [SdeditSpec(method="sdedit", strength=strength) for strength in (0.5, 1.0)]
+    pictures = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    ways = [HowDrawn(ddim(), edit) for edit in (edits[0], None, edits[1])]
+    heads = build_heads_around(_networks("rdm")[0], ways)
+    for way, head in zip(ways, heads, strict=True):
+        own = build_head_around(_networks("rdm")[0], way.sampling, edit=way.edit)
+        assert isinstance(head, RdmHead)
+        assert isinstance(own, RdmHead)
+        if way.edit is None:
+            assert np.array_equal(head.generate(CONTEXT, NOISE), own.generate(CONTEXT, NOISE))
+        else:
+            first, second = (
+                one.start_edit(CONTEXT, pictures, NOISE).collect() for one in (head, own)
+            )
+            assert np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("name", ["rdm", "weaker", "codes"])
