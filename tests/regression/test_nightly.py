@@ -24,7 +24,7 @@ GATES: dict[str, Any] = {
     "identity": True,
     "paired": {"primary": "fid", "delta": {"fid": 0.5, "precision": 0.2}},
     "bounds": ["fid"],
-    "speed": {"primary": "images_per_s"},
+    "speed": {"primary": "images_per_s", "repeats": 1},
 }
 
 
