@@ -126,17 +126,18 @@ class KnnDiscreteHead(NetworkHead):
         logits_of = self._predictor(context)
         failed_at = torch.zeros(num_samples, dtype=torch.int64, device=self._device)
 
-        def predict(states: Tensor, time: int) -> Tensor:
+        def predict(states: Tensor, time: int, asked: Tensor) -> Tensor:
             nonlocal failed_at
             logits = logits_of(states, time)
             bad = ~torch.isfinite(logits).flatten(1).all(dim=1)
             bad = bad.reshape(-1, num_samples).any(dim=0)
             failed_at = torch.where(bad & (failed_at == 0), time, failed_at)
+            branches = torch.cat([branch[asked] for branch in logits.split(num_samples)]).float()
             # A sample that failed is told of at the end; till then it must not fail the others.
-            logits = torch.nan_to_num(logits, nan=0.0, posinf=0.0, neginf=0.0)
+            branches = torch.nan_to_num(branches, nan=0.0, posinf=0.0, neginf=0.0)
             if self._guided:
-                return guide_codes(logits, self._guidance_scale)
-            return logits.log_softmax(-1)
+                return guide_codes(branches, self._guidance_scale)
+            return branches.log_softmax(-1)
 
         num_tokens = self.architecture.transformer.num_positions
         codes = self._sampler.sample(predict, num_samples, num_tokens, step_uniform, self._device)
@@ -168,7 +169,7 @@ class KnnDiscreteHead(NetworkHead):
 
         def logits_of(states: Tensor, time: int) -> Tensor:
             times = torch.full((1,), time, device=self._device)
-            return self._logits(states, times, projected, self._guided).float()
+            return self._logits(states, times, projected, self._guided)
 
         return logits_of
 
