@@ -15,6 +15,7 @@ the first run: all alike, a peak of 80 % of the estimate, which rounds up.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from rdm_batch.files import file_sha256
 from rdm_batch.retrieval.database import MANIFEST_NAME
 
 _POLL_S = 0.01
+_OF_SCANN = re.compile(r"[IWEF]\d{4} ")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def _high_water(pid: int) -> int:
 
 def _stage_of(lines: list[str], out: Path) -> str:
     """Name the stage that was said last, and the shards that were done."""
-    said = [line.split("  ")[0] for line in lines if "  " in line]
+    # ScaNN's own lines begin with a letter and a number, and name no stage.
+    said = [line.split("  ")[0] for line in lines if "  " in line and not _OF_SCANN.match(line)]
     done = len(list((out / ".build").glob("shard-*.json")))
     return f"{said[-1]}, {done} shards done" if said else "start"
 

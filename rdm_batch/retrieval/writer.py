@@ -18,12 +18,24 @@ from rdm_batch.files import PARTIAL_SUFFIX
 from rdm_batch.retrieval.database import DatabaseShard, StoredFile, stored_file
 from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.exact import exact_top_k, recall_at_k
-from rdm_batch.retrieval.index import PARTITIONED, ShardIndex, build_index, save_index
+from rdm_batch.retrieval.index import (
+    PARTITIONED,
+    ShardIndex,
+    build_index,
+    load_index,
+    save_index,
+)
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.retrieval.rows import write_rows
 from rdm_batch.retrieval.shard import ShardSearcher
 from rdm_batch.retrieval.tables import ShardRows, write_counts, write_embeddings, write_thumbnails
 from rdm_batch.retrieval.tuning import held_out, time_searches, tune
+from rdm_batch.retrieval.upper_level import (
+    UPPER_LEVEL_FROM,
+    add_upper_level,
+    is_worth_it,
+    remove_upper_level,
+)
 from rdm_batch.specs.database import IndexSettings
 
 _RECALL_QUERIES = 64
@@ -135,16 +147,38 @@ def index_rows(
     resolved = settings.resolve(len(embeddings))
     if resolved.kind not in PARTITIONED:
         return BuiltIndex({"index": resolved}, {})
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "index"
+        built, names = _build_into(folder, embeddings, settings, where, num_threads)
+        index = load_index(folder, names, len(embeddings), built)
+        fields: dict[str, Any] = {"index": built, "scann": version("scann")}
+        if resolved.kind == "tree_soar":
+            doing = doing or (lambda _: None)
+            fields |= _tuned(index, embeddings, captions, where, doing)
+            if (built.leaves or 1) > UPPER_LEVEL_FROM:
+                before = add_upper_level(folder, built.leaves or 1)
+                index = load_index(folder, names, len(embeddings), built)
+                found = _tuned(index, embeddings, captions, where, doing)
+                if is_worth_it(fields["tuned"], found["tuned"]):
+                    fields |= found
+                else:
+                    remove_upper_level(folder, before)
+        else:
+            searcher = ShardSearcher(embeddings, index, where=where)
+            fields["recall_at_20"] = measure_recall(searcher, embeddings)
+        return BuiltIndex(fields, {name: (folder / name).read_bytes() for name in names})
+
+
+def _build_into(
+    folder: Path,
+    embeddings: Float[np.ndarray, "rows dim"],
+    settings: IndexSettings,
+    where: str,
+    num_threads: int,
+) -> tuple[IndexSettings, list[str]]:
+    """Build and store an index, of which nothing stays in memory; give settings, file names."""
     index = build_index(embeddings, settings, where, num_threads)
-    fields: dict[str, Any] = {"index": index.settings, "scann": version("scann")}
-    if resolved.kind == "tree_soar":
-        fields |= _tuned(index, embeddings, captions, where, doing or (lambda _: None))
-    else:
-        searcher = ShardSearcher(embeddings, index, where=where)
-        fields["recall_at_20"] = measure_recall(searcher, embeddings)
-    with tempfile.TemporaryDirectory() as folder:
-        saved = save_index(index, Path(folder) / "index")
-        return BuiltIndex(fields, {path.name: path.read_bytes() for path in saved})
+    return index.settings, [path.name for path in save_index(index, folder)]
 
 
 def put_index(root: Path, number: int, shard: DatabaseShard, built: BuiltIndex) -> DatabaseShard:
