@@ -26,7 +26,7 @@ from benchmarks.retrieval.rows import clustered
 from benchmarks.timing import best_time, once
 from rdm_batch.retrieval.embeddings import unit_rows
 from rdm_batch.retrieval.exact import exact_top_k, recall_at_k
-from rdm_batch.retrieval.index import IndexSettings, build_index, save_index
+from rdm_batch.retrieval.index import IndexSettings, build_index, codes_of_row, save_index
 from rdm_batch.retrieval.shard import ShardSearcher
 from rdm_batch.retrieval.tuning import held_out, tune
 
@@ -58,13 +58,13 @@ def scanned_bytes(settings: IndexSettings, rows: int, dim: int, batch: int) -> f
     """Count the bytes one query of a batch must read, at least.
 
     A scanned shard reads its float32 rows once per batch. A partitioned one reads its
-    centers (int8) once per batch, and per query the 4-bit codes (one per two dimensions, every
-    row in two leaves) of the searched leaves and the float16 rows of the candidates.
+    centers (int8) once per batch, and per query the 4-bit codes (one per two dimensions; of a
+    ``tree_soar`` every row has two) of the searched leaves and the float16 rows of the candidates.
     """
     if settings.kind == "brute_force":
         return rows * dim * 4 / batch
     leaves, searched = settings.leaves or 1, settings.leaves_to_search or 1
-    codes = 2 * rows * searched / leaves * dim / 4
+    codes = codes_of_row(settings) * rows * searched / leaves * dim / 4
     return leaves * dim / batch + codes + settings.reorder * dim * 2
 
 

@@ -15,6 +15,7 @@ from rdm_batch.inputs.databases import engine_for
 from rdm_batch.reports.units import format_bytes, format_duration, format_share
 from rdm_batch.retrieval.database import DatabaseManifest
 from rdm_batch.retrieval.effort import SearchEffort
+from rdm_batch.retrieval.index import codes_of_row
 from rdm_batch.retrieval.residency import resident_bytes_of
 from rdm_batch.retrieval.streaming import READ_ROWS
 from rdm_batch.specs.job import JobSpec
@@ -24,7 +25,7 @@ _MULTIPLY_ADDS_PER_S = 40e9
 """Of float32 on one CPU core, as measured (benchmarks/results/retrieval.md); GPUs have hundreds of
 times as many."""
 _READ_BYTES_PER_S = 1e9
-_SCANNED_ROWS_PER_S = 30e6
+_SCANNED_CODES_PER_S = 30e6
 """Codes of 512 dimensions that ScaNN looks at on one core, measured."""
 _SECONDS_PER_CANDIDATE = 1e-6
 
@@ -86,9 +87,10 @@ def scann_cost(spec: JobSpec, manifest: DatabaseManifest, queries: int) -> Engin
             recalls.append((1.0, shard.rows))
             continue
         leaves, searched = settings.leaves or 1, settings.leaves_to_search or 1
-        scanned = shard.rows * searched / leaves * (manifest.dim / 512) + leaves
+        codes = codes_of_row(settings) * shard.rows * searched / leaves
+        scanned = codes * (manifest.dim / 512) + leaves
         seconds += queries * (
-            scanned / _SCANNED_ROWS_PER_S + settings.reorder * _SECONDS_PER_CANDIDATE
+            scanned / _SCANNED_CODES_PER_S + settings.reorder * _SECONDS_PER_CANDIDATE
         )
         tuned = shard.search_for(effort.queries)
         known = shard.recall_at_20 if tuned is None else tuned.recall

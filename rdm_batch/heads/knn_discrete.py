@@ -16,6 +16,7 @@ from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
 from rdm_batch.heads.drawing import Canvas
+from rdm_batch.heads.head import HowDrawn
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.networks import KnnDiscreteNetworks
 from rdm_batch.sampling.code_sampler import CodeSampler, StepUniform, guide_codes
@@ -71,6 +72,12 @@ class KnnDiscreteHead(NetworkHead):
         if compile:
             self._logits = compiled(self._transformer.forward, self._device)
             self._decode_ids = compiled(self._decode_ids, self._device)
+
+    def beside(self, how: HowDrawn, prepared: None = None) -> KnnDiscreteHead:
+        """Give a head around the same networks that draws otherwise; see ``NetworkHead``."""
+        head = super().beside(how, prepared)
+        head._sampler = self.sampler_of(self.architecture, how.sampling)
+        return head
 
     def _draw(
         self, context: Float[Tensor, "batch entry dim"], noise: SampleNoise, canvas: Canvas

@@ -13,6 +13,7 @@ from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
 from rdm_batch.heads.drawing import Canvas
+from rdm_batch.heads.head import HowDrawn
 from rdm_batch.heads.native_tokens import NativeTransformer, can_draw_natively
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.heads.token_loop import TokenLoop
@@ -78,16 +79,33 @@ class RarmHead(NetworkHead):
         self._transformer = networks.transformer
         self._autoencoder = networks.autoencoder
         self._decode_ids = networks.autoencoder.decode_ids
-        self._loop: TokenLoop | None = None
         self._native: NativeTransformer | None = None
         if self._draws_natively():
             self._native = NativeTransformer(self._transformer)
             self._arrange(networks.autoencoder)
         elif compile:
             self._decode_ids = compiled(self._decode_ids, self._device)
-            self._loop = TokenLoop(
-                self._transformer, sampler, self._guide, self._guided, self.architecture.start_token
-            )
+        self._loop = self._own_loop()
+
+    def _own_loop(self) -> TokenLoop | None:
+        """Compile drawing a token as this head draws it; None where PyTorch compiles nothing."""
+        if not self._compile or self._native is not None:
+            return None
+        return TokenLoop(
+            self._transformer,
+            self._sampler,
+            self._guide,
+            self._guided,
+            self.architecture.start_token,
+        )
+
+    def beside(self, how: HowDrawn, prepared: None = None) -> RarmHead:
+        """Give a head around the same networks that draws otherwise; see ``NetworkHead``."""
+        head = super().beside(how, prepared)
+        head._sampler = self.sampler_of(self.architecture, how.sampling)
+        # Choosing a token is part of the compiled step.
+        head._loop = head._own_loop()
+        return head
 
     def _arrange(self, networks: nn.Module) -> None:
         """Lay out the transformer's weights for few rows as well; see ``NetworkHead``."""

@@ -250,10 +250,11 @@ class LostRetriever(_Part):
     """Say how often a retriever was lost while samples were made, and what it holds.
 
     It was brought back, and what it had been asked was asked again: samples do not tell.
+    ``times`` is None where Ray could not be asked.
     """
 
     holds: str
-    times: PositiveInt
+    times: PositiveInt | None
 
 
 class RetrievalReport(_Part):
@@ -280,7 +281,8 @@ class IllustratedSample(_Part):
 
     ``caption`` is what was asked for (prompt, class, pseudo-query). ``neighbor_captions``
     is empty where the database has none. ``neighbor_scores`` is empty where neighbors were given
-    without a query.
+    without a query. ``is_edit`` says that the picture it was made from is kept and shown before
+    it.
     """
 
     sample_index: NonNegativeInt
@@ -288,6 +290,7 @@ class IllustratedSample(_Part):
     neighbor_ids: tuple[NonNegativeInt, ...] = ()
     neighbor_scores: tuple[float, ...] = ()
     neighbor_captions: tuple[str, ...] = ()
+    is_edit: bool = False
 
     @model_validator(mode="after")
     def _neighbors_agree(self) -> IllustratedSample:

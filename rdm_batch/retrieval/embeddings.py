@@ -37,14 +37,15 @@ def check_embeddings(
 
 
 def _refuse(good: np.ndarray, where: str, first_row: int, found: str, needed: str) -> None:
+    if good.all():
+        return
     bad = np.flatnonzero(~good)
-    if bad.size:
-        raise DatabaseError(
-            where,
-            f"row {first_row + int(bad[0])} {found} ({bad.size} of {good.size} rows do)",
-            needed,
-            "recompute or remove these rows",
-        )
+    raise DatabaseError(
+        where,
+        f"row {first_row + int(bad[0])} {found} ({bad.size} of {good.size} rows do)",
+        needed,
+        "recompute or remove these rows",
+    )
 
 
 def _blocks(rows: int, dim: int) -> list[slice]:

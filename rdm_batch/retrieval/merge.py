@@ -68,7 +68,8 @@ def merge_top_k(parts: Sequence[Neighbors], k: int) -> Neighbors:
     Raises:
         DatabaseError: Together the parts hold fewer than k neighbors, or one row twice.
     """
-    ids = np.concatenate([part.ids for part in parts], axis=1)
+    alone = len(parts) == 1
+    ids = parts[0].ids if alone else np.concatenate([part.ids for part in parts], axis=1)
     if not 1 <= k <= ids.shape[1]:
         raise DatabaseError(
             "merge of retrieval shards",
@@ -84,7 +85,7 @@ def merge_top_k(parts: Sequence[Neighbors], k: int) -> Neighbors:
             "shards that hold different rows",
             "open every shard of the database exactly once",
         )
-    if len(parts) == 1 and k == ids.shape[1]:
+    if alone and k == ids.shape[1]:
         return parts[0]
     scores = np.concatenate([part.scores for part in parts], axis=1)
     embeddings = np.concatenate([part.embeddings for part in parts], axis=1)

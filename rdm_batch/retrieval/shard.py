@@ -135,11 +135,12 @@ class ShardSearcher:
         positions, rough, valid = self._index.candidates(unit_rows(queries), count)
         valid &= self._kept(positions)
         scores = score_candidates(queries, self._embeddings, self._norms, positions)
-        self._refuse_nan(scores, positions, valid)
-        scores = np.where(valid, scores, np.float32(-np.inf))
+        if not valid.all():
+            scores = np.where(valid, scores, np.float32(-np.inf))
+        self._refuse_nan(scores, positions)
         order = order_by_score(positions, scores)[:, :k]
         best_positions, best_scores = in_order(order, positions, scores)
-        doubtful = np.isneginf(best_scores[:, -1])
+        doubtful = best_scores[:, -1] == -np.inf
         if kind == "brute_force" and count < self.rows:
             # A row that is not a candidate scores at most the worst candidate's rough score.
             worst = np.where(valid, rough, np.inf).min(axis=1, initial=np.inf)
@@ -165,10 +166,9 @@ class ShardSearcher:
         self,
         scores: Float32[np.ndarray, "n count"],
         positions: Int64[np.ndarray, "n count"],
-        valid: Bool[np.ndarray, "n count"],
     ) -> None:
         """Refuse mapped rows without a direction, which nobody has looked at before."""
-        bad = np.isnan(scores) & valid
+        bad = np.isnan(scores)
         if bad.any():
             raise DatabaseError(
                 self._where,
