@@ -88,7 +88,7 @@ class RarmHead(NetworkHead):
         self._loop = self._own_loop()
 
     def _own_loop(self) -> TokenLoop | None:
-        """Compile drawing a token as this head draws it; None where nothing is compiled."""
+        """Compile drawing a token as this head draws it; None where PyTorch compiles nothing."""
         if not self._compile or self._native is not None:
             return None
         return TokenLoop(

@@ -75,24 +75,27 @@ inline Vec gelu(Vec x) {
 // Inputs of a chunk.
 constexpr long CHUNK = 192;
 
-// sums[r] += sum over some inputs of 16 weights times the input of row r; `next` is read after.
+// kept[r] += sum over some inputs of 16 weights times the input of row r.
 template <int ROWS>
-inline void multiply_tile(const float* weights, const float* next, const float* x, long stride, long inputs, Vec* sums) {
-    Vec kept[ROWS];
-    for (int row = 0; row < ROWS; ++row) kept[row] = sums[row];
-    const auto over = [&](long count, const float* ahead) {
-        for (long input = 0; input < count; ++input) {
-            __builtin_prefetch(ahead + input * LANES);
-            const Vec of_input = load(weights + input * LANES);
+inline void add_products(Vec (&kept)[ROWS], const float* weights, const float* ahead, const float* x, long stride, long inputs) {
+    for (long input = 0; input < inputs; ++input) {
+        __builtin_prefetch(ahead + input * LANES);
+        const Vec of_input = load(weights + input * LANES);
 #pragma GCC unroll 16
-            for (int row = 0; row < ROWS; ++row) kept[row] += of_input * x[row];
-            x += stride;
-        }
-        weights += count * LANES;
-    };
-    const long last = inputs < AHEAD / LANES ? inputs : AHEAD / LANES;
-    over(inputs - last, weights + AHEAD);
-    over(last, next);
+        for (int row = 0; row < ROWS; ++row) kept[row] += of_input * x[input * stride + row];
+    }
+}
+
+// sums[r] += the same; `next` is read after these weights.
+template <int ROWS>
+void multiply_tile(const float* weights, const float* next, const float* x, long stride, long inputs, Vec* sums) {
+    Vec kept[ROWS];
+#pragma GCC unroll 16
+    for (int row = 0; row < ROWS; ++row) kept[row] = sums[row];
+    const long last = inputs < AHEAD / LANES ? inputs : AHEAD / LANES, first = inputs - last;
+    add_products(kept, weights, weights + AHEAD, x, stride, first);
+    add_products(kept, weights + first * LANES, next, x + first * stride, stride, last);
+#pragma GCC unroll 16
     for (int row = 0; row < ROWS; ++row) sums[row] = kept[row];
 }
 
@@ -147,9 +150,29 @@ inline void softmax(float* scores, long count) {
     for (long i = 0; i < padded; i += LANES) store(scores + i, load(scores + i) * scale);
 }
 
+// Ask for what is read after something else.
+inline void ask(const float* from, long count) {
+    for (long i = 0; i < count && i < AHEAD; i += LANES) __builtin_prefetch(from + i);
+}
+
+// to = sum over positions of VECTORS times 16 values by their weight.
+template <int VECTORS>
+inline void mix(const float* values, const float* weights, long count, long channels, float* to, long step) {
+    Vec out[VECTORS] = {};
+    for (long i = 0; i < count; ++i, values += channels)
+#pragma GCC unroll 4
+        for (int j = 0; j < VECTORS; ++j) {
+            __builtin_prefetch(values + j * LANES + AHEAD);
+            out[j] += load(values + j * LANES) * weights[i];
+        }
+    for (int j = 0; j < VECTORS; ++j)
+        for (int i = 0; i < LANES; ++i) to[(j * LANES + i) * step] = out[j][i];
+}
+
 // One query of one head. Keys lie in blocks of 16 positions, for each channel 16 keys side by
 // side; values lie one after the other. Results are written `step` apart.
 inline void attend(const float* query, const float* keys, const float* values, long count, long channels, float* scores, float* to, long step) {
+    ask(values, count * channels);
     for (long first = 0; first < count; first += LANES) {
         Vec even = {}, odd = {};
         for (long c = 0; c < channels; c += 2) {
@@ -162,17 +185,9 @@ inline void attend(const float* query, const float* keys, const float* values, l
         store(scores + first, even + odd);
     }
     softmax(scores, count);
-    for (long c = 0; c < channels; c += 4 * LANES) {
-        const int here = channels - c < 4 * LANES ? (channels - c) / LANES : 4;
-        Vec out[4] = {};
-        for (long i = 0; i < count; ++i)
-            for (int j = 0; j < here; ++j) {
-                __builtin_prefetch(values + i * channels + c + j * LANES + AHEAD);
-                out[j] += load(values + i * channels + c + j * LANES) * scores[i];
-            }
-        for (int j = 0; j < here; ++j)
-            for (int i = 0; i < LANES; ++i) to[(c + j * LANES + i) * step] = out[j][i];
-    }
+    long c = 0;
+    for (; c + 4 * LANES <= channels; c += 4 * LANES) mix<4>(values + c, scores, count, channels, to + c * step, step);
+    for (; c < channels; c += LANES) mix<1>(values + c, scores, count, channels, to + c * step, step);
 }
 
 struct Sizes {
@@ -274,6 +289,7 @@ class Thread {
         const Range mine = part(rows * s.heads, id, threads);
         for (long i = mine.begin; i < mine.end; ++i) {
             const long row = i / s.heads, head = i % s.heads;
+            ask(b.keys + (i + 1) * room, (s.position + 1) * s.channels);
             attend(shared.queries + i * s.channels, b.keys + i * room, b.values + i * s.positions * s.channels,
                    s.position + 1, s.channels, scores, shared.attended + head * s.channels * all + row, all);
         }
