@@ -41,6 +41,7 @@ from rdm_batch.inputs.locations import from_anywhere
 from rdm_batch.reports.encoding import EncodingSpeed
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import (
+    STORED,
     DatabaseManifest,
     DatabaseShard,
     EncoderRecord,
@@ -162,6 +163,7 @@ def _describe(
         "patches": build.encode.patches,
         "patch_seed": None if build.encode.patches is None else build.encode.patch_seed,
         "thumbnail_size": build.encode.thumbnail_size,
+        **({} if build.encode.store_images is None else {STORED: build.encode.store_images}),
         "index": build.index.model_dump(mode="json"),
         **describe_counting(build, training),
     }

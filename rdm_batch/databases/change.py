@@ -31,7 +31,7 @@ from rdm_batch.inputs.images import open_images
 from rdm_batch.inputs.locations import from_anywhere
 from rdm_batch.reports.encoding import EncodingSpeed
 from rdm_batch.reports.progress import Progress
-from rdm_batch.retrieval.database import DatabaseChange, DatabaseManifest, stored_file
+from rdm_batch.retrieval.database import STORED, DatabaseChange, DatabaseManifest, stored_file
 from rdm_batch.retrieval.tables import write_removed
 from rdm_batch.specs.database import DatabaseAdd, DatabaseBuild, EncodeSettings, IndexSettings
 from rdm_batch.storage.object_store import redact
@@ -135,6 +135,7 @@ def _as_built(request: DatabaseAdd, before: DatabaseManifest) -> DatabaseBuild:
             "a database that says how its rows were made",
         )
     seed = before.source.patch_seed
+    kept = before.build.get(STORED)
     return DatabaseBuild(
         images=request.images,
         out=request.out,
@@ -143,6 +144,7 @@ def _as_built(request: DatabaseAdd, before: DatabaseManifest) -> DatabaseBuild:
             patches=before.source.patches_per_image,
             patch_seed=0 if seed is None else seed,
             thumbnail_size=size,
+            store_images=kept if isinstance(kept, int) else None,
             strict=request.strict,
         ),
         index=IndexSettings.model_validate(index),

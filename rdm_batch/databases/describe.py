@@ -9,7 +9,7 @@ from rdm_batch.errors import DatabaseError
 from rdm_batch.inputs.databases import Database
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.units import format_bytes, format_count, format_seconds, format_share
-from rdm_batch.retrieval.database import DatabaseManifest
+from rdm_batch.retrieval.database import STORED, DatabaseManifest
 from rdm_batch.retrieval.effort import SearchEffort
 from rdm_batch.retrieval.residency import resident_bytes_of
 from rdm_batch.specs.database import Queries
@@ -48,6 +48,7 @@ def describe_database(manifest: DatabaseManifest) -> dict[str, str]:
         "encoder": f"{manifest.encoder.name} ({digest[:12] if digest else 'file not recorded'})",
         "source": f"{source.description}: {source.images:,} images{patches}{skipped}",
         "shards": "; ".join(f"{count} x {text}" for text, count in counts.items()),
+        "pictures": _pictures(manifest),
         **_searches(manifest),
         "memory": _memory(manifest),
         "proposal": _proposal(manifest),
@@ -84,6 +85,19 @@ def _searches(manifest: DatabaseManifest) -> dict[str, str]:
             text += f"; not known of {format_count(len(tuned) - len(known), 'shard')}"
         lines[kind] = text
     return lines
+
+
+def _pictures(manifest: DatabaseManifest) -> str:
+    """Say what there is of the pictures of rows."""
+    small = sum(shard.thumbnails.num_bytes for shard in manifest.shards if shard.thumbnails)
+    kept = sum(shard.images.num_bytes for shard in manifest.shards if shard.images)
+    text = f"{format_bytes(small)} of thumbnails" if small else "no thumbnails"
+    if not kept:
+        return f"{text}; pixels are not kept"
+    side = manifest.build.get(STORED)
+    lacking = sum(shard.images is None for shard in manifest.shards)
+    text += f"; pixels of every row, {side} x {side}, {format_bytes(kept)}"
+    return text + (f" (not of {format_count(lacking, 'shard')})" if lacking else "")
 
 
 def _proposal(manifest: DatabaseManifest) -> str:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from rdm_batch.cluster.pool import Cluster, ClusterResources, Opened, WorkerNeeds
 from rdm_batch.databases.parts import EncodedPart, PartTimes, part_path, save_part
+from rdm_batch.datasets.fit import fit_image
 from rdm_batch.datasets.patches import Box, patch_boxes
 from rdm_batch.datasets.source import ImageItem, ImageSource
 from rdm_batch.errors import ImageError
@@ -27,6 +28,8 @@ from rdm_batch.reports.progress import Stage
 from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.tables import ShardRows
 from rdm_batch.specs.database import EncodeSettings
+from rdm_batch.specs.image_resize import ImageResize
+from rdm_batch.storage.png import encode_png
 
 PART_IMAGES = 256
 _BATCH = 64
@@ -112,6 +115,9 @@ class _PartBuilder:
         self._captions: list[str | None] = []
         self._urls: list[str | None] = []
         self._thumbnails: list[bytes] = []
+        self._images: list[bytes] = []
+        side = settings.store_images
+        self._kept = None if side is None else ImageResize(size=side)
 
     def add(self, item: ImageItem, box: Box | None) -> None:
         """Add one image, or the part of it in a box."""
@@ -126,6 +132,8 @@ class _PartBuilder:
         self._urls.append(item.url)
         if self._settings.thumbnail_size:
             self._thumbnails.append(make_thumbnail(crop, self._settings.thumbnail_size))
+        if self._kept is not None:
+            self._images.append(encode_png(fit_image(crop, self._kept)))
         self._waiting_pixels += crop.shape[0] * crop.shape[1]
         if len(self._crops) == self._batch or self._waiting_pixels >= _BATCH_PIXELS:
             self._encode()
@@ -154,6 +162,7 @@ class _PartBuilder:
             captions=self._captions,
             thumbnails=self._thumbnails if self._settings.thumbnail_size else None,
             urls=self._urls,
+            images=None if self._kept is None else self._images,
         )
         gpu_s = _gpu_s(self._encoder)
         times = PartTimes(

@@ -84,6 +84,8 @@ def save_part(path: Path, part: EncodedPart) -> None:
         columns["url"] = pa.array(list(rows.urls), pa.string())
     if rows.thumbnails is not None:
         columns["png"] = pa.array(list(rows.thumbnails), pa.binary())
+    if rows.images is not None:
+        columns["image"] = pa.array(list(rows.images), pa.binary())
     table = pa.table(columns).replace_schema_metadata(
         {_SKIPPED_KEY: json.dumps(part.skipped).encode()}
     )
@@ -141,6 +143,7 @@ def _load_part(path: Path) -> EncodedPart:
             captions=table.column("caption").to_pylist(),
             thumbnails=table.column("png").to_pylist() if "png" in table.column_names else None,
             urls=table.column("url").to_pylist() if "url" in table.column_names else None,
+            images=table.column("image").to_pylist() if "image" in table.column_names else None,
         ),
         skipped=tuple(json.loads(table.schema.metadata[_SKIPPED_KEY])),
     )
@@ -355,6 +358,9 @@ def join_rows(first_row: int, pieces: Sequence[ShardRows]) -> ShardRows:
     thumbnails = None
     if all(piece.thumbnails is not None for piece in pieces):
         thumbnails = [png for piece in pieces for png in piece.thumbnails or ()]
+    images = None
+    if all(piece.images is not None for piece in pieces):
+        images = [png for piece in pieces for png in piece.images or ()]
     return ShardRows(
         first_row=first_row,
         embeddings=embeddings,
@@ -363,6 +369,7 @@ def join_rows(first_row: int, pieces: Sequence[ShardRows]) -> ShardRows:
         captions=[caption for piece in pieces for caption in piece.captions],
         thumbnails=thumbnails,
         urls=[url for piece in pieces for url in piece.urls or [None] * len(piece.item_ids)],
+        images=images,
     )
 
 
@@ -377,4 +384,5 @@ def cut_rows(rows: ShardRows, start: int, stop: int) -> ShardRows:
         captions=rows.captions[start:stop],
         thumbnails=None if rows.thumbnails is None else rows.thumbnails[start:stop],
         urls=None if rows.urls is None else rows.urls[start:stop],
+        images=None if rows.images is None else rows.images[start:stop],
     )

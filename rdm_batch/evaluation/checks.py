@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 
 from rdm_batch.errors import MetricError, RdmBatchError, SpecError
+from rdm_batch.inputs.encoders import open_encoder
 from rdm_batch.inputs.extractors import (
     extractor_digest,
     extractor_of,
@@ -13,9 +14,10 @@ from rdm_batch.inputs.extractors import (
     scores_by_extractor,
 )
 from rdm_batch.inputs.references import OpenedReferences, Reference
+from rdm_batch.metrics.edits import NEUTRAL_TEXT
 from rdm_batch.metrics.evaluation import ScoreSettings
 from rdm_batch.metrics.networks import NETWORK_NAMES
-from rdm_batch.specs.job import DatabaseSpec, EvaluationSpec, ExtractorSpec, JobSpec
+from rdm_batch.specs.job import DatabaseSpec, EncoderSpec, EvaluationSpec, ExtractorSpec, JobSpec
 from rdm_batch.specs.scores import SCORES
 
 
@@ -95,6 +97,14 @@ def score_problems(spec: JobSpec) -> Iterator[SpecError]:
                 "text",
                 f"leave {score} out",
             )
+        if kind.edits and spec.conditioning.editing is None:
+            yield SpecError(
+                "evaluation.scores",
+                f"{score} compares samples with what they are edits of, but conditioning.mode is "
+                f"{spec.conditioning.mode}",
+                "edit",
+                f"leave {score} out",
+            )
         least = kind.least_samples(ScoreSettings())
         if spec.sampling.num_samples < least:
             yield SpecError(
@@ -102,6 +112,27 @@ def score_problems(spec: JobSpec) -> Iterator[SpecError]:
                 f"is {spec.sampling.num_samples}, too few for the score {score!r}",
                 f"at least {least}",
             )
+
+
+def check_captions(
+    evaluation: EvaluationSpec, database: DatabaseSpec | None, captions: Sequence[str | None]
+) -> None:
+    """Check that what is said of pictures to be edited can be embedded, where a score does.
+
+    Args:
+        evaluation: What is asked for.
+        database: Where the samples' neighbors come from. None where it is not known.
+        captions: What is said of each picture; None where nothing is.
+
+    Raises:
+        RdmBatchError: The encoder is not there or cannot read a caption.
+    """
+    for score in evaluation.scores:
+        if SCORES[score].edits and SCORES[score].prompts:
+            chosen = extractor_of(score, evaluation, database)
+            encoder = open_encoder(EncoderSpec(name=chosen.name, weights=chosen.weights))
+            texts = sorted({caption or NEUTRAL_TEXT for caption in captions})
+            encoder.check_texts(texts, f"evaluation.scores {score}, captions of the pictures")
 
 
 def check_extractors(evaluation: EvaluationSpec, database: DatabaseSpec | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from jaxtyping import Float32
 
 from rdm_batch.errors import MetricError
 from rdm_batch.evaluation.checks import check_scores
+from rdm_batch.evaluation.edits import read_edits, require_edits
 from rdm_batch.evaluation.features import load_features
 from rdm_batch.evaluation.novelty import measure_novelty, read_neighbor_ids, require_database
 from rdm_batch.inputs.databases import Database
@@ -28,6 +29,7 @@ from rdm_batch.inputs.references import (
     open_references,
 )
 from rdm_batch.metrics.compute import Findings, ScoreSettings, SideData, compute_scores
+from rdm_batch.metrics.edits import EditData
 from rdm_batch.metrics.features import FeatureSet
 from rdm_batch.metrics.networks import NETWORK_NAMES
 from rdm_batch.metrics.novelty import NoveltyDistances
@@ -144,8 +146,12 @@ def open_sides(
             cannot be made with the extractors named.
     """
     check_scores(request.evaluation, request.database)
+    samples = open_reference(request.samples, request.allow_partial, request.evaluation.resize)
+    for score in request.evaluation.scores:
+        if SCORES[score].edits:
+            require_edits(sample_set_of(samples, score), score)
     return OpenedSides(
-        samples=open_reference(request.samples, request.allow_partial, request.evaluation.resize),
+        samples=samples,
         references=references or open_references(request.evaluation),
     )
 
@@ -203,7 +209,7 @@ class _Group:
             statistics,
             self.ids,
             self.request.settings,
-            SideData(texts=self._texts(), novelty=novelty),
+            SideData(texts=self._texts(), novelty=novelty, edits=self._edits()),
             self.samples.partial,
             self.runner,
             findings,
@@ -219,9 +225,7 @@ class _Group:
         if source.images is None:
             source.require_moments(self.extractor.name, resize_of(self.extractor))
             return source.finish(describe_extractor(self.extractor), None)
-        self.extract(source.images, self.extractor)
-        used = {SCORES[score].layer for score in self.ids}
-        return load_features(source.images, digest, OWN_LAYERS.keys() - used)
+        return self._features(source.images)
 
     def _statistics(self, generated: Side) -> ReferenceStatistics | None:
         kinds = [SCORES[score] for score in self.ids if SCORES[score].reference is not None]
@@ -255,11 +259,25 @@ class _Group:
                 "samples made from text",
                 f"leave {score} out",
             )
-        distinct = sorted(set(prompts))
+        return self._embed(prompts)
+
+    def _embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
+        distinct = sorted(set(texts))
         encoder = load_named_encoder(self.extractor.name, self.extractor.weights)
         rows = encoder.encode_texts(distinct)
-        texts: Float32[np.ndarray, "n d"] = rows[np.searchsorted(distinct, prompts)]
-        return texts
+        embedded: Float32[np.ndarray, "n d"] = rows[np.searchsorted(distinct, texts)]
+        return embedded
+
+    def _edits(self) -> EditData | None:
+        if not any(SCORES[score].edits for score in self.ids):
+            return None
+        assert isinstance(self.samples.images, SampleImages)  # as ``open_sides`` has checked
+        return read_edits(self.samples.images, self.ids, self._features, self._embed)
+
+    def _features(self, images: ImageSet) -> FeatureSet:
+        self.extract(images, self.extractor)
+        used = {SCORES[score].layer for score in self.ids}
+        return load_features(images, extractor_digest(self.extractor), OWN_LAYERS.keys() - used)
 
     def _novelty(
         self, generated: Side, statistics: ReferenceStatistics | None

@@ -37,6 +37,7 @@ class Batch:
         prompts: Text that was embedded for each. None without text.
         labels: Class of each. None without classes.
         columns: What else a sample set records of each, by the name of its column.
+        sources: Picture that each is an edit of. None where they are made from nothing.
     """
 
     sample_indices: Int64[np.ndarray, " samples"]
@@ -47,6 +48,7 @@ class Batch:
     prompts: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
     columns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    sources: UInt8[np.ndarray, "samples height width 3"] | None = None
 
 
 def generate(job: JobSpec) -> Iterator[Batch]:
@@ -76,7 +78,7 @@ def _batches(job: JobSpec, opened: Resolved) -> Iterator[Batch]:
             mode_of(job.conditioning).build_conditioner(opened, embed), retriever
         )
         renderer = ShardRenderer(
-            opened.model.load_head(job.sampling, retriever.dim, device),
+            opened.model.load_head(job.sampling, retriever.dim, device, job.conditioning.editing),
             job.sampling.seed,
             job.sampling.batch_size,
             job.model.cpu_threads,
@@ -99,4 +101,5 @@ def _batch(rendered: RenderedShard) -> Batch:
         columns={
             name: tuple(values.to_pylist()) for name, values in rendered.inputs.columns.items()
         },
+        sources=rendered.sources,
     )

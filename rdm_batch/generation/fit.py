@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rdm_batch.errors import DatabaseError, RdmBatchError, SpecError
+from rdm_batch.errors import DatabaseError, ImageError, RdmBatchError, SpecError
 from rdm_batch.heads.autoguidance import weaker_problems
 from rdm_batch.heads.build import HEADS
+from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.inputs.databases import Database
 from rdm_batch.inputs.encoders import OpenedEncoder
 from rdm_batch.inputs.prompts import Prompts
+from rdm_batch.inputs.queries import GivenPictures, GivenQueries
 from rdm_batch.inputs.resolve import attempt
 from rdm_batch.inputs.weights import OpenedCheckpoint, OpenedWeights
+from rdm_batch.specs.conditioning import EditConditioning
+from rdm_batch.specs.families import Architecture, RdmArchitecture
 from rdm_batch.specs.job import JobSpec
 
 
@@ -32,11 +36,17 @@ def head_problems(
             "a context whose first entry is the query",
             "context query_and_neighbors (or the query alone, with k_nn 1), or mode unconditional",
         )
+    if spec.conditioning.editing is not None and spec.model.process != "diffusion":
+        yield SpecError(
+            "conditioning.edit",
+            f"head {spec.model.head} has no latents that noise is added to and taken from",
+            "a head of diffusion over latents: rdm, or knn_diffusion with backbone continuous",
+            "name such a head, or make pictures from texts with conditioning.mode text",
+        )
+        return
     if model.architecture is None:
         return
-    yield from attempt(
-        lambda: HEADS[spec.model.family].sampler_of(model.architecture, spec.sampling)
-    ).problems
+    yield from attempt(lambda: _sampler(spec, model.architecture)).problems
     if weaker is not None:
         yield from weaker_problems(model.architecture, weaker.architecture)
     if not model.architecture.parametric:
@@ -52,6 +62,43 @@ def head_problems(
             f"the head never sees neighbors (a fully parametric baseline), but {found}",
             "conditioning.mode unconditional and guidance_scale 1",
         )
+
+
+def _sampler(spec: JobSpec, architecture: Architecture | None) -> object:
+    """Build what draws the samples, which is cheap and refuses what it cannot do."""
+    head, edit = HEADS[spec.model.family], spec.conditioning.editing
+    if edit is not None:
+        assert issubclass(head, RdmHead)  # the heads whose process is diffusion
+        assert isinstance(architecture, RdmArchitecture)
+        return head.sampler_of(architecture, spec.sampling, edit)
+    return head.sampler_of(architecture, spec.sampling)
+
+
+def picture_problems(
+    spec: JobSpec, model: OpenedCheckpoint, queries: GivenQueries | None
+) -> Iterator[RdmBatchError]:
+    """List pictures that are to be edited and are not of the head's size.
+
+    Args:
+        spec: The job.
+        model: Its head.
+        queries: What the job gives to be conditioned on.
+    """
+    conditioning, size = spec.conditioning, model.image_size
+    if not isinstance(conditioning, EditConditioning) or not isinstance(queries, GivenPictures):
+        return
+    others = {kind: count for kind, count in queries.sizes.items() if kind != (size, size)}
+    if conditioning.other_sizes != "refuse" or not others:
+        return
+    (height, width), count = max(others.items(), key=lambda item: item[1])
+    more = f" and {len(others) - 1:,} other sizes" if len(others) > 1 else ""
+    yield ImageError(
+        f"conditioning.images {conditioning.images}",
+        f"{sum(others.values()):,} of {len(queries):,} pictures have another size than the head's "
+        f"({count:,} of {width} x {height}{more})",
+        f"{size} x {size}",
+        "set conditioning.other_sizes to crop or stretch, or resize them",
+    )
 
 
 def encoder_problems(

@@ -309,7 +309,10 @@ class JobRun:
         if model.architecture is None:
             return None
         weaker = None if model.weaker is None else model.weaker.architecture
-        return flops_per_sample(model.architecture, spec.sampling, spec.conditioning.k_nn, weaker)
+        conditioning = spec.conditioning
+        return flops_per_sample(
+            model.architecture, spec.sampling, conditioning.k_nn, weaker, conditioning.editing
+        )
 
     def _evaluate(
         self, cluster: Cluster, progress: Progress

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rdm_batch.errors import InvalidJobError, RdmBatchError
 from rdm_batch.evaluation.checks import (
+    check_captions,
     check_extractors,
     check_layers,
     check_reference,
@@ -20,12 +21,18 @@ from rdm_batch.evaluation.checks import (
 )
 from rdm_batch.files import canonical_digest
 from rdm_batch.generation.engines import describe_engines
-from rdm_batch.generation.fit import context_problems, encoder_problems, head_problems
+from rdm_batch.generation.fit import (
+    context_problems,
+    encoder_problems,
+    head_problems,
+    picture_problems,
+)
 from rdm_batch.generation.identity import ContentDigests, job_identity
 from rdm_batch.generation.modes import mode_of
 from rdm_batch.generation.modes.mode import Mode
 from rdm_batch.generation.plan import ShardPlan, describe_plan, plan_shards
 from rdm_batch.generation.submission import load_job
+from rdm_batch.inputs.queries import GivenPictures
 from rdm_batch.inputs.resolve import Openings, Resolution, Resolved, attempt, found_by, resolve
 from rdm_batch.reports.provenance import software_versions
 from rdm_batch.specs.job import JobSpec
@@ -154,6 +161,7 @@ def _sample_problems(spec: JobSpec, mode: Mode, found: Resolution) -> Iterator[R
     yield from found.weaker.problems
     if model is not None:
         yield from found_by(lambda: head_problems(spec, model, found.weaker.thing))
+        yield from found_by(lambda: picture_problems(spec, model, found.queries.thing))
     yield from found.database.problems
     yield from found.proposal.problems
     if database is not None:
@@ -171,6 +179,10 @@ def _evaluation_problems(spec: JobSpec, found: Resolution) -> Iterator[RdmBatchE
     evaluation, references = known_part(spec.evaluation), found.references.thing
     yield from attempt(lambda: check_extractors(evaluation, spec.database)).problems
     yield from attempt(lambda: check_layers(evaluation, spec.database)).problems
+    given, edited = found.queries.thing, spec.conditioning.editing is not None
+    if edited and isinstance(given, GivenPictures):
+        captions = given.captions
+        yield from attempt(lambda: check_captions(evaluation, spec.database, captions)).problems
     yield from found.references.problems
     if references is not None:
         yield from attempt(lambda: check_reference(evaluation, spec.database, references)).problems

@@ -21,12 +21,12 @@ from jaxtyping import Float32, Int64, UInt8
 from rdm_batch.generation.modes.mode import Conditioner, SampleInputs
 from rdm_batch.generation.plan import ShardRange
 from rdm_batch.heads.drawing import Drawing
-from rdm_batch.heads.head import Head
+from rdm_batch.heads.head import EditingHead, Head
 from rdm_batch.heads.memory import telling_failures
 from rdm_batch.retrieval.retriever import ObservedRetriever, Retriever, Search
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.sampling import SamplingSpec
-from rdm_batch.storage.drawn_shard import DrawnShard
+from rdm_batch.storage.drawn_shard import DrawnShard, SourceImages
 from rdm_batch.storage.manifest import WARM_UP, Interval, Measured, epoch_s
 
 
@@ -65,6 +65,7 @@ class RenderedShard:
     shard: ShardRange
     images: UInt8[np.ndarray, "samples height width 3"]
     inputs: SampleInputs
+    sources: UInt8[np.ndarray, "samples height width 3"] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,10 @@ def drawn_shard(
         "guidance_scale": sampling.guidance_scale,
         "others": rendered.inputs.columns,
     }
-    return DrawnShard(rendered.shard.index, rendered.images, columns, measured)
+    sources, named = None, rendered.inputs.sources
+    if rendered.sources is not None and named is not None:
+        sources = SourceImages(rendered.sources, named.names, named.captions)
+    return DrawnShard(rendered.shard.index, rendered.images, columns, measured, sources)
 
 
 class _ModelRun:
@@ -221,17 +225,19 @@ class ShardRenderer:
         with clock.measure("neighbors"):
             noise = SampleNoise(self._seed, shard.indices)
             inputs = source.conditioner(noise, ObservedRetriever(source.retriever, clock.searched))
+            sources = None if inputs.sources is None else inputs.sources.decode()
         run = _ModelRun(clock, on_drawn)
         with self._counting:
             self._waiting += 1
-        self._model_thread.submit(self._run_model, shard, inputs.conditioning.context, run)
-        return RenderedShard(shard, run.images.result(), inputs)
+        self._model_thread.submit(self._run_model, shard, inputs.conditioning.context, run, sources)
+        return RenderedShard(shard, run.images.result(), inputs, sources)
 
     def _run_model(
         self,
         shard: ShardRange,
         context: Float32[np.ndarray, "samples tokens dim"],
         run: _ModelRun,
+        sources: UInt8[np.ndarray, "samples height width 3"] | None,
     ) -> None:
         with self._counting:
             self._waiting -= 1
@@ -241,7 +247,9 @@ class ShardRenderer:
             for indices in batches:
                 if run.images.done():  # it has failed
                     break
-                self._start(context[indices - shard.start], indices, run)
+                rows = indices - shard.start
+                given = None if sources is None else sources[rows]
+                self._start(context[rows], indices, run, given)
         except BaseException as error:
             run.fail(error)
         # Whoever comes next launches a batch first; where nobody does, the device is waited for.
@@ -253,14 +261,21 @@ class ShardRenderer:
         context: Float32[np.ndarray, "batch tokens dim"],
         indices: Int64[np.ndarray, " batch"],
         run: _ModelRun,
+        sources: UInt8[np.ndarray, "batch height width 3"] | None,
     ) -> None:
         """Launch a batch, filled up to the job's one shape where the head must have it."""
         count = len(indices)
         if self._head.fixed_batches and count < self._rows:
             filled = np.minimum(np.arange(self._rows), count - 1)
             context, indices = context[filled], indices[filled]
+            sources = None if sources is None else sources[filled]
+        noise = SampleNoise(self._seed, indices)
         with telling_failures(len(indices)):
-            drawing = self._head.start(context, SampleNoise(self._seed, indices))
+            if sources is None:
+                drawing = self._head.start(context, noise)
+            else:
+                assert isinstance(self._head, EditingHead)  # checked before the job starts
+                drawing = self._head.start_edit(context, sources, noise)
         self._collect()
         self._started = _Started(drawing, count, len(indices), run)
         if not drawing.in_background:

@@ -21,6 +21,7 @@ from rdm_batch.retrieval.row_records import RowRecord
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.storage.png import encode_png
 from rdm_batch.storage.sample_set import SampleSet
+from rdm_batch.storage.table import SOURCE_COLUMN
 
 NUM_ILLUSTRATED = 64
 NUM_RECALL_QUERIES = 256
@@ -84,10 +85,20 @@ def illustrate(
     return samples, Pictures(
         samples={row["sample_index"]: row["image"]["bytes"] for row in rows},
         neighbors=dict(zip(ids, thumbnails, strict=bool(thumbnails))),
-        queries={}
-        if picture_of is None
-        else {row["sample_index"]: _small(picture_of(row["sample_index"])) for row in rows},
+        queries=_queries(rows, picture_of),
     )
+
+
+def _queries(rows: list[dict[str, Any]], picture_of: QueryPicture | None) -> dict[int, bytes]:
+    """Give the picture that each sample was made from; of edits the set holds it."""
+    edited = {row["sample_index"]: row[SOURCE_COLUMN]["bytes"] for row in rows if _is_edit(row)}
+    if edited or picture_of is None:
+        return edited
+    return {row["sample_index"]: _small(picture_of(row["sample_index"])) for row in rows}
+
+
+def _is_edit(row: dict[str, Any]) -> bool:
+    return row.get(SOURCE_COLUMN) is not None
 
 
 def _small(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
@@ -108,6 +119,7 @@ def _illustrated(row: dict[str, Any], records: dict[int, RowRecord]) -> Illustra
         if any(score != score for score in row["neighbor_scores"] or ())
         else tuple(row["neighbor_scores"] or ()),
         neighbor_captions=captions if any(captions) else (),
+        is_edit=_is_edit(row),
     )
 
 
@@ -116,6 +128,8 @@ def _asked_for(row: dict[str, Any]) -> str:
     if row["query_id"] is not None:
         return f"pseudo-query {row['query_id']}"
     query = row.get(QUERY_COLUMN)
+    if _is_edit(row):
+        return f"{query}: {row['prompt']}"
     if query is not None and row.get(END_COLUMN) is not None:
         return f"{query} \u2192 {row[END_COLUMN]}, {row[WEIGHT_COLUMN]:.2f}"
     return str(row["label"] or row["prompt"] or query or "")

@@ -7,25 +7,30 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from rdm_batch.errors import CheckpointError
-from rdm_batch.heads.arithmetic import compiled
+from rdm_batch.heads.arithmetic import compiled, torch_dtype
 from rdm_batch.heads.decode import decode_in_parts, not_finite
-from rdm_batch.heads.drawing import Canvas
-from rdm_batch.heads.head import no_context
+from rdm_batch.heads.drawing import Canvas, Drawing
+from rdm_batch.heads.editing import check_sources, edit_solver
+from rdm_batch.heads.head import HowDrawn, check_context, no_context
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.heads.unet_steps import UNetSteps
 from rdm_batch.models.autoencoder import VqAutoencoder
 from rdm_batch.models.networks import RdmNetworks
+from rdm_batch.models.pixels import from_uint8
 from rdm_batch.sampling import noise as streams
 from rdm_batch.sampling.evaluations import Evaluations
 from rdm_batch.sampling.guidance import guide_away
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sampling.samplers import build_solver, plan_evaluations
+from rdm_batch.sampling.schedules import NoiseSchedule
 from rdm_batch.sampling.solver import Observe, Predict, Solver
+from rdm_batch.specs.edits import EditSpec
 from rdm_batch.specs.families import RdmArchitecture
 from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
@@ -62,6 +67,8 @@ class RdmHead(NetworkHead):
             is above 1 both branches.
         weaker: What predictions are guided away from at the guided steps of ``evaluations``,
             with a guidance scale of 1. None: nothing.
+        edit: How given pictures are made into others, with the solver of that edit. None: the
+            head makes pictures from nothing.
 
     Raises:
         SpecError: The guidance scale is below 1.
@@ -70,9 +77,16 @@ class RdmHead(NetworkHead):
     _steps_class: ClassVar[type[UNetSteps[Any]]] = UNetSteps
 
     @staticmethod
-    def sampler_of(architecture: RdmArchitecture, sampling: SamplingSpec) -> Solver:
-        """Build the solver; see ``NetworkHead.sampler_of``."""
-        return build_solver(architecture.noise_schedule, sampling)
+    def sampler_of(
+        architecture: RdmArchitecture, sampling: SamplingSpec, edit: EditSpec | None = None
+    ) -> Solver:
+        """Build the solver; see ``NetworkHead.sampler_of``.
+
+        Raises:
+            SpecError: As there, or the edit leaves it no step.
+        """
+        solver = build_solver(architecture.noise_schedule, sampling)
+        return solver if edit is None else edit_solver(architecture, solver, edit)
 
     @classmethod
     def build(
@@ -83,6 +97,7 @@ class RdmHead(NetworkHead):
         precision: Precision,
         compile: bool,
         weaker: RdmNetworks | None = None,
+        edit: EditSpec | None = None,
     ) -> RdmHead:
         """Build the head around networks of its family; see ``NetworkHead.build``.
 
@@ -93,8 +108,9 @@ class RdmHead(NetworkHead):
             precision: Arithmetic of the networks.
             compile: Whether to compile the UNet.
             weaker: Networks of the head that ``sampling.autoguidance`` names.
+            edit: How given pictures are made into others. None: the head makes them from nothing.
         """
-        solver = cls.sampler_of(networks.architecture, sampling)
+        solver = cls.sampler_of(networks.architecture, sampling, edit)
         schedule = networks.architecture.noise_schedule
         autoguidance = getattr(sampling, "autoguidance", None)
         return cls(
@@ -106,6 +122,7 @@ class RdmHead(NetworkHead):
             compile,
             plan_evaluations(schedule, solver, sampling),
             None if weaker is None or autoguidance is None else Weaker(weaker, autoguidance.scale),
+            edit,
         )
 
     def __init__(
@@ -118,10 +135,12 @@ class RdmHead(NetworkHead):
         compile: bool = False,
         evaluations: Evaluations | None = None,
         weaker: Weaker | None = None,
+        edit: EditSpec | None = None,
     ) -> None:
         super().__init__(networks.architecture, guidance_scale, device, precision, compile)
         self.architecture = networks.architecture
         self._solver = solver
+        self._edit = edit
         self._evaluations = evaluations or Evaluations.everywhere(
             len(solver.timesteps), self._guided
         )
@@ -146,16 +165,42 @@ class RdmHead(NetworkHead):
             steps.compile(self._device)
         return steps
 
+    @computes
+    def start_edit(
+        self,
+        context: Float32[np.ndarray, "batch k_nn dim"],
+        sources: UInt8[np.ndarray, "batch height width 3"],
+        noise: SampleNoise,
+    ) -> Drawing:
+        """Begin to make each of some pictures into another; see ``EditingHead``.
+
+        Raises:
+            DatabaseError: As ``start``.
+            ImageError: The pictures are not of the head's size.
+            CheckpointError: As ``start``.
+        """
+        check_context(context, noise, self.context_dim)
+        check_sources(sources, noise, self.image_size)
+        canvas = Canvas(self._device)
+        given = upload(self._seen(context), self._device)
+        source = self.encode(upload(sources, self._device))
+        return self._deliver(self._draw(given, noise, canvas, source), noise, canvas)
+
     def _draw(
-        self, context: Float[Tensor, "batch k_nn dim"], noise: SampleNoise, canvas: Canvas
+        self,
+        context: Float[Tensor, "batch k_nn dim"],
+        noise: SampleNoise,
+        canvas: Canvas,
+        source: Float[Tensor, "batch channel height width"] | None = None,
     ) -> Float[Tensor, "batch 3 image_height image_width"]:
-        """Draw latents and decode them; see ``NetworkHead``."""
+        """Draw latents, or edit those of a source, and decode them; see ``NetworkHead``."""
         shape = self.architecture.latent_shape
 
         def sample(observe: Observe | None) -> Tensor:
+            start = upload(noise.normal(streams.START, shape), self._device)
             return self.sample_latents(
                 context,
-                upload(noise.normal(streams.START, shape), self._device),
+                start if source is None else self._noised(source, start),
                 self._numbers_of(
                     lambda step, out: noise.fill_normal(streams.step_stream(step), out),
                     len(self._solver.timesteps),
@@ -178,6 +223,46 @@ class RdmHead(NetworkHead):
         canvas.check(~torch.isfinite(latents).flatten(1).all(dim=1), find_failure)
         return self.decode(latents)
 
+    @classmethod
+    def prepare(
+        cls,
+        networks: RdmNetworks,
+        weaker: RdmNetworks | None,
+        how: HowDrawn,
+        device: torch.device | str,
+        precision: Precision,
+    ) -> tuple[UNetSteps[Any], UNetSteps[Any] | None]:
+        """Embed the times of a solver, before networks are converted; see ``NetworkHead``."""
+        solver = cls.sampler_of(networks.architecture, how.sampling, how.edit)
+        schedule = networks.architecture.noise_schedule
+        evaluations = plan_evaluations(schedule, solver, how.sampling)
+        times = torch.from_numpy(solver.timesteps).to(device)
+
+        def steps(whole: RdmNetworks) -> UNetSteps[Any]:
+            whole = whole.to(device, torch.float32).eval().requires_grad_(False)
+            return cls._steps_class(whole.unet, times, evaluations, torch_dtype(precision))
+
+        return steps(networks), None if weaker is None else steps(weaker)
+
+    def beside(
+        self, how: HowDrawn, prepared: tuple[UNetSteps[Any], UNetSteps[Any] | None]
+    ) -> RdmHead:
+        """Give a head around the same networks that draws otherwise; see ``NetworkHead``."""
+        head = super().beside(how, prepared)
+        head._solver = self.sampler_of(self.architecture, how.sampling, how.edit)
+        head._edit = how.edit
+        head._steps, head._weaker_steps = prepared
+        head._evaluations = head._steps.evaluations
+        if self._weaker is not None:
+            autoguidance = getattr(how.sampling, "autoguidance", None)
+            assert autoguidance is not None  # whoever shares a weaker head names it
+            head._weaker = Weaker(self._weaker.networks, autoguidance.scale)
+        if self._compile:
+            head._steps.take_compiled(self._steps)
+            if head._weaker_steps is not None and self._weaker_steps is not None:
+                head._weaker_steps.take_compiled(self._weaker_steps)
+        return head
+
     @computes
     def sample_latents(
         self,
@@ -196,6 +281,28 @@ class RdmHead(NetworkHead):
         """
         start = start.to(self._device).contiguous(memory_format=torch.channels_last)
         return self._solver.sample(self._predictor(context), start, step_noise, observe)
+
+    def _noised(
+        self,
+        source: Float[Tensor, "batch channel height width"],
+        noise: Float[Tensor, "batch channel height width"],
+    ) -> Float[Tensor, "batch channel height width"]:
+        """Give q(x_t | x_0) at the solver's first time; Meng et al. 2022, Eq. 7 and Algorithm 1."""
+        schedule = NoiseSchedule.from_config(self.architecture.noise_schedule)
+        alpha = float(schedule.alphas_cumprod[self._solver.timesteps[0]])
+        return alpha**0.5 * source + (1 - alpha) ** 0.5 * noise
+
+    @computes
+    def encode(
+        self, images: UInt8[Tensor, "batch image_height image_width 3"]
+    ) -> Float[Tensor, "batch channel height width"]:
+        """Encode images to latents as the UNet was trained on them, some at a time."""
+        encoded = decode_in_parts(
+            lambda part: self._autoencoder.encode(from_uint8(part).to(self._dtype)),
+            images,
+            self.image_size,
+        )
+        return encoded * self.architecture.scale_factor
 
     @computes
     def decode(
@@ -242,6 +349,10 @@ class RdmHead(NetworkHead):
             for step in self._evaluations.kinds()
         }
         work += sum(counted[kinds[step]] for step in evaluated)
+        if self._edit is not None:
+            size = self.image_size
+            images = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=self._device)
+            work += count(lambda: self.encode(images))
         return work + count(lambda: self.decode(latents))
 
     @computes

@@ -13,6 +13,7 @@ from rdm_batch.heads.build import build_head_around
 from rdm_batch.heads.drawing import mark
 from rdm_batch.heads.network_head import NetworkHead
 from rdm_batch.models.networks import build_networks
+from rdm_batch.specs.edits import EditSpec
 from rdm_batch.specs.families import Architecture
 from rdm_batch.specs.precisions import PRECISIONS, Precision
 from rdm_batch.specs.sampling import SamplingSpec
@@ -42,6 +43,7 @@ def flops_per_sample(
     sampling: SamplingSpec,
     entries: int,
     weaker: Architecture | None = None,
+    edit: EditSpec | None = None,
 ) -> float:
     """Count the operations that drawing and decoding a sample takes, without weights.
 
@@ -53,12 +55,13 @@ def flops_per_sample(
         sampling: Sampler and its settings.
         entries: Entries of a sample's context.
         weaker: Of the head that ``sampling.autoguidance`` names.
+        edit: How given pictures are made into others. None: pictures are made from nothing.
     """
     with torch.device("meta"):
         networks = build_networks(architecture)
         others = None if weaker is None else build_networks(weaker)
     # On the meta device nothing is stored, so the arithmetic does not matter.
-    head = build_head_around(networks, sampling, "meta", weaker=others)
+    head = build_head_around(networks, sampling, "meta", weaker=others, edit=edit)
     assert isinstance(head, NetworkHead)
     context = torch.zeros(1, entries, architecture.context_dim, device="meta")
     return head.work_of(context, count_flops)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.files import Damage, file_sha256, user_cache, written_aside
@@ -28,9 +28,10 @@ from rdm_batch.retrieval.index import PARTITIONED, check_index_folder
 from rdm_batch.retrieval.proposal import Proposal
 from rdm_batch.retrieval.rows import shard_rows
 from rdm_batch.retrieval.shard import open_shard
-from rdm_batch.retrieval.tables import read_counts, read_removed
+from rdm_batch.retrieval.tables import read_counts, read_removed, read_thumbnails
 from rdm_batch.specs.database import EngineChoice
 from rdm_batch.storage.object_store import local_path, open_store, redact
+from rdm_batch.storage.png import decode_png
 
 _READ_AT_ONCE_BYTES = 256 << 20
 """Local databases up to this size are read before the job starts; of larger ones every
@@ -95,7 +96,7 @@ class Database:
                 names = [Path(file.path).name for file in shard.index_files]
                 check_index_folder(root / f"index/shard-{number:05d}", names)
 
-    def root(self, shards: Sequence[int]) -> Path:
+    def root(self, shards: Sequence[int], with_images: bool = False) -> Path:
         """Give a local folder that holds at least some shards.
 
         A local database is used where it lies. Of a remote one only the files of these shards
@@ -103,13 +104,15 @@ class Database:
 
         Args:
             shards: Numbers of the shards that will be opened.
+            with_images: Whether the pixels of their rows will be read.
         """
         if not self.uri.startswith("s3://"):
             return local_path(self.uri, error=DatabaseError)
         key = hashlib.sha256(f"{self.uri} {self.manifest.digest}".encode()).hexdigest()[:32]
         root = user_cache() / f"database-{key}"
         for number in shards:
-            for file in self.manifest.shards[number].files():
+            shard = self.manifest.shards[number]
+            for file in shard.files() if with_images else shard.searched_files():
                 target = local_path(f"{self.uri}/{file.path}", error=DatabaseError, recorded=file)
                 # Several actors of a machine may do this at once. Not in the link's own folder,
                 # for that of an index must hold nothing but the index.
@@ -148,6 +151,49 @@ class Database:
             for number in numbers
         ]
         return CompositeRetriever(opened, first_row=self.manifest.shards[numbers[0]].first_row)
+
+    def check_images(self, field: str) -> None:
+        """Refuse a database that does not keep the pixels of its rows.
+
+        Args:
+            field: Names what asks for them in the message.
+
+        Raises:
+            DatabaseError: A shard has none.
+        """
+        lacking = sum(shard.images is None for shard in self.manifest.shards)
+        if lacking:
+            total = len(self.manifest.shards)
+            raise DatabaseError(
+                field,
+                f"{redact(self.uri)} does not keep the pixels of its rows"
+                + (f" ({lacking:,} of {total:,} shards)" if lacking < total else ""),
+                "a database built with --store-images SIZE",
+                "build it again with --store-images, or name another",
+            )
+
+    def images(self, ids: Int64[np.ndarray, " n"]) -> list[UInt8[np.ndarray, "side side 3"]]:
+        """Read the pixels of rows, as ``--store-images`` kept them.
+
+        Args:
+            ids: The rows.
+
+        Raises:
+            DatabaseError: A row does not exist, pixels are not kept, or a file is damaged.
+        """
+        self.check_row_ids(ids, f"pictures of {redact(self.uri)}")
+        self.check_images("pictures")
+        found: dict[int, UInt8[np.ndarray, "side side 3"]] = {}
+        for number, shard in enumerate(self.manifest.shards):
+            inside = (ids >= shard.first_row) & (ids < shard.first_row + shard.rows)
+            here = np.unique(ids[inside])
+            if not len(here) or shard.images is None:
+                continue
+            path = self.root([number], with_images=True) / shard.images.path
+            files = read_thumbnails(path, here - shard.first_row)
+            for row, file in zip(here.tolist(), files, strict=True):
+                found[row] = decode_png(file, f"{path}, row {row}")
+        return [found[row] for row in ids.tolist()]
 
     def check_row_ids(self, ids: Int64[np.ndarray, " n"], where: str) -> None:
         """Refuse rows that the database does not have.

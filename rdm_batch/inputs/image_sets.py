@@ -131,10 +131,17 @@ class SampleImages(ImageSet):
     Args:
         sample_set: The set.
         resize: As in ``ImageSet``.
+        column: Which pictures: the samples, or what they are edits of.
     """
 
-    def __init__(self, sample_set: SampleSet, resize: ImageResize | None = None) -> None:
+    def __init__(
+        self,
+        sample_set: SampleSet,
+        resize: ImageResize | None = None,
+        column: str = "image",
+    ) -> None:
         self.sample_set = sample_set
+        self._column = column
         header, entries = sample_set.header, sample_set.entries()
         self._partial = len(entries) < header.num_shards
         runs = _runs(entries, max(1, SET_PART_IMAGES // header.shard_size))
@@ -142,7 +149,7 @@ class SampleImages(ImageSet):
         super().__init__(
             sample_set.uri,
             sample_set.store,
-            [_sample_part(run) for run in runs],
+            [_sample_part(run, column) for run in runs],
             resize,
             as_stored=resize is not None and header.image_size == resize.size,
         )
@@ -155,7 +162,9 @@ class SampleImages(ImageSet):
     def shards_of(self, part: ImagePart) -> list[ImagePart]:
         """Give the shards of a part as parts of their own."""
         size = self.sample_set.header.image_size
-        return [shard_part(entry, size, self.resize) for entry in self._runs[part.number]]
+        return [
+            shard_part(entry, size, self.resize, self._column) for entry in self._runs[part.number]
+        ]
 
     def batches(self, part: ImagePart) -> Iterator[Batch]:
         """Stream a part, in batches that go across the borders of its shards."""
@@ -172,8 +181,9 @@ class SampleImages(ImageSet):
     def _rows(self, run: Sequence[ShardEntry]) -> Iterator[tuple[int, bytes]]:
         store, header = self.sample_set.store, self.sample_set.header
         for entry in run:
-            for batch in iter_shard(store, header, entry, ["sample_index", "image"]):
-                ids, images = (batch.column(name).to_pylist() for name in ("sample_index", "image"))
+            columns = ["sample_index", self._column]
+            for batch in iter_shard(store, header, entry, columns):
+                ids, images = (batch.column(name).to_pylist() for name in columns)
                 yield from zip(ids, (image["bytes"] for image in images), strict=True)
 
 
@@ -315,15 +325,18 @@ def open_image_set(
     return SourceImages(uri, source, _files_digest(path, files), resize)
 
 
-def shard_part(entry: ShardEntry, image_size: int, resize: ImageResize | None) -> ImagePart:
+def shard_part(
+    entry: ShardEntry, image_size: int, resize: ImageResize | None, column: str = "image"
+) -> ImagePart:
     """Give one shard of a sample set as a part of its own, as its features are named.
 
     Args:
         entry: The shard.
         image_size: Side of the set's samples.
         resize: As in ``ImageSet``.
+        column: As in ``SampleImages``.
     """
-    part = _sample_part([entry])
+    part = _sample_part([entry], column)
     return part if resize is None or resize.size == image_size else _resized(part, resize)
 
 
@@ -343,8 +356,11 @@ def _runs(entries: Sequence[ShardEntry], most: int) -> list[list[ShardEntry]]:
     return runs
 
 
-def _sample_part(run: Sequence[ShardEntry]) -> ImagePart:
-    digest = hashlib.sha256(" ".join(entry.sha256 for entry in run).encode()).hexdigest()
+def _sample_part(run: Sequence[ShardEntry], column: str) -> ImagePart:
+    # Of the samples themselves as it always was, so that kept features are found.
+    named = [] if column == "image" else [column]
+    words = " ".join([*named, *(entry.sha256 for entry in run)])
+    digest = hashlib.sha256(words.encode()).hexdigest()
     return ImagePart(run[0].shard, run[0].first_index, sum(entry.num_rows for entry in run), digest)
 
 

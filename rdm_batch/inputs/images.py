@@ -14,6 +14,7 @@ from rdm_batch.datasets.source import ImageSource
 from rdm_batch.datasets.webdataset import ImageTars
 from rdm_batch.errors import ImageError
 from rdm_batch.files import canonical_digest
+from rdm_batch.storage.manifest import HEADER_KEY, SUCCESS_KEY
 from rdm_batch.storage.object_store import local_path
 
 SHAPES_PREFIX = "shapes:"
@@ -28,7 +29,7 @@ def open_images(location: str) -> tuple[ImageSource, str]:
         location: ``shapes:SUBSET[:COUNT[:STYLE,STYLE...[:SHAPE,SHAPE...]]]`` for the embedded
             world (``all`` stands for every style); else a
             path or ``s3://`` URI of a folder of image files, an image file, a parquet file, a
-            webdataset ``.tar``, or a folder of parquet files or of archives.
+            webdataset ``.tar``, a folder of parquet files or of archives, or a sample set.
 
     Returns:
         The images, and a fingerprint that changes when they do: for files it covers their
@@ -47,6 +48,8 @@ def open_images(location: str) -> tuple[ImageSource, str]:
         return ImageFile(path), _fingerprint(path.parent, [path])
     if path.is_file():
         return ImageParquet(path), _fingerprint(path.parent, [path])
+    if (path / HEADER_KEY).is_file():
+        path = _samples(path, location)
     listing = list_folder(path)
     images, tables, archives = listing.images, listing.tables, listing.archives
     if images and tables:
@@ -62,6 +65,19 @@ def open_images(location: str) -> tuple[ImageSource, str]:
         return ImageTars(paths), _fingerprint(path, paths)
     source = ImageParquet(path) if tables else ImageFolder(path)
     return source, _fingerprint(path, [path / name for name in tables or images])
+
+
+def _samples(path: Path, location: str) -> Path:
+    """Give the folder of a sample set's rows; what lies beside it is not its samples.
+
+    Raises:
+        ImageError: The set is not complete.
+    """
+    if not (path / SUCCESS_KEY).is_file():
+        raise ImageError(
+            location, "is a sample set that is not complete", "a complete one", "finish its job"
+        )
+    return path / "data"
 
 
 def _open_shapes(location: str) -> ShapesSource:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,11 +58,15 @@ class GivenPictures(GivenQueries):
         location: Where they are, as ``open_images`` takes it.
         names: Name of each.
         source: The pictures.
+        captions: What is said of each; None where nothing is. Not in the digest.
+        sizes: Height and width of every kind of picture there is, and how many have it.
     """
 
     location: str
     names: tuple[str, ...]
     source: ImageSource
+    captions: tuple[str | None, ...]
+    sizes: Mapping[tuple[int, int], int]
 
     def __len__(self) -> int:
         """Count the pictures."""
@@ -118,11 +123,15 @@ def open_pictures(location: str, field: str) -> GivenPictures:
     if len(source) > MAX_PICTURES:
         raise SpecError(f"{field} {location}", f"{len(source):,} pictures", f"{MAX_PICTURES:,}")
     digest, names, broken = hashlib.sha256(), [], []
+    captions: list[str | None] = []
+    sizes: Counter[tuple[int, int]] = Counter()
     for item in _decoded(source):
         if isinstance(item, RdmBatchError):
             broken.append(item)
             continue
         names.append(item.item_id)
+        captions.append(item.caption)
+        sizes[item.image.shape[:2]] += 1
         shape = "x".join(map(str, item.image.shape))
         digest.update(f"{len(item.item_id)} {item.item_id} {shape} ".encode())
         digest.update(_contiguous(item.image))
@@ -132,7 +141,9 @@ def open_pictures(location: str, field: str) -> GivenPictures:
         raise ImageError(
             f"{field}, {first.where}", first.found + count, first.needed, "repair or remove them"
         )
-    return GivenPictures(digest.hexdigest(), location, tuple(names), source)
+    return GivenPictures(
+        digest.hexdigest(), location, tuple(names), source, tuple(captions), dict(sizes)
+    )
 
 
 def _contiguous(image: UInt8[np.ndarray, "height width 3"]) -> memoryview:

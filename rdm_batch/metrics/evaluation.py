@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from rdm_batch.errors import MetricError
+from rdm_batch.metrics.edits import EditData
 from rdm_batch.metrics.features import EncoderFeatures, FeatureSet
 from rdm_batch.metrics.manifold_scores import PrecisionRecall
 from rdm_batch.metrics.moments import GaussianStatistics, gaussian_statistics
@@ -66,10 +67,12 @@ class SideData:
             of the samples. Needed for scores of ``prompts``.
         novelty: How far samples are from what they were made from. Needed for scores of
             ``distances``.
+        edits: What each sample is an edit of. Needed for scores of ``edits``.
     """
 
     texts: Float32[np.ndarray, "n d"] | None = None
     novelty: NoveltyDistances | None = None
+    edits: EditData | None = None
 
 
 @dataclass

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.clip_score import SCALE, clip_scores
+from rdm_batch.metrics.edit_scorers import edit_direction, preservation, preservation_outside
 from rdm_batch.metrics.evaluation import Evaluation
 from rdm_batch.metrics.fid_infinity import POINTS, fid_infinity
 from rdm_batch.metrics.frechet import frechet_distance
@@ -199,16 +201,22 @@ def _clip_score(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
 
 def _novelty(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
     novelty, (values,) = _distances(evaluation, kind)
-    if "held_out" not in kind.distances:  # whose images are no samples
+    settings: dict[str, Any] = {"database": novelty.database, "distance": "1 - cosine"}
+    if "held_out" in kind.distances:  # whose images are no samples
+        settings["held_out"] = _held_out(novelty)
+    else:
         evaluation.keep_influences(kind.id, lambda: mean_influences(values))
     description = evaluation.describe(
         kind,
         evaluation.layer_of(kind),
         None if kind.reference is None else len(values),
-        database=novelty.database,
-        distance="1 - cosine",
+        **settings,
     )
     return [_mean_score(values, description)]
+
+
+def _held_out(novelty: NoveltyDistances) -> str:
+    return novelty.held_out_digest or "not known"
 
 
 def _copy_share(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
@@ -222,7 +230,7 @@ def _copy_share(evaluation: Evaluation, kind: ScoreKind) -> list[Score]:
         database=novelty.database,
         distance="1 - cosine",
         part=COPY_PART,
-        held_out=novelty.held_out_digest or "not known",
+        held_out=_held_out(novelty),
     )
     return [
         Score(
@@ -274,6 +282,9 @@ SCORERS: dict[str, Scorer] = {
     "sfid": _frechet,
     "clip_fid": _frechet,
     "clip_score": _clip_score,
+    "edit_clip_direction": edit_direction,
+    "preservation": preservation,
+    "preservation_outside": preservation_outside,
     "novelty_neighbors": _novelty,
     "novelty_database": _novelty,
     "novelty_held_out": _novelty,

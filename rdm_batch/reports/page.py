@@ -53,6 +53,7 @@ class _Card:
     picture: Embedded | None
     neighbors: tuple[_Neighbor, ...]
     query: Embedded | None
+    before: Embedded | None
 
 
 def render_page(
@@ -124,8 +125,10 @@ def _cards(report: RunReport, pictures: Pictures) -> list[_Card]:
             )
         )
         picture = _embed(pictures.samples.get(sample.sample_index), _SAMPLE_SIDE)
-        query = _embed(pictures.queries.get(sample.sample_index), _NEIGHBOR_SIDE)
-        cards.append(_Card(sample=sample, picture=picture, neighbors=neighbors, query=query))
+        given = pictures.queries.get(sample.sample_index)
+        query = None if sample.is_edit else _embed(given, _NEIGHBOR_SIDE)
+        before = _embed(given, _SAMPLE_SIDE) if sample.is_edit else None
+        cards.append(_Card(sample, picture, neighbors, query, before))
     return cards
 
 

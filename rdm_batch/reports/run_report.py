@@ -281,7 +281,8 @@ class IllustratedSample(_Part):
 
     ``caption`` is what was asked for (prompt, class, pseudo-query). ``neighbor_captions``
     is empty where the database has none. ``neighbor_scores`` is empty where neighbors were given
-    without a query.
+    without a query. ``is_edit`` says that the picture it was made from is kept and shown before
+    it.
     """
 
     sample_index: NonNegativeInt
@@ -289,6 +290,7 @@ class IllustratedSample(_Part):
     neighbor_ids: tuple[NonNegativeInt, ...] = ()
     neighbor_scores: tuple[float, ...] = ()
     neighbor_captions: tuple[str, ...] = ()
+    is_edit: bool = False
 
     @model_validator(mode="after")
     def _neighbors_agree(self) -> IllustratedSample:

@@ -1,9 +1,9 @@
 """The manifest of a retrieval database, and the checks of its files against it.
 
 A database is a folder: ``database.json`` (this manifest, written last), one parquet file
-of embeddings and one of thumbnails per shard, one index folder per partitioned shard, and
-optionally ``proposal.parquet``. Row ids are global and contiguous: shard 0 holds the
-first rows, shard 1 the next, and so on.
+of embeddings, one of thumbnails and, if it keeps them, one of pictures per shard, one index
+folder per partitioned shard, and optionally ``proposal.parquet``. Row ids are global and
+contiguous: shard 0 holds the first rows, shard 1 the next, and so on.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from rdm_batch.specs.later import LaterFields
 from rdm_batch.specs.messages import first_problem
 
 MANIFEST_NAME = "database.json"
+STORED = "store_images"
+"""Says in a build's request how large the pictures are that the database keeps."""
 # Beyond what any index here holds: numbers of a damaged manifest end where they are read.
 _MAX_ROWS = 2**40
 _MAX_DIM = 2**16
@@ -103,7 +105,7 @@ class SearchLatency(_Frozen):
 class DatabaseShard(_Frozen, LaterFields):
     """Describe one shard: its rows, its files, its index."""
 
-    later: ClassVar[tuple[str, ...]] = ("rows_file", "tuned", "latency", "scann")
+    later: ClassVar[tuple[str, ...]] = ("rows_file", "tuned", "latency", "scann", "images")
 
     rows: int = Field(ge=1, le=_MAX_ROWS)
     first_row: int = Field(ge=0, le=_MAX_ROWS)
@@ -127,9 +129,16 @@ class DatabaseShard(_Frozen, LaterFields):
         default=None,
         description="ScaNN that built the index reproducibly; None: no index, or one of before.",
     )
+    images: StoredFile | None = Field(
+        default=None, description="The pixels of its rows; None: they are not kept."
+    )
 
     def files(self) -> tuple[StoredFile, ...]:
         """List every file of the shard."""
+        return (*self.searched_files(), *([] if self.images is None else [self.images]))
+
+    def searched_files(self) -> tuple[StoredFile, ...]:
+        """List the files that searching takes: all but the pixels of its rows."""
         others = [file for file in (self.rows_file, self.thumbnails) if file is not None]
         return (self.embeddings, *others, *self.index_files)
 

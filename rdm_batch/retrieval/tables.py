@@ -34,6 +34,7 @@ class ShardRows:
         captions: Caption of each row, None where there is none.
         thumbnails: PNG files, or None to store none.
         urls: Address of each row, None where there is none; or None to store none.
+        images: PNG files with all of the pixels that are kept, or None to store none.
     """
 
     first_row: int
@@ -43,6 +44,7 @@ class ShardRows:
     captions: Sequence[str | None]
     thumbnails: Sequence[bytes] | None
     urls: Sequence[str | None] | None = None
+    images: Sequence[bytes] | None = None
 
 
 def write_embeddings(path: Path, rows: ShardRows, with_rows: bool = True) -> None:
@@ -126,7 +128,7 @@ def check_column(file: pq.ParquetFile, rows: int, dim: int, dtype: str, where: s
 
 
 def write_thumbnails(path: Path, first_row: int, thumbnails: Sequence[bytes]) -> None:
-    """Write the thumbnails table of one shard, in small groups for random access."""
+    """Write the pictures of one shard, small or whole, in small groups for random access."""
     table = pa.table(
         {
             "row_id": pa.array(np.arange(first_row, first_row + len(thumbnails))),

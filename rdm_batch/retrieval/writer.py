@@ -107,6 +107,11 @@ def write_tables(
         thumbnails_path = root / "thumbnails" / f"{name}.parquet"
         write_thumbnails(thumbnails_path, rows.first_row, rows.thumbnails)
         thumbnails = stored_file(root, thumbnails_path)
+    images = None
+    if rows.images is not None:
+        images_path = root / "images" / f"{name}.parquet"
+        write_thumbnails(images_path, rows.first_row, rows.images)
+        images = stored_file(root, images_path)
     return DatabaseShard(
         rows=len(rows.embeddings),
         first_row=rows.first_row,
@@ -114,6 +119,7 @@ def write_tables(
         embeddings=stored_file(root, embeddings_path),
         thumbnails=thumbnails,
         rows_file=rows_file,
+        images=images,
     )
 
 
@@ -251,6 +257,7 @@ def _check_lengths(rows: ShardRows, where: str) -> None:
         "patch_coords": rows.patch_coords,
         "captions": rows.captions,
         "thumbnails": rows.thumbnails,
+        "images": rows.images,
         "urls": rows.urls,
     }
     for name, column in columns.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from torch import Tensor
 
@@ -59,6 +61,16 @@ class DdimSolver:
         self._x_weights = np.sqrt(self.alphas_prev / self.alphas)
         directions = np.sqrt(1 - self.alphas_prev - self.sigmas**2)
         self._eps_weights = directions - self._x_weights * np.sqrt(1 - self.alphas)
+
+    def later(self, first: int) -> DdimSolver:
+        """Give the solver of the later steps; see ``Solver``."""
+        rest = copy.copy(self)
+        for name in (
+            *("timesteps", "alphas", "alphas_prev", "sigmas"),
+            *("_x_weights", "_eps_weights"),
+        ):
+            setattr(rest, name, getattr(self, name)[first:])
+        return rest
 
     def advance(self, x: Tensor, eps: Tensor, step: int) -> Tensor:
         """Take a step given its noise prediction, without adding noise."""

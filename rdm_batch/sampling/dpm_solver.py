@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from jaxtyping import Int64
 from torch import Tensor
@@ -42,6 +44,13 @@ class DpmSolver:
         self._alphas = np.sqrt(alphas_cumprod)
         self._sigmas = np.sqrt(1 - alphas_cumprod)
         self._log_snrs = np.log(self._alphas) - np.log(self._sigmas)
+
+    def later(self, first: int) -> DpmSolver:
+        """Give the solver of the later steps; the first is of first order. See ``Solver``."""
+        rest = copy.copy(self)
+        for name in ("timesteps", "_alphas", "_sigmas", "_log_snrs"):
+            setattr(rest, name, getattr(self, name)[first:])
+        return rest
 
     def sample(
         self, predict: Predict, start: Tensor, step_noise: StepNoise, observe: Observe | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from torch import Tensor
 
 from rdm_batch.sampling.ddim import DdimSolver
@@ -42,6 +44,13 @@ class PlmsSolver:
     ) -> None:
         self._steps = DdimSolver(schedule, num_steps, eta=0.0, rule=rule)
         self.timesteps = self._steps.timesteps
+
+    def later(self, first: int) -> PlmsSolver:
+        """Give the solver of the later steps; the first corrects itself. See ``Solver``."""
+        rest = copy.copy(self)
+        rest._steps = self._steps.later(first)
+        rest.timesteps = rest._steps.timesteps
+        return rest
 
     def sample(
         self, predict: Predict, start: Tensor, step_noise: StepNoise, observe: Observe | None = None

@@ -49,6 +49,31 @@ class NoiseSchedule:
         return levels
 
 
+def first_step(timesteps: Int64[np.ndarray, " steps"], strength: float, num_times: int) -> int:
+    """Choose the step at which SDEdit begins (Meng et al. 2022, arXiv:2108.01073, Algorithm 1).
+
+    Args:
+        timesteps: Times of a solver, largest first.
+        strength: Where to begin, as a share of the forward process.
+        num_times: Times of the forward process.
+
+    Returns:
+        The first step whose time is at most ``strength * num_times``.
+
+    Raises:
+        SpecError: There is none.
+    """
+    allowed = timesteps <= strength * num_times
+    if not allowed.any():
+        raise SpecError(
+            "conditioning.edit.strength",
+            f"is {strength:g}, below the last of {len(timesteps)} steps (time {timesteps[-1]} of "
+            f"{num_times})",
+            f"at least {timesteps[-1] / num_times:g}, or more steps",
+        )
+    return int(np.argmax(allowed))
+
+
 def solver_timesteps(
     num_steps: int, num_train_steps: int, rule: TimestepRule = "even"
 ) -> Int64[np.ndarray, " steps"]:

@@ -34,3 +34,10 @@ class Solver(Protocol):
     ) -> Tensor:
         """Draw latents from starting noise; everything random comes from the arguments."""
         ...
+
+    def later(self, first: int) -> Solver:
+        """Give the solver of the steps from ``first`` on, which then count from 0.
+
+        It starts from latents with the noise of its first time.
+        """
+        ...

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from rdm_batch.specs.base import Spec, Uri
+from rdm_batch.specs.edits import EditSpec
 
 MAX_PROMPT_CHARACTERS = 10_000
 """Characters of a prompt or a label, of which encoders read the first few hundred at most."""
@@ -56,6 +57,11 @@ class _Conditioning(Spec):
     def needs_encoder(self) -> bool:
         """Tell whether texts or pictures are embedded, which takes an encoder."""
         return self.embeds_text
+
+    @property
+    def editing(self) -> EditSpec | None:
+        """How given pictures are made into others; None where pictures are made from nothing."""
+        return None
 
 
 class _SeveralSamples(_Conditioning):
@@ -165,6 +171,38 @@ class TextConditioning(_Queried):
         if self.prompts is not None and (self.prompt_column or self.columns):
             raise ValueError("prompt_column and columns belong to a prompts_file that is a table")
         return self
+
+
+class EditConditioning(TextConditioning):
+    """Make given pictures into others, as texts say."""
+
+    mode: Literal["edit"] = Field(  # type: ignore[assignment]
+        description="Edit pictures by prompts, the instructions. With P pictures and T prompts "
+        "sample i takes prompt (i // samples_per_query) mod T of picture "
+        "(i // (samples_per_query T)) mod P."
+    )
+    images: Uri = Field(
+        description="The pictures: a PNG, JPEG or WebP file, a folder of them, a parquet file or "
+        "folder, a sample set, a webdataset `.tar`, or `shapes:SUBSET[:COUNT]`. All of them are "
+        "decoded before work begins."
+    )
+    pairing: Literal["every", "aligned"] = Field(
+        default="every",
+        description="`every`: every picture by every prompt. `aligned`: each picture by the "
+        "prompt at its own place; there are as many of both.",
+    )
+    other_sizes: Literal["refuse", "crop", "stretch"] = Field(
+        default="refuse",
+        description="What becomes of pictures of another size than the head's. `refuse`: the job "
+        "is. `crop`: the largest centered square is resized (bicubic, antialiased). `stretch`: "
+        "all of the picture is.",
+    )
+    edit: EditSpec = Field(description="How the head is given the picture.")
+
+    @property
+    def editing(self) -> EditSpec | None:
+        """Pictures are given."""
+        return self.edit
 
 
 class ClassConditioning(_SeveralSamples):
@@ -348,6 +386,7 @@ ConditioningSpec = Annotated[
     | ImageConditioning
     | EmbeddingsConditioning
     | RowsConditioning
-    | InterpolateConditioning,
+    | InterpolateConditioning
+    | EditConditioning,
     Field(discriminator="mode"),
 ]

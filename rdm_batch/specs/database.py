@@ -91,6 +91,12 @@ class EncodeSettings(Spec):
     thumbnail_size: Annotated[int, Field(ge=0)] = Field(
         default=64, description="Longest side of a thumbnail in pixels; 0 stores none."
     )
+    store_images: Annotated[int, Field(ge=8, le=4096)] | None = Field(
+        default=None,
+        description="Keep the pixels of every row as well, as squares of this side (the largest "
+        "centered square, resized bicubically with antialiasing): training for edits reads them. "
+        "None keeps none.",
+    )
     strict: bool = Field(
         default=False, description="Fail on the first damaged image instead of leaving it out."
     )

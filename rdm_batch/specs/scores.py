@@ -65,6 +65,7 @@ class ScoreKind:
         distances: Of ``NoveltyDistances``, those it is made of. They need a database, and for
             ``neighbors`` the rows each sample was conditioned on. Empty for a score without.
         prompts: Whether it needs the prompt of every sample.
+        edits: Whether it compares every sample with the picture it is an edit of.
         least_samples: Fewest samples it is made from, by settings.
         least_reference: Fewest images of the reference, or held out where its distances are.
         labels_on: What it is called instead, by the beginning of the extractor's name; the first
@@ -80,6 +81,7 @@ class ScoreKind:
     features_of: Literal["extractor", "encoder", "database_encoder"] = "extractor"
     distances: tuple[Distances, ...] = ()
     prompts: bool = False
+    edits: bool = False
     least_samples: Callable[[Sizes], int] = _two
     least_reference: int = 1
     labels_on: Mapping[str, str] = field(default_factory=dict)
@@ -233,6 +235,30 @@ _KINDS = (
         summary="how well samples follow their prompts",
         features_of="encoder",
         prompts=True,
+    ),
+    ScoreKind(
+        id="edit_clip_direction",
+        label="directional CLIP similarity",
+        better="higher",
+        summary="how far the way from source to edit is the way from the source's caption to the "
+        "instruction",
+        features_of="encoder",
+        prompts=True,
+        edits=True,
+    ),
+    ScoreKind(
+        id="preservation",
+        label="feature distance to the source",
+        better="lower",
+        summary="distance of edits to their sources in features",
+        edits=True,
+    ),
+    ScoreKind(
+        id="preservation_outside",
+        label="pixel distance outside the edit",
+        better="lower",
+        summary="distance of edits to their sources in pixels, outside of what changed most",
+        edits=True,
     ),
     ScoreKind(
         id="novelty_neighbors",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,20 @@ from rdm_batch.storage.png import png_size
 
 ROWS_PER_GROUP = 100
 
-_FEATURES = {"info": {"features": {"image": {"_type": "Image"}}}}
+SOURCE_COLUMN = "source"
+"""Column with the picture that a sample is an edit of, of the sample's size."""
+SOURCE_CAPTION_COLUMN = "source_caption"
+"""Column with what is said of that picture."""
+
+_PICTURES: Final = ("image.bytes", f"{SOURCE_COLUMN}.bytes")
+_IMAGE: Final = {"_type": "Image"}
+
+
+def _metadata(*images: str) -> dict[str, str]:
+    """Name the columns that hold pictures, as Hugging Face ``datasets`` declares them."""
+    features = {"info": {"features": dict.fromkeys(images, _IMAGE)}}
+    return {"huggingface": json.dumps(features, sort_keys=True)}
+
 
 SCHEMA = pa.schema(
     [
@@ -37,7 +51,7 @@ SCHEMA = pa.schema(
         pa.field("eta", pa.float32()),
         pa.field("guidance_scale", pa.float32()),
     ],
-    metadata={"huggingface": json.dumps(_FEATURES, sort_keys=True)},
+    metadata=_metadata("image"),
 )
 
 
@@ -82,10 +96,7 @@ def make_table(
     if len(images) != count:
         raise SampleSetError("image", f"{len(images):,} values", f"{count:,}")
     columns: dict[str, object] = {
-        "image": pa.StructArray.from_arrays(
-            [pa.array(images, pa.binary()), pa.array(paths, pa.string())],
-            fields=list(SCHEMA.field("image").type),
-        ),
+        "image": image_array(images, paths),
         "sample_index": sample_indices,
         "seed": np.full(count, seed),
         "query_id": query_ids,
@@ -105,6 +116,8 @@ def make_table(
             raise SampleSetError(name, "is a column of every sample set", "another name")
         columns[name] = values
         schema = schema.append(pa.field(name, values.type))
+    if SOURCE_COLUMN in others:
+        schema = schema.with_metadata(_metadata("image", SOURCE_COLUMN))
     arrays = []
     for field in schema:
         values = columns[field.name]
@@ -117,6 +130,14 @@ def make_table(
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
+def image_array(images: Sequence[bytes], paths: Sequence[str]) -> pa.StructArray:
+    """Put PNG files and their names into a column of pictures."""
+    return pa.StructArray.from_arrays(
+        [pa.array(images, pa.binary()), pa.array(paths, pa.string())],
+        fields=list(SCHEMA.field("image").type),
+    )
+
+
 def table_bytes(table: pa.Table) -> bytes:
     """Write a table as Parquet: the same rows and library versions give the same bytes."""
     buffer = io.BytesIO()
@@ -127,11 +148,11 @@ def table_bytes(table: pa.Table) -> bytes:
         row_group_size=ROWS_PER_GROUP,
         # PNG does not shrink further; statistics over it would copy pictures into footers.
         compression={
-            name: "NONE" if name == "image.bytes" else "ZSTD" for name in _leaf_columns(table)
+            name: "NONE" if name in _PICTURES else "ZSTD" for name in _leaf_columns(table)
         },
-        compression_level={name: 1 for name in _leaf_columns(table) if name != "image.bytes"},
+        compression_level={name: 1 for name in _leaf_columns(table) if name not in _PICTURES},
         use_dictionary=["label", "prompt", "sampler"],
-        write_statistics=[name for name in _leaf_columns(table) if name != "image.bytes"],
+        write_statistics=[name for name in _leaf_columns(table) if name not in _PICTURES],
         data_page_version="1.0",
         store_schema=True,
     )
@@ -166,6 +187,7 @@ def _leaf_columns(table: pa.Table) -> list[str]:
     # Parquet's own names of nested columns, as its writer options want them.
     names = {
         "image": ["image.bytes", "image.path"],
+        SOURCE_COLUMN: [f"{SOURCE_COLUMN}.bytes", f"{SOURCE_COLUMN}.path"],
         "neighbor_ids": ["neighbor_ids.list.element"],
         "neighbor_scores": ["neighbor_scores.list.element"],
     }

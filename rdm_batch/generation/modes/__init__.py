@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rdm_batch.generation.modes.class_pools import ClassPools
+from rdm_batch.generation.modes.edit import Edit
 from rdm_batch.generation.modes.embeddings import Embeddings
 from rdm_batch.generation.modes.images import Images
 from rdm_batch.generation.modes.interpolate import Interpolate
@@ -23,6 +24,7 @@ MODES: Mapping[str, Callable[[Any], Mode]] = {
     "embeddings": Embeddings,
     "rows": Rows,
     "interpolate": Interpolate,
+    "edit": Edit,
 }
 """What makes a mode of its part of a job file, by the ``mode`` that is named there."""
 

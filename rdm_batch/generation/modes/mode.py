@@ -28,6 +28,21 @@ EmbeddedTexts = Float32[np.ndarray, "texts dim"]
 
 
 @dataclass(frozen=True)
+class Sources:
+    """Name the pictures that samples are edits of, and decode them once they are needed.
+
+    Attributes:
+        names: Of each sample's picture.
+        captions: Of each sample's picture; None where it has none.
+        decode: Gives each sample's picture, of the head's size.
+    """
+
+    names: tuple[str, ...]
+    captions: tuple[str | None, ...]
+    decode: Callable[[], UInt8[np.ndarray, "samples height width 3"]]
+
+
+@dataclass(frozen=True)
 class SampleInputs:
     """Hold what the samples of a shard are made from, in sample order.
 
@@ -36,12 +51,14 @@ class SampleInputs:
         labels: Class of each sample; None outside class conditioning.
         prompts: Text that was embedded for each sample; None without text.
         columns: What else is recorded of each sample, by the name of its column.
+        sources: What each sample is an edit of; None where samples are made from nothing.
     """
 
     conditioning: Conditioning
     labels: tuple[str, ...] | None = None
     prompts: tuple[str, ...] | None = None
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
+    sources: Sources | None = None
 
 
 @runtime_checkable
