@@ -16,6 +16,8 @@ from benchmarks.retrieval.databases import Asked
 from rdm_batch.retrieval.embeddings import score_candidates, unit_rows
 from rdm_batch.retrieval.index import ShardIndex
 
+_RAISES = 4
+"""Raises in a row that must find more together, else none will."""
 _ROWS_FILE = "bfloat16_dataset.npy"
 
 
@@ -45,13 +47,21 @@ def write_raw_index(index: Path, rows: np.ndarray, folder: Path) -> None:
 
 
 def equal_recall(index: ShardIndex, rows: np.ndarray, asked: Asked, recall: float) -> ShardIndex:
-    """Raise the leaves that raw ScaNN searches until it finds as much."""
+    """Raise the leaves that raw ScaNN searches until it finds as much, or no more by more leaves.
+
+    It chooses by scores rounded to bfloat16: where neighbors score nearly alike, some are not
+    among its first however many leaves it searches. Then it is given the fewest that find most.
+    """
     k, settings = asked.exact.shape[1], index.settings
+    tried: list[tuple[float, ShardIndex]] = []
     while True:
-        tried = index.searching(settings)
-        found = asked.recall(lambda queries, tried=tried: rescored_scores(tried, rows, queries, k))
+        trial = index.searching(settings)
+        found = asked.recall(lambda queries, trial=trial: rescored_scores(trial, rows, queries, k))
         if found >= recall - 0.002 or settings.leaves_to_search == settings.leaves:
-            return tried
+            return trial
+        tried.append((found, trial))
+        if len(tried) > _RAISES and found < tried[-1 - _RAISES][0] + 0.001:
+            return tried[-1 - _RAISES][1]
         leaves = min(settings.leaves or 1, round((settings.leaves_to_search or 1) * 1.15) + 1)
         settings = settings.model_copy(update={"leaves_to_search": leaves})
 
