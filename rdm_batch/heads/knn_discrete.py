@@ -19,7 +19,7 @@ from rdm_batch.heads.drawing import Canvas
 from rdm_batch.heads.head import HowDrawn
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.networks import KnnDiscreteNetworks
-from rdm_batch.sampling.code_sampler import CodeSampler, StepUniform, guide_codes
+from rdm_batch.sampling.code_sampler import CodeSampler, StepUniform, chosen, guide_codes
 from rdm_batch.sampling.noise import SampleNoise, step_stream
 from rdm_batch.sampling.samplers import build_code_sampler
 from rdm_batch.specs.families import KnnDiscreteArchitecture
@@ -126,13 +126,14 @@ class KnnDiscreteHead(NetworkHead):
         logits_of = self._predictor(context)
         failed_at = torch.zeros(num_samples, dtype=torch.int64, device=self._device)
 
-        def predict(states: Tensor, time: int, asked: Tensor) -> Tensor:
+        def predict(states: Tensor, time: int, asked: Tensor | None) -> Tensor:
             nonlocal failed_at
             logits = logits_of(states, time)
             bad = ~torch.isfinite(logits).flatten(1).all(dim=1)
             bad = bad.reshape(-1, num_samples).any(dim=0)
             failed_at = torch.where(bad & (failed_at == 0), time, failed_at)
-            branches = torch.cat([branch[asked] for branch in logits.split(num_samples)]).float()
+            branches = torch.cat([chosen(branch, asked) for branch in logits.split(num_samples)])
+            branches = branches.float()
             # A sample that failed is told of at the end; till then it must not fail the others.
             branches = torch.nan_to_num(branches, nan=0.0, posinf=0.0, neginf=0.0)
             if self._guided:

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int, Shaped
 from torch import Tensor
 
 from rdm_batch.errors import SpecError
 from rdm_batch.sampling.autoregressive import draw
 from rdm_batch.sampling.mask_replace import MaskReplaceSchedule
 
-PredictClean = Callable[[Tensor, int, Tensor], Tensor]
-"""Give log p(x_0) of some tokens, one row each, given all states, their time, and which tokens."""
+PredictClean = Callable[[Tensor, int, Tensor | None], Tensor]
+"""Give log p(x_0) of some tokens, one row each, given all states, their time, and which tokens
+(see ``chosen``)."""
 
 StepUniform = Callable[[int], Tensor]
 """Give the numbers in [0, 1) of step i (from 0), two for each token of each sample."""
@@ -50,6 +51,22 @@ def truncated(clean: Float64[Tensor, "*rows code"], share: float) -> Float64[Ten
     dropped = falling.cumsum(-1) - falling >= share
     kept = torch.zeros_like(clean).scatter(-1, order, falling.masked_fill(dropped, 0.0))
     return kept / kept.sum(-1, keepdim=True)
+
+
+def chosen(
+    x: Shaped[Tensor, "batch position *rest"], which: Bool[Tensor, "batch position"] | None
+) -> Shaped[Tensor, " token *rest"]:
+    """Give what belongs to some tokens, one after the other; None chooses all."""
+    return x.flatten(0, 1) if which is None else x[which]
+
+
+def _placed(
+    x: Shaped[Tensor, "batch position"],
+    which: Bool[Tensor, "batch position"] | None,
+    values: Shaped[Tensor, " token"],
+) -> Shaped[Tensor, "batch position"]:
+    """Put values where ``chosen`` takes them from."""
+    return values.reshape(x.shape) if which is None else x.masked_scatter(which, values)
 
 
 @dataclass(frozen=True)
@@ -95,55 +112,70 @@ class CodeSampler:
         for step, (later, earlier) in enumerate(pairwise(times)):
             uniform = step_uniform(step).to(device)
             if self.purity is None:
-                self._draw_earlier(predict, states, uniform[..., 0], later, earlier)
+                states = self._earlier(predict, states, uniform[..., 0], later, earlier)
             else:
-                self._set_purest(predict, states, uniform, later, self.num_steps - step)
+                states = self._with_purest(predict, states, uniform, later, self.num_steps - step)
         return states
 
-    def _draw_earlier(
+    def _earlier(
         self,
         predict: PredictClean,
         states: Int[Tensor, "batch position"],
         uniform: Float64[Tensor, "batch position"],
         later: int,
         earlier: int,
-    ) -> None:
-        """Draw the states at an earlier time in place.
+    ) -> Int[Tensor, "batch position"]:
+        """Draw the states at an earlier time.
 
         Most tokens keep their state. Those that their number keeps whatever the network says, or
         whatever it says of other codes than theirs, are left out of all that takes every code.
         """
-        asked = ~self.schedule.stays_masked(states, uniform, later, earlier)
-        log_clean, own = predict(states, later, asked), states[asked]
-        stays = self.schedule.surely_stays(
-            log_clean, own, uniform[asked], later, earlier, at_least=self.truncation < 1
-        )
-        moving = asked.masked_scatter(asked, ~stays)
-        clean = truncated(log_clean[~stays].double().exp(), self.truncation)
-        chances = self.schedule.posterior(clean, states[moving], later, earlier)
-        states[moving] = draw(chances, uniform[moving])
+        moving = None
+        if _may_choose(states.device):
+            moving = ~self.schedule.stays_masked(states, uniform, later, earlier)
+        log_clean = predict(states, later, moving)
+        if moving is not None:
+            stays = self.schedule.surely_stays(
+                log_clean, states[moving], uniform[moving], later, earlier, self.truncation < 1
+            )
+            moving, log_clean = moving.masked_scatter(moving, ~stays), log_clean[~stays]
+        clean = truncated(log_clean.double().exp(), self.truncation)
+        chances = self.schedule.posterior(clean, chosen(states, moving), later, earlier)
+        return _placed(states, moving, draw(chances, chosen(uniform, moving)))
 
-    def _set_purest(
+    def _with_purest(
         self,
         predict: PredictClean,
         states: Int[Tensor, "batch position"],
         uniform: Float64[Tensor, "batch position 2"],
         later: int,
         steps_left: int,
-    ) -> None:
-        """Set some of the masked tokens in place."""
+    ) -> Int[Tensor, "batch position"]:
+        """Set some of the masked tokens."""
         is_masked = states == self.schedule.mask
-        log_clean = predict(states, later, is_masked)
+        asked = is_masked if _may_choose(states.device) else None
+        log_clean = predict(states, later, asked)
         surest = log_clean.max(-1).values.double()
         # Drawing without replacement in proportion to purity: the largest of log purity plus
         # Gumbel noise (Kool et al. 2019, arXiv:1903.06059).
         noise = uniform[..., 1].clamp(min=torch.finfo(torch.float64).tiny)
-        rank = torch.full_like(noise, -torch.inf).masked_scatter(is_masked, surest)
-        rank = rank - (-noise.log()).log()
+        rank = _placed(torch.zeros_like(noise), asked, surest) - (-noise.log()).log()
+        rank = rank.masked_fill(~is_masked, -torch.inf)
         number = -(-is_masked.sum(1) // steps_left)
         place = rank.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
-        chosen = is_masked & (place < number[:, None])
-        of_masked = chosen[is_masked]
-        sharpness = 1 + (self.purity or 0.0) * surest[of_masked].exp()
-        sharpened = (sharpness[:, None] * log_clean[of_masked].double()).softmax(-1)
-        states[chosen] = draw(truncated(sharpened, self.truncation), uniform[..., 0][chosen])
+        becomes_set = is_masked & (place < number[:, None])
+        drawn = None
+        if asked is not None:
+            drawn, of_asked = becomes_set, becomes_set[asked]
+            log_clean, surest = log_clean[of_asked], surest[of_asked]
+        sharpness = 1 + (self.purity or 0.0) * surest.exp()
+        sharpened = truncated(
+            (sharpness[:, None] * log_clean.double()).softmax(-1), self.truncation
+        )
+        codes = _placed(states, drawn, draw(sharpened, chosen(uniform[..., 0], drawn)))
+        return torch.where(becomes_set, codes, states)
+
+
+def _may_choose(device: torch.device) -> bool:
+    """Say whether tokens are left out: on a GPU the host would wait for how many are left."""
+    return device.type == "cpu"

@@ -10,8 +10,9 @@ import torch
 from scipy import stats
 
 from rdm_batch.errors import SpecError
+from rdm_batch.sampling import code_sampler
 from rdm_batch.sampling.autoregressive import draw
-from rdm_batch.sampling.code_sampler import CodeSampler, guide_codes, truncated
+from rdm_batch.sampling.code_sampler import CodeSampler, chosen, guide_codes, truncated
 from rdm_batch.sampling.mask_replace import MaskReplaceSchedule
 from rdm_batch.sampling.noise import SampleNoise, step_stream
 
@@ -20,14 +21,36 @@ SCHEDULE = MaskReplaceSchedule.linear(K, 100)
 CLEAN = torch.tensor([0.4, 0.05, 0.25, 0.1, 0.2], dtype=torch.float64)
 
 
-def _independent(_states: torch.Tensor, _: int, asked: torch.Tensor) -> torch.Tensor:
+def _independent(states: torch.Tensor, _: int, asked: torch.Tensor | None) -> torch.Tensor:
     """Predict the same codes for every token: exact where tokens are independent."""
-    return CLEAN.log().expand(int(asked.sum()), K)
+    tokens = states.numel() if asked is None else int(asked.sum())
+    return CLEAN.log().expand(tokens, K)
 
 
 def _uniform(num_samples: int, num_tokens: int, first: int = 0):  # type: ignore[no-untyped-def]
     noise = SampleNoise(7, np.arange(first, first + num_samples))
     return lambda step: torch.from_numpy(noise.uniform(step_stream(step), (num_tokens, 2)))
+
+
+@pytest.fixture(params=["cpu", "gpu"], autouse=True)
+def of_a_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw as on a CPU, which leaves tokens out, and as on a GPU, which must not wait."""
+    monkeypatch.setattr(code_sampler, "_may_choose", lambda _device: request.param == "cpu")
+
+
+@pytest.mark.parametrize("purity", [0.0, 2.0])
+def test_tokens_that_are_left_out_change_nothing_where_the_surest_are_set(
+    purity: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predict(states: torch.Tensor, time: int, asked: torch.Tensor | None) -> torch.Tensor:
+        near = torch.nn.functional.one_hot((states + states.roll(1, 1)) % K, K)
+        return chosen((near * (2.0 + time / 100)).double().log_softmax(-1), asked)
+
+    found = []
+    for choose in (True, False):
+        monkeypatch.setattr(code_sampler, "_may_choose", lambda _device, choose=choose: choose)
+        found.append(CodeSampler(SCHEDULE, 7, 0.9, purity).sample(predict, 8, 16, _uniform(8, 16)))
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("num_steps", [1, 3, 10, 100])
@@ -42,9 +65,9 @@ def test_codes_have_the_predicted_distribution(num_steps: int, purity: float | N
 
 @pytest.mark.parametrize("purity", [None, 2.0])
 def test_a_sample_is_the_same_in_any_batch(purity: float | None) -> None:
-    def predict(states: torch.Tensor, time: int, asked: torch.Tensor) -> torch.Tensor:
+    def predict(states: torch.Tensor, time: int, asked: torch.Tensor | None) -> torch.Tensor:
         near = torch.nn.functional.one_hot(states.roll(1, 1) % K, K)
-        return (near * (2.0 + time / 100)).double().log_softmax(-1)[asked]
+        return chosen((near * (2.0 + time / 100)).double().log_softmax(-1), asked)
 
     sampler = CodeSampler(SCHEDULE, 10, 0.9, purity)
     whole = sampler.sample(predict, 6, 16, _uniform(6, 16))
@@ -55,11 +78,11 @@ def test_a_sample_is_the_same_in_any_batch(purity: float | None) -> None:
 def test_purity_sets_the_surest_tokens_first_and_lets_them_stay() -> None:
     seen: list[torch.Tensor] = []
 
-    def predict(states: torch.Tensor, _: int, asked: torch.Tensor) -> torch.Tensor:
+    def predict(states: torch.Tensor, _: int, asked: torch.Tensor | None) -> torch.Tensor:
         seen.append(states.clone())
         logits = torch.zeros(*states.shape, K, dtype=torch.float64)
         logits[:, :4, 1] = 20.0  # the first four of sixteen tokens are sure
-        return logits.log_softmax(-1)[asked]
+        return chosen(logits.log_softmax(-1), asked)
 
     sampler = CodeSampler(SCHEDULE, 4, purity=1.0)
     codes = sampler.sample(predict, 200, 16, _uniform(200, 16))
@@ -97,10 +120,10 @@ def test_codes_are_those_drawn_from_the_whole_posterior(num_steps: int, truncati
         sharp = 6 * torch.rand(states.shape[1], 1, generator=generator)
         return (near * sharp).double().log_softmax(-1)
 
-    def predict(states: torch.Tensor, time: int, asked: torch.Tensor) -> torch.Tensor:
+    def predict(states: torch.Tensor, time: int, asked: torch.Tensor | None) -> torch.Tensor:
         nonlocal asked_for
-        asked_for += int(asked.sum())
-        return log_clean(states, time)[asked]
+        asked_for += states.numel() if asked is None else int(asked.sum())
+        return chosen(log_clean(states, time), asked)
 
     uniform = _uniform(16, 16)
     found = CodeSampler(schedule, num_steps, truncation).sample(predict, 16, 16, uniform)
@@ -114,7 +137,8 @@ def test_codes_are_those_drawn_from_the_whole_posterior(num_steps: int, truncati
         states = drawn
     assert torch.equal(found, states)
     assert moved > 20
-    assert asked_for < 16 * 16 * num_steps
+    if code_sampler._may_choose(torch.device("cpu")):
+        assert asked_for < 16 * 16 * num_steps
 
 
 def test_guidance_extrapolates_log_probabilities() -> None:
