@@ -215,7 +215,7 @@ def test_a_database_without_a_distribution_is_given_one(tmp_path: Path) -> None:
 def test_rows_are_in_place_before_workers_elsewhere_search_them(
     moto_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "place_of", lambda _: True)
+    monkeypatch.setattr(building, "workers_elsewhere", lambda _: True)
     here = build(tmp_path / "db")
     assert build(moto_uri) == here
     found = Database.open(moto_uri).proposal()
