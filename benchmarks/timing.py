@@ -19,6 +19,16 @@ def once(run: Callable[[], Result]) -> tuple[float, Result]:
     return time.perf_counter() - begin, result
 
 
+def once_with_cpu(run: Callable[[], Result]) -> tuple[float, float, Result]:
+    """Give the wall seconds of a call, those of the processor in all threads, what it returned.
+
+    The second is what long work takes of a machine that others use too, or stop meanwhile.
+    """
+    before = time.process_time()
+    seconds, result = once(run)
+    return seconds, time.process_time() - before, result
+
+
 def best_time(run: Callable[[], object], repeats: int, device: str = "cpu") -> float:
     """Give the shortest of several timings in seconds, after one that is not counted.
 

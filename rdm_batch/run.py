@@ -12,16 +12,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from rdm_batch.cli import INTERRUPTED
-from rdm_batch.cli.options import add_address
+from rdm_batch.cli.options import NOT_READY, add_address
 from rdm_batch.errors import expected
 from rdm_batch.reports.progress import Progress
 
 if TYPE_CHECKING:
     from rdm_batch.reports.run_report import RunReport
     from rdm_batch.specs.job import JobSpec
-
-_NOT_READY = 3
-"""Exit status of a dry run that found something missing; 2 is argparse's, for wrong usage."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             text, ready = dry_run(args.job, args.overrides)
             print(text)
-            return 0 if ready else _NOT_READY
+            return 0 if ready else NOT_READY
         with Progress() as progress:
             # As a log is read, what everybody imports is no news.
             with progress.step("load the program", quiet_s=15.0):

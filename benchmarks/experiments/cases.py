@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.assemble import K_NN, Source
 from rdm_batch.datasets.shapes import HELD_OUT_PAIRS, SHAPES, ShapesSource, describe
 from rdm_batch.generation.modes.class_pools import ClassConditioner
+from rdm_batch.generation.modes.queried import ContextOf, Turn
 from rdm_batch.generation.modes.text import TextConditioner
 from rdm_batch.models.clip import OpenClipEncoder, load_encoder
 from rdm_batch.retrieval.conditioning import ContextVariant
@@ -81,7 +82,9 @@ class World:
         wanted = _held_out_facts(count, held_out_pairs)
         prompts = tuple(describe(fact, _SHORT) for fact in wanted)
         embeddings = self.encoder.encode_texts(list(prompts))
-        inputs = self.source.inputs(TextConditioner(prompts, embeddings, k_nn, variant), count)
+        context = ContextOf(k_nn, variant)
+        conditioner = TextConditioner(prompts, embeddings, Turn(len(prompts)), context)
+        inputs = self.source.inputs(conditioner, count)
         pairs = [{name: fact[name] for name in ("shape", "color")} for fact in wanted]
         return Case(inputs.conditioning.context, pairs)
 
@@ -90,9 +93,10 @@ class World:
         labels = [SHAPES[index % len(SHAPES)] for index in range(count)]
         prompts = tuple(f"An image of a {label}." for label in labels)
         embeddings = self.encoder.encode_texts(list(prompts))
-        conditioner = TextConditioner(prompts, embeddings, k_nn, "query_and_neighbors")
-        context = self.source.inputs(conditioner, count).conditioning.context
-        return Case(context, [{"shape": label} for label in labels])
+        context = ContextOf(k_nn, "query_and_neighbors")
+        conditioner = TextConditioner(prompts, embeddings, Turn(len(prompts)), context)
+        made = self.source.inputs(conditioner, count).conditioning.context
+        return Case(made, [{"shape": label} for label in labels])
 
     def styled(self, count: int, k_nn: int = K_NN, text_leads: bool = False) -> tuple[Case, Case]:
         """Exchange the database for dotted pictures: unconditional, and by text.

@@ -3,8 +3,9 @@
     python -m benchmarks.experiments.nights --json benchmarks/results/nights.json
 
 Inputs: the parts of the record that ``benchmarks.experiments.repeats`` has measured, one for each
-time of the day it ran. A simulated night measures a job ``--repeats`` times and keeps the middle,
-as a suite does with ``repeats``. The noise of a repeat is drawn from the measured deviations from
+time of the day it ran. A simulated night measures a job ``--repeats`` times and keeps the best, as
+a suite does with ``repeats``; what other numbers of them, and the middle in place of the best,
+would do stands beside it. The noise of a repeat is drawn from the measured deviations from
 the middle of their part, of all figures of one repeat together, blurred by a fraction of their
 spread so that a year is not made of twenty numbers; to it comes what all repeats of a night have in
 common, normal with the spread measured between the parts. The gate itself judges every night
@@ -23,7 +24,7 @@ Eight jobs whose deciding figures are ``JOBS``. Changes are planted after 30 to 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -73,6 +74,8 @@ PLANTED = {
     "memory 10 % up": ("peak memory", 1.1),
 }
 WITHIN, LATER = 3, 10
+COUNTS = (1, 3, 5, 9)
+"""Of repeats a night."""
 ASSUMED = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05)
 NEEDED_CAUGHT, NEEDED_PLACED = 0.95, 0.9
 MOST_FALSE_ALARMS, NEEDED_QUIET = 2, 0.95
@@ -89,10 +92,14 @@ class Noise:
     Args:
         deviations: Of every repeat from the middle of its part.
         between: Standard deviation of the middles of the parts.
+        better: Which of two repeats is better.
+        middle: Whether a night is the middle of its repeats, not the best of them.
     """
 
     deviations: Float64[np.ndarray, " repeats"]
     between: float
+    better: Better
+    middle: bool = False
 
     @property
     def spread(self) -> float:
@@ -102,11 +109,13 @@ class Noise:
     def nights(
         self, count: int, repeats: int, random: np.random.Generator
     ) -> Float64[np.ndarray, " count"]:
-        """Draw the values of nights around 1, each the middle of its repeats."""
+        """Draw the values of nights around 1, each of its repeats."""
         drawn = random.choice(self.deviations, (count, repeats))
         drawn = drawn + BLUR * self.spread * random.standard_normal((count, repeats))
         common = self.between * random.standard_normal(count)
-        values: Float64[np.ndarray, " count"] = np.exp(np.median(drawn, axis=1) + common)
+        best = drawn.max(axis=1) if self.better == "higher" else drawn.min(axis=1)
+        kept = np.median(drawn, axis=1) if self.middle else best
+        values: Float64[np.ndarray, " count"] = np.exp(kept + common)
         return values
 
 
@@ -127,7 +136,7 @@ def measured_noise(path: Path) -> dict[str, Noise]:
         middles = [float(np.median(part)) for part in values]
         deviations = np.concatenate([part - m for part, m in zip(values, middles, strict=True)])
         between = float(np.std(middles, ddof=1)) if len(middles) > 1 else 0.0
-        found[name] = Noise(deviations, between)
+        found[name] = Noise(deviations, between, FIGURES[name].better)
     return found
 
 
@@ -252,12 +261,32 @@ def noise_rows(noise: dict[str, Noise], repeats: int) -> list[Row]:
                 "one repeat, %": 100 * one.spread,
                 "largest, %": 100 * float(np.abs(one.deviations).max()),
                 "between times of the day, %": 100 * one.between,
-                f"night of {repeats}, %": 100 * float(one.nights(4_000, repeats, random).std()),
                 "repeats": len(one.deviations),
+            }
+            | {
+                f"{word} of {count}, %": 100 * float(kept.nights(4_000, count, random).std())
+                for word, kept in (("middle", replace(one, middle=True)), ("best", one))
+                for count in sorted({1, 3, repeats})
+                if count > 1 or word == "best"
             },
         )
         for name, one in noise.items()
     ]
+
+
+def choice_rows(noise: Mapping[str, Noise], years: int, trials: int) -> Iterator[Row]:
+    """Say what each number of repeats, and the best or the middle of them, finds and mistakes."""
+    for middle in (False, True):
+        kept = {name: replace(one, middle=middle) for name, one in noise.items()}
+        for count in COUNTS:
+            if middle and count == 1:
+                continue
+            alarms = [false_alarms(kept, count, seed)[0] for seed in range(years)]
+            details: Details = {"false alarms a year, 8 jobs": float(np.mean(alarms))}
+            for number, (name, (of, factor)) in enumerate(PLANTED.items()):
+                found = planted(kept[of], FIGURES[of], factor, count, trials, number)
+                details[f"{name}: caught within 3 nights"] = found["caught within 3 nights"]
+            yield Row(name=f"{'middle' if middle else 'best'} of {count}", details=details)
 
 
 def paired_rows() -> list[Row]:
@@ -326,6 +355,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--years", type=int, default=20)
     parser.add_argument("--trials", type=int, default=400)
     parser.add_argument("--assumed", action="store_true", help="assume noise of several sizes")
+    parser.add_argument("--choose", action="store_true", help="compare numbers of repeats")
     args = parser.parse_args(argv)
     if args.assumed:
         recorder = recorder_of(args.json)
@@ -343,6 +373,12 @@ def main(argv: list[str] | None = None) -> None:
     if path is None:
         parser.error("one of --noise and --json is needed")
     noise = measured_noise(path)
+    if args.choose:
+        recorder = recorder_of(args.json)
+        settings = {"years": args.years, "trials": args.trials}
+        for row in choice_rows(noise, args.years, args.trials):
+            recorder.add("repeats a night", [row], settings, [load_of(path)])
+        return
     recorder = recorder_of(args.json)
     settings = {
         "repeats a night": args.repeats,

@@ -4,8 +4,8 @@
         --json benchmarks/results/nights.json
 
 Two jobs, again and again, without Ray and on one thread: 128 samples of ``jobs/quickstart.yaml``,
-not scored, and 4,096 samples of the head without a network in shards of 16, whose 256 searches are
-the latencies. Before and after each pair the floor is taken. ``benchmarks.experiments.nights``
+not scored, and 16,384 samples of the head without a network in shards of 16, whose 1,024 searches
+are the latencies. Before and after each pair the floor is taken. ``benchmarks.experiments.nights``
 makes a year of nights from the rows. They are kept one by one; a repeat that would not end within
 ``--seconds`` is not begun.
 """
@@ -26,7 +26,7 @@ from rdm_batch.regression.floor import measure_floor
 from rdm_batch.regression.interleave import run_timed
 
 QUICKSTART_SAMPLES = 128
-SEARCHING_SAMPLES = 4_096
+SEARCHING_SAMPLES = 16_384
 SEARCHES_OF = 16
 FIGURES = {
     "images/s": "images/s",

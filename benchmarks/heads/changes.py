@@ -26,6 +26,7 @@ from benchmarks.heads.procedures import (
 )
 from benchmarks.timing import best_time
 from rdm_batch.backends import multiplying
+from rdm_batch.heads.native_tokens import NativeTransformer, can_draw_natively
 from rdm_batch.models.filtering import filter_convolutions
 from rdm_batch.models.packed import can_pack, pack_linears
 from rdm_batch.models.streamed import stream_linears
@@ -163,6 +164,18 @@ def _transformer_variants(
         False,
         lambda: streamed.next_logits(tokens[:, 0], position, begun),
     )
+    if not settings.compile:
+        return
+    evaluate = next_logits
+    drawn_from = rarm_networks(architecture, device).transformer
+    if device == "cpu" and can_draw_natively(drawn_from):
+        native = NativeTransformer(drawn_from)
+        started = native.start(context, guided=True)
+
+        def evaluate() -> Tensor:
+            return native.next_logits(tokens[:, 0], position, started)
+
+    yield Variant("a kernel for all of a token (CPU, compiled)", False, evaluate)
 
 
 @torch.inference_mode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -71,9 +71,15 @@ def measure(architecture: Architecture, settings: Settings) -> list[Measurement]
         ]
     with multiplying():
         published_first = _published_rarm(architecture, settings)
+    # On a CPU in both ways: compiling is asked for, and needs a compiler.
+    ways = (False, True) if settings.compile and settings.device == "cpu" else (settings.compile,)
     return [
         published_first,
-        *(_own_rarm(architecture, settings, one) for one in settings.precisions),
+        *(
+            _own_rarm(architecture, replace(settings, compile=compile), one)
+            for one in settings.precisions
+            for compile in ways
+        ),
     ]
 
 
@@ -280,7 +286,7 @@ def _own_rarm(
     sample, decode = make(networks, settings.device)
     reset_peak_memory(settings.device)
     return Measurement(
-        "this package",
+        "this package, compiled" if settings.compile else "this package",
         precision,
         num_tokens,
         best_time(sample, 1, settings.device),

@@ -8,6 +8,10 @@ its time in the model, as its own entries have it: what is above is start-up, lo
 scoring and reports. Expected: start-up is paid once instead of once for each cell, and scores and
 pages are made as often as before. Both write into temporary folders; the bytes of all cells are
 compared.
+
+``--figure FOLDER`` keeps the scores of a finished sweep instead, such as that of
+``jobs/fig_guidance.yaml``: a row for each cell, with its difference to the base and the error of it
+by pairs.
 """
 
 from __future__ import annotations
@@ -22,9 +26,10 @@ from typing import Any
 import yaml
 
 from benchmarks.recorder import Recorder, parser_of, run
-from benchmarks.records import Row
+from benchmarks.records import Details, Row
 from benchmarks.timing import once
 from rdm_batch.errors import RdmBatchError
+from rdm_batch.reports.sweep_report import load_sweep_report
 from rdm_batch.storage.sample_set import SampleSet
 from rdm_batch.sweeps.cells import load_sweep
 
@@ -83,6 +88,25 @@ def measure(samples: int, address: str, work: Path) -> list[Row]:
     ]
 
 
+def figure_rows(folder: Path) -> list[Row]:
+    """Give the scores of a finished sweep, cell by cell."""
+    path = folder / "sweep.json"
+    report = load_sweep_report(path.read_bytes(), str(path))
+    if not report.finished:
+        raise RdmBatchError(str(path), "is not finished", "a finished sweep", "run it again")
+    rows = []
+    for cell in report.cells:
+        details: Details = {}
+        for score in cell.scores:
+            details[score.id] = score.value
+            change = cell.differences.get(score.id)
+            if change is not None:
+                details[f"{score.id} - base"] = change.value
+                details[f"{score.id}: error"] = change.error
+        rows.append(Row(name=cell.name, details=details))
+    return rows
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure where asked for."""
     parser = parser_of(__doc__)
@@ -90,6 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--address", nargs="+", choices=("none", "local"), default=("none", "local")
     )
+    parser.add_argument("--figure", type=Path, metavar="FOLDER", help="output of a finished sweep")
     args = parser.parse_args(argv)
     recorder = Recorder(
         "pipeline.sweeps",
@@ -98,6 +123,9 @@ def main(argv: list[str] | None = None) -> None:
         args.json,
         baseline="jobs one by one",
     )
+    if args.figure is not None:
+        recorder.add(f"cells of {args.figure.name}", figure_rows(args.figure))
+        return
     for address in args.address:
         with tempfile.TemporaryDirectory(prefix="rdm_batch-benchmark-") as name:
             rows = measure(args.samples, address, Path(name))

@@ -15,6 +15,7 @@ more to choose among the products; by index 50,000 x 0.8 ms = 40 s at a recall o
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,7 @@ def main(argv: list[str] | None = None) -> None:
         ],
         {
             "search threads": args.threads,
+            "threads of matrix products": os.environ.get("OMP_NUM_THREADS", "all"),
             "matrix product G multiply-adds/s": speed / 1e9,
             "bandwidth GB/s": bandwidth / 1e9,
         },

@@ -23,7 +23,7 @@ from jaxtyping import Float32
 
 from benchmarks.recorder import run
 from benchmarks.retrieval.rows import KINDS, Kind, Rows
-from benchmarks.timing import once, peak_memory_bytes, reset_peak_memory
+from benchmarks.timing import once_with_cpu, peak_memory_bytes, reset_peak_memory
 from rdm_batch.files import written_aside
 from rdm_batch.inputs.databases import Database
 from rdm_batch.retrieval.database import (
@@ -106,7 +106,7 @@ class Drawn:
         return Database.open(str(self.folder))
 
     def took(self, number: int) -> dict[str, float]:
-        """Say what a shard took: seconds, and gigabytes at the peak."""
+        """Say what a shard took: seconds, of the clock and of processors, gigabytes at the peak."""
         taken: dict[str, float] = json.loads(self._record(number).read_text())["took"]
         return taken
 
@@ -133,8 +133,15 @@ class Drawn:
         rows = ShardRows(number * self.rows, drawn, [""] * self.rows, none, none, None)
         reset_peak_memory()
         threads = usable_cores()
-        seconds, shard = once(lambda: write_shard(self.folder, number, rows, settings, threads))
-        took = {"build s": seconds, "peak GB": peak_memory_bytes() / 1e9, "threads": threads}
+        seconds, cpu_s, shard = once_with_cpu(
+            lambda: write_shard(self.folder, number, rows, settings, threads)
+        )
+        took = {
+            "build s": seconds,
+            "build cpu s": cpu_s,
+            "peak GB": peak_memory_bytes() / 1e9,
+            "threads": threads,
+        }
         with written_aside(self._record(number)) as aside:
             aside.write_text(json.dumps({"shard": shard.model_dump(mode="json"), "took": took}))
         print(f"shard {number}: {seconds:,.0f} s", flush=True)

@@ -16,6 +16,7 @@ core at 40 G multiply-adds/s, by index 1.28 million x 20 shards x 0.8 ms = 6 hou
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         ],
         {
             "search threads": args.threads,
+            "threads of matrix products": os.environ.get("OMP_NUM_THREADS", "all"),
             "matrix product G multiply-adds/s": speed / 1e9,
             "bandwidth GB/s": bandwidth / 1e9,
         },

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rdm_batch.cli.options import Command, add_address
+from rdm_batch.cli.options import NOT_READY, Command, add_address
 from rdm_batch.cli.report import add_comparing, compare_and_print
 from rdm_batch.files import check_target, write_file
 
@@ -29,6 +29,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     _add_bisect(actions)
     _add_page(actions)
     _add_accept(actions)
+    _add_prune(actions)
 
 
 def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,8 +53,14 @@ def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--against",
         type=Path,
         metavar="FOLDER",
-        help="another checkout of this program: gate 4 runs every job with both in turn, at least "
-        "five times each, instead of looking for steps in the history",
+        help="another checkout of this program: gate 4 runs every job with both in turn, instead "
+        "of looking for steps in the history",
+    )
+    run.add_argument(
+        "--pairs",
+        type=int,
+        metavar="N",
+        help="with --against, how often each of the two is run (default and least: 5)",
     )
     run.add_argument("--junit", type=Path, metavar="FILE", help="write the verdicts as JUnit XML")
     run.add_argument(
@@ -79,6 +86,7 @@ def _run(args: argparse.Namespace) -> int:
     from rdm_batch.regression.interleave import check_checkout
     from rdm_batch.regression.nightly import run_suite, start_run
     from rdm_batch.regression.records import EXIT_CODES
+    from rdm_batch.regression.statistics.ratios import LEAST_PAIRS
     from rdm_batch.regression.suite import check_jobs, load_suite
     from rdm_batch.regression.tables import print_run
     from rdm_batch.reports.progress import Progress
@@ -92,6 +100,11 @@ def _run(args: argparse.Namespace) -> int:
         raise SpecError("--seeds", f"{args.seeds}", "1, or at least 3: two give no bounds")
     if args.junit is not None:
         check_target(args.junit, RegressionError)
+    pairs = LEAST_PAIRS if args.pairs is None else args.pairs
+    if args.pairs is not None and args.against is None:
+        raise SpecError("--pairs", "stands without --against", "a checkout to run in turn with")
+    if pairs < LEAST_PAIRS:
+        raise SpecError("--pairs", f"{pairs}", f"{LEAST_PAIRS} or more")
     if args.against is not None:
         check_checkout(args.against)
     history = History(args.history)
@@ -110,6 +123,7 @@ def _run(args: argparse.Namespace) -> int:
             progress,
             args.seeds,
             args.against,
+            pairs,
         )
     print_run(run, notes)
     if args.junit is not None:
@@ -127,19 +141,18 @@ def _dry_run(suite: Suite) -> int:
     for job in suite.jobs:
         print(f"job {job.name} ({job.entry.job})")
         print("\n".join(f"  {line}" for line in describe_plan(job.job)))
+        speed = job.entry.gates.speed
+        if speed is not None and speed.repeats > 1:
+            print(f"  speed      {speed.repeats} runs more, not scored")
     try:
         check_jobs(suite, "dry-run")
     except InvalidJobError as error:
         print(f"{suite.path}: not ready to run, {error.found}")
         for problem in error.problems:
             print(f"  - {problem}")
-        return _NOT_READY
+        return NOT_READY
     print(f"{suite.path}: ready to run, {len(suite.jobs)} jobs")
     return 0
-
-
-_NOT_READY = 3
-"""As of a dry run of a job."""
 
 
 def _add_history(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -211,6 +224,40 @@ def _run_accept(args: argparse.Namespace) -> int:
     for one in new:
         print(f"accepted {one.job} of run {one.run} on {one.machine_class}")
     print(f"{suite.baseline}: review and commit it")
+    return 0
+
+
+def _add_prune(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    prune = actions.add_parser(
+        "prune",
+        help="remove the samples that old runs of a suite have kept",
+        description="Remove canaries and influences of all runs of a suite but the latest ones. "
+        "What the suite's baseline file refers to stays, and so do all figures and verdicts.",
+    )
+    prune.add_argument("suite", type=Path, metavar="SUITE", help=_SUITE)
+    prune.add_argument("--history", required=True, metavar="URI", help=_HISTORY)
+    prune.add_argument(
+        "--keep",
+        type=int,
+        default=30,
+        metavar="N",
+        help="how many of the latest runs keep everything (default: %(default)s)",
+    )
+    prune.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
+    prune.set_defaults(run=_run_prune)
+
+
+def _run_prune(args: argparse.Namespace) -> int:
+    from rdm_batch.regression.history import History
+    from rdm_batch.regression.prune import prune
+    from rdm_batch.regression.suite import load_suite
+    from rdm_batch.reports.units import format_bytes, format_count
+
+    suite = load_suite(args.suite)
+    found = prune(suite, History(args.history), args.keep, really=not args.dry_run)
+    what = f"{format_count(found.objects, 'object')} of {format_count(len(found.runs), 'run')}"
+    done = "would be removed" if args.dry_run else "removed"
+    print(f"{args.history}: {what}, {format_bytes(found.num_bytes)}, {done}")
     return 0
 
 

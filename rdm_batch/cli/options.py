@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="BaseModel")
 
+NOT_READY = 3
+"""Exit status of a dry run that found something missing; 2 is argparse's, for wrong usage."""
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 """How pydantic calls a bound, in its fields and in its errors, and how we do."""
 

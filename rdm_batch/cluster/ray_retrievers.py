@@ -6,10 +6,10 @@ Ray counts the lives of an actor; nobody else can, for what dies in a library te
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from ray._private.state import actors
+from ray.exceptions import RayError
 
 from rdm_batch.cluster.retrievers import RemotePart, RowRange
 from rdm_batch.errors import ClusterError
@@ -18,7 +18,7 @@ from rdm_batch.storage.object_store import redact
 
 
 def losses(parts: Sequence[RemotePart]) -> tuple[LostRetriever, ...]:
-    """Count how often retrievers were lost so far; only those that ever were.
+    """Count how often retrievers were lost so far; only those that ever were, or may have been.
 
     Args:
         parts: What the retrievers hold.
@@ -26,6 +26,9 @@ def losses(parts: Sequence[RemotePart]) -> tuple[LostRetriever, ...]:
     found = []
     for part in parts:
         state = _state(part.actor)
+        if state is None:
+            found.append(LostRetriever(holds=part.name, times=None))
+            continue
         times = int(state.get("NumRestarts", 0)) + (state.get("State") == "DEAD")
         if times:
             found.append(LostRetriever(holds=part.name, times=times))
@@ -52,7 +55,7 @@ def refuse_deadly_shards(
     gone = [
         held
         for part, held in zip(parts, ranges, strict=True)
-        if _state(part.actor).get("State") == "DEAD"
+        if (_state(part.actor) or {}).get("State") == "DEAD"
     ]
     for shard in (number for held in gone for number in held.shards):
         if not opens(shard):
@@ -65,9 +68,10 @@ def refuse_deadly_shards(
             )
 
 
-def _state(actor: Any) -> dict[str, Any]:
-    """Ask Ray what it knows of an actor; nothing where it cannot be asked."""
+def _state(actor: Any) -> dict[str, Any] | None:
+    """Ask Ray what it knows of an actor. None: it does not answer, or was left."""
     # No interface of Ray's tells this without its dashboard, which nobody has to run.
-    with suppress(Exception):
+    try:
         return dict(actors(actor._actor_id.hex()))
-    return {}
+    except (RayError, OSError):
+        return None

@@ -80,7 +80,7 @@ def add_embeddings(request: EmbeddingsAdd, progress: Progress) -> DatabaseManife
             _AsStored(EmbeddingParts(files, pictures), before.dtype),
             num_shards,
             Indexing(settings, cluster, request.workers, threads),
-            progress.stage("index", total=rows, unit="rows"),
+            progress,
             len(before.shards),
             before.rows,
         )

@@ -28,7 +28,7 @@ from rdm_batch.databases.proposal import (
     counted,
     counting_of,
     describe_counting,
-    place_of,
+    workers_elsewhere,
 )
 from rdm_batch.databases.proposal_counts import check_neighbors
 from rdm_batch.databases.room import check_memory, check_shards, shards_needed
@@ -144,7 +144,7 @@ def build_database(
             if before is not None:
                 return count_again(target, before, cluster, queries, counting, progress)
             manifest = counted(
-                target, manifest, place_of(build), cluster, queries, counting, progress
+                target, manifest, workers_elsewhere(build), cluster, queries, counting, progress
             )
         with progress.step("publish"):
             return target.publish(manifest)
@@ -240,7 +240,6 @@ def index_parts(
         num_shards: Number of shards.
         after: A database whose rows come before these. None: these are the first.
     """
-    stage = progress.stage("index", total=parts.rows, unit="rows")
     several = build.workers > 1
     indexing = Indexing(
         build.index,
@@ -250,7 +249,7 @@ def index_parts(
         encoder.encode_texts if isinstance(encoder, TextEncoder) else None,
     )
     first = (0, 0) if after is None else (len(after.shards), after.rows)
-    return write_shards(target.root, target.work, parts, num_shards, indexing, stage, *first)
+    return write_shards(target.root, target.work, parts, num_shards, indexing, progress, *first)
 
 
 def _manifest(

@@ -24,10 +24,10 @@ from rdm_batch.databases.proposal import (
     counted,
     counting_of,
     describe_counting,
-    place_of,
+    workers_elsewhere,
 )
 from rdm_batch.databases.proposal_counts import check_neighbors
-from rdm_batch.databases.room import check_memory, check_shards
+from rdm_batch.databases.room import check_memory, check_shards, shards_needed
 from rdm_batch.databases.target import DatabaseTarget
 from rdm_batch.errors import DatabaseError, ImageError, SpecError
 from rdm_batch.files import canonical_digest, file_sha256
@@ -69,12 +69,15 @@ def build_from_embeddings(request: DatabaseOfEmbeddings, progress: Progress) -> 
         if request.pictures is not None:
             source, fingerprint = open_images(request.pictures)
             pictures = RowPictures(source, request.thumbnail_size)
-        described = _describe(request, files, training, fingerprint)
     first, rows = files[0].vectors, sum(file.vectors.num_rows for file in files)
+    num_shards = request.shards or shards_needed(rows, first.dim)
+    request = request.model_copy(update={"shards": num_shards})
     _check_fit(request, first.dim, rows, training, pictures)
     kind: Literal["float16", "float32"] = "float16" if first.dtype == "float16" else "float32"
-    check_shards(request.shards, rows, first.dim)
-    check_memory(request.memory, request.shards, rows, first.dim, kind, request.workers)
+    check_shards(num_shards, rows, first.dim)
+    check_memory(request.memory, num_shards, rows, first.dim, kind, request.workers)
+    with progress.step("digest the embeddings"):
+        described = _describe(request, files, training, fingerprint)
     target = DatabaseTarget(request.out, described)
     before = target.to_count_again(PROPOSAL_REQUEST) if training is not None else None
     finished = target.finished() if before is None else None
@@ -90,11 +93,10 @@ def build_from_embeddings(request: DatabaseOfEmbeddings, progress: Progress) -> 
     with target.exclusive(), workers_of(request) as cluster:
         manifest = before
         if manifest is None:
-            stage = progress.stage("index", total=rows, unit="rows")
             threads = (os.cpu_count() or 1) if request.workers == 1 else 1
             indexing = Indexing(request.index, cluster, request.workers, threads)
             parts = EmbeddingParts(files, pictures)
-            shards = write_shards(target.root, target.work, parts, request.shards, indexing, stage)
+            shards = write_shards(target.root, target.work, parts, num_shards, indexing, progress)
             manifest = DatabaseManifest(
                 rows=rows,
                 dim=first.dim,
@@ -113,7 +115,7 @@ def build_from_embeddings(request: DatabaseOfEmbeddings, progress: Progress) -> 
             if before is not None:
                 return count_again(target, before, cluster, queries, counting, progress)
             manifest = counted(
-                target, manifest, place_of(request), cluster, queries, counting, progress
+                target, manifest, workers_elsewhere(request), cluster, queries, counting, progress
             )
         with progress.step("publish"):
             return target.publish(manifest)
@@ -146,7 +148,7 @@ def _check_fit(
         ImageError: There are not as many pictures as rows.
         SpecError: There are fewer rows than shards, or than neighbors to count.
     """
-    if request.shards > rows:
+    if request.shards is not None and request.shards > rows:
         raise SpecError("--shards", f"{request.shards} of {rows} rows", f"1 to {rows:,}")
     if training is not None and training[0].vectors.dim != dim:
         raise DatabaseError(

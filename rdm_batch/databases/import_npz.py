@@ -120,9 +120,8 @@ def import_database(request: DatabaseImport, progress: Progress) -> DatabaseMani
         memory.check_rows(rows)
     [(dim, dtype)] = parts.shapes
     with target.exclusive():
-        stage = progress.stage("index", total=rows, unit="rows")
         indexing = Indexing(request.index, LocalCluster(), num_threads=os.cpu_count() or 1)
-        shards = write_shards(target.root, target.work, parts, request.shards, indexing, stage)
+        shards = write_shards(target.root, target.work, parts, request.shards, indexing, progress)
         kind: Literal["float16", "float32"] = "float16" if dtype == "float16" else "float32"
         return target.publish(
             DatabaseManifest(

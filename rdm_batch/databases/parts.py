@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Float32
 
 from rdm_batch.cluster.pool import Cluster, WorkerNeeds
+from rdm_batch.databases.index_progress import IndexProgress
 from rdm_batch.errors import DatabaseError
 from rdm_batch.files import UNREADABLE, find_damage_in, written_aside
-from rdm_batch.reports.progress import Stage
+from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.database import DatabaseShard
 from rdm_batch.retrieval.tables import ShardRows
 from rdm_batch.retrieval.tuning import chosen_rows
@@ -227,12 +228,20 @@ class IndexWorker:
     Args:
         settings: Index settings.
         num_threads: Training threads.
+        doing: Told what is done to which shard. None: nobody is, from another process.
         number: Number of this worker.
     """
 
-    def __init__(self, settings: IndexSettings, num_threads: int, number: int) -> None:
+    def __init__(
+        self,
+        settings: IndexSettings,
+        num_threads: int,
+        doing: Callable[[int, str], object] | None,
+        number: int,
+    ) -> None:
         self._settings = settings
         self._num_threads = num_threads
+        self._doing = doing
 
     def index(self, shard: _Shard) -> BuiltIndex:
         """Index and tune the rows of a shard."""
@@ -242,6 +251,7 @@ class IndexWorker:
             f"shard {shard.number}",
             self._num_threads,
             shard.captions,
+            None if self._doing is None else partial(self._doing, shard.number),
         )
 
 
@@ -251,7 +261,7 @@ def write_shards(
     parts: Parts,
     num_shards: int,
     indexing: Indexing,
-    stage: Stage,
+    progress: Progress,
     first_shard: int = 0,
     first_row: int = 0,
 ) -> tuple[DatabaseShard, ...]:
@@ -266,7 +276,7 @@ def write_shards(
         parts: The rows.
         num_shards: Number of shards, at most the number of rows.
         indexing: How shards are indexed, and where.
-        stage: Progress over rows.
+        progress: Shows the rows that are done, and what is done to every shard.
         first_shard: Number of the first of these shards.
         first_row: Id of the first of these rows.
     """
@@ -274,13 +284,14 @@ def write_shards(
     bounds = [starts[-1] * number // num_shards for number in range(num_shards + 1)]
     shards: dict[int, DatabaseShard] = {}
     missing = []
+    shown = IndexProgress(progress, starts[-1], indexing.settings, indexing.num_threads)
     for number in range(num_shards):
         finished = _finished_shard(root, _record(work, first_shard + number))
         if finished is None:
             missing.append(number)
         else:
             shards[number] = finished
-            stage.advance(finished.rows)
+            shown.kept(finished.rows)
 
     def waiting() -> Iterator[_Shard]:
         for number in missing:
@@ -292,16 +303,20 @@ def write_shards(
             ]
             rows = join_rows(first_row + first, pieces)
             record = write_tables(root, first_shard + number, rows, indexing.settings)
-            yield _Shard(number, record, rows.embeddings, _captions(rows, record, indexing))
+            shard = _Shard(number, record, rows.embeddings, _captions(rows, record, indexing))
+            shown.begin(number, *rows.embeddings.shape)
+            yield shard
 
     def keep(number: int, shard: DatabaseShard) -> None:
         with written_aside(_record(work, first_shard + number)) as aside:
             aside.write_text(shard.model_dump_json())
         shards[number] = shard
-        stage.advance(shard.rows)
+        shown.done(number, shard.rows)
 
     if missing:
-        worker = partial(IndexWorker, indexing.settings, indexing.num_threads)
+        here = indexing.workers == 1
+        doing = shown.turn_to if here else None
+        worker = partial(IndexWorker, indexing.settings, indexing.num_threads, doing)
         count = min(indexing.workers, len(missing))
         with indexing.cluster.workers(worker, count, WorkerNeeds()) as pool:
             found = pool.map(
@@ -310,7 +325,7 @@ def write_shards(
             for shard, built in found:
                 number = first_shard + shard.number
                 keep(shard.number, put_index(root, number, shard.record, built))
-    stage.finish()
+    shown.finish()
     return tuple(shards[number] for number in range(num_shards))
 
 

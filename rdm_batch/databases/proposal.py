@@ -58,7 +58,7 @@ def counting_of(request: DatabaseBuild | DatabaseOfEmbeddings, device: str) -> C
     )
 
 
-def place_of(request: DatabaseBuild | DatabaseOfEmbeddings) -> bool:
+def workers_elsewhere(request: DatabaseBuild | DatabaseOfEmbeddings) -> bool:
     """Tell whether workers may live on machines that do not see this one's files."""
     return request.workers > 1 and request.address != _LOCAL
 

@@ -16,6 +16,7 @@ from rdm_batch.generation.plan import ShardRange, largest_batch
 from rdm_batch.generation.renderer import ContextSource, ShardClock, ShardRenderer, drawn_shard
 from rdm_batch.heads.arithmetic import check_precision
 from rdm_batch.heads.devices import device_class, device_software, require_device
+from rdm_batch.heads.head import Head
 from rdm_batch.heads.memory import telling_failures
 from rdm_batch.heads.work import measure_peak
 from rdm_batch.inputs.weights import OpenedCheckpoint
@@ -106,6 +107,8 @@ class HeadWorker:
         device: What it reserved, ``cpu`` or ``cuda``.
         number: Number of this head.
         model_thread: As in ``ShardRenderer``.
+        load: Loads the head. None: it is loaded as ``model`` says.
+        peak: Floating-point operations a second of the GPU, where they were measured before.
 
     Raises:
         RdmBatchError: The head cannot be loaded, or what it reserved cannot be used.
@@ -120,6 +123,8 @@ class HeadWorker:
         device: str,
         number: int,
         model_thread: ThreadPoolExecutor | None = None,
+        load: Callable[[], Head] | None = None,
+        peak: float | None = None,
     ) -> None:
         require_device(device)
         self._name = f"head-{number}"
@@ -127,11 +132,11 @@ class HeadWorker:
         self._spec = spec
         self._source: ContextSource | None = None
         self._class, self._software = device_class(device), device_software(device)
-        self._peak: float | None = None
-        if device != "cpu" and isinstance(spec.model, WeightedModel):
+        self.peak = peak
+        if peak is None and device != "cpu" and isinstance(spec.model, WeightedModel):
             # Before weights are there, which leave less room.
             with telling_failures(1):
-                self._peak = measure_peak(spec.model.precision, device)
+                self.peak = measure_peak(spec.model.precision, device)
         self._drawn: dict[int, int] = {}
         self._set = SampleSet.create_or_resume(spec.output.uri, header)
         if device != "cpu" and not spec.cluster.mixed_devices:
@@ -144,7 +149,9 @@ class HeadWorker:
         if spec.evaluation is not None and spec.evaluation.inline:
             self._inline = InlineExtractors(self._set, spec.evaluation, spec.database, device)
         self._renderer = ShardRenderer(
-            model.load_head(spec.sampling, context_dim, device, spec.conditioning.editing),
+            load()
+            if load is not None
+            else model.load_head(spec.sampling, context_dim, device, spec.conditioning.editing),
             spec.sampling.seed,
             spec.sampling.batch_size,
             spec.model.cpu_threads,
@@ -179,7 +186,7 @@ class HeadWorker:
             intervals=clock.intervals,
             searches=tuple(clock.searches),
             gpu_s=clock.gpu_s,
-            peak_flops_per_s=None if clock.gpu_s is None else self._peak,
+            peak_flops_per_s=None if clock.gpu_s is None else self.peak,
         )
         made = drawn_shard(rendered, self._spec.sampling, measured)
         entry = self._commit(made)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from rdm_batch.heads.head import Head
+from rdm_batch.heads.head import Head, HowDrawn
 from rdm_batch.heads.knn_continuous import KnnContinuousHead
 from rdm_batch.heads.knn_discrete import KnnDiscreteHead
 from rdm_batch.heads.network_head import NetworkHead
@@ -87,3 +87,30 @@ def build_head_around(
     assert isinstance(networks, RdmNetworks)
     assert weaker is None or isinstance(weaker, RdmNetworks)
     return head.build(networks, sampling, device, precision, compile, weaker, edit)
+
+
+def build_heads_around(
+    networks: HeadNetworks,
+    ways: Sequence[HowDrawn],
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+    compile: bool = False,
+    weaker: HeadNetworks | None = None,
+) -> list[Head]:
+    """Build heads that draw in several ways around the same networks; see ``build_head_around``.
+
+    Each draws what a head of its own would, byte for byte. They are entered by one thread.
+
+    Args:
+        networks: The heads', which they take over.
+        ways: How each draws; all with autoguidance where there is a weaker head, else none.
+        device: Where to compute.
+        precision: Arithmetic of the networks.
+        compile: Whether to compile the UNet or the transformer.
+        weaker: Networks of the head that ``autoguidance`` of all of them names.
+    """
+    kind, own, others = HEADS[networks.architecture.kind], ways[0], ways[1:]
+    prepared = [kind.prepare(networks, weaker, one, device, precision) for one in others]
+    first = build_head_around(networks, own.sampling, device, precision, compile, weaker, own.edit)
+    assert isinstance(first, NetworkHead)
+    return [first, *(first.beside(*each) for each in zip(others, prepared, strict=True))]

@@ -35,9 +35,14 @@ def check_compiler(device: str, setting: str = "model.compile") -> None:
         )
 
 
+def cpu_compiler() -> str:
+    """Name the compiler of C++ for the CPU, as PyTorch does."""
+    return os.environ.get("CXX") or "g++"
+
+
 def _missing(device: str) -> Iterator[str]:
     if device == "cpu":
-        compilers = [os.environ.get("CXX") or "g++"]
+        compilers = [cpu_compiler()]
     else:
         compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
     if not any(map(shutil.which, compilers)):

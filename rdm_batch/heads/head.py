@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -10,6 +11,8 @@ from jaxtyping import Float32, UInt8
 from rdm_batch.errors import DatabaseError
 from rdm_batch.heads.drawing import Drawing
 from rdm_batch.sampling.noise import SampleNoise
+from rdm_batch.specs.edits import EditSpec
+from rdm_batch.specs.sampling import SamplingSpec
 
 
 @runtime_checkable
@@ -62,6 +65,19 @@ class Head(Protocol):
             noise: The samples' noise.
         """
         ...
+
+
+@dataclass(frozen=True)
+class HowDrawn:
+    """Say how a head draws: what heads around the same networks do not share.
+
+    Args:
+        sampling: Sampler and its settings.
+        edit: How given pictures are made into others. None: the head makes them from nothing.
+    """
+
+    sampling: SamplingSpec
+    edit: EditSpec | None = None
 
 
 @runtime_checkable

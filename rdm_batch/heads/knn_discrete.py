@@ -16,6 +16,7 @@ from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
 from rdm_batch.heads.drawing import Canvas
+from rdm_batch.heads.head import HowDrawn
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.models.networks import KnnDiscreteNetworks
 from rdm_batch.sampling.code_sampler import CodeSampler, StepUniform, guide_codes
@@ -72,6 +73,12 @@ class KnnDiscreteHead(NetworkHead):
             self._logits = compiled(self._transformer.forward, self._device)
             self._decode_ids = compiled(self._decode_ids, self._device)
 
+    def beside(self, how: HowDrawn, prepared: None = None) -> KnnDiscreteHead:
+        """Give a head around the same networks that draws otherwise; see ``NetworkHead``."""
+        head = super().beside(how, prepared)
+        head._sampler = self.sampler_of(self.architecture, how.sampling)
+        return head
+
     def _draw(
         self, context: Float[Tensor, "batch entry dim"], noise: SampleNoise, canvas: Canvas
     ) -> Float[Tensor, "batch 3 image_height image_width"]:
@@ -119,17 +126,18 @@ class KnnDiscreteHead(NetworkHead):
         logits_of = self._predictor(context)
         failed_at = torch.zeros(num_samples, dtype=torch.int64, device=self._device)
 
-        def predict(states: Tensor, time: int) -> Tensor:
+        def predict(states: Tensor, time: int, asked: Tensor) -> Tensor:
             nonlocal failed_at
             logits = logits_of(states, time)
             bad = ~torch.isfinite(logits).flatten(1).all(dim=1)
             bad = bad.reshape(-1, num_samples).any(dim=0)
             failed_at = torch.where(bad & (failed_at == 0), time, failed_at)
+            branches = torch.cat([branch[asked] for branch in logits.split(num_samples)]).float()
             # A sample that failed is told of at the end; till then it must not fail the others.
-            logits = torch.nan_to_num(logits, nan=0.0, posinf=0.0, neginf=0.0)
+            branches = torch.nan_to_num(branches, nan=0.0, posinf=0.0, neginf=0.0)
             if self._guided:
-                return guide_codes(logits, self._guidance_scale)
-            return logits.log_softmax(-1)
+                return guide_codes(branches, self._guidance_scale)
+            return branches.log_softmax(-1)
 
         num_tokens = self.architecture.transformer.num_positions
         codes = self._sampler.sample(predict, num_samples, num_tokens, step_uniform, self._device)
@@ -161,7 +169,7 @@ class KnnDiscreteHead(NetworkHead):
 
         def logits_of(states: Tensor, time: int) -> Tensor:
             times = torch.full((1,), time, device=self._device)
-            return self._logits(states, times, projected, self._guided).float()
+            return self._logits(states, times, projected, self._guided)
 
         return logits_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from rdm_batch.backends import multiplying
 from rdm_batch.heads.arithmetic import check_precision, recording_graphs, torch_dtype
 from rdm_batch.heads.decode import not_finite
 from rdm_batch.heads.drawing import Canvas, Drawing
-from rdm_batch.heads.head import check_context, no_context
+from rdm_batch.heads.head import HowDrawn, check_context, no_context
 from rdm_batch.heads.kept_code import seal_kept_code, use_kept_code
 from rdm_batch.heads.prefetch import CudaLanes, Fill, NumbersAhead
 from rdm_batch.models.codebook import Codebook
@@ -215,6 +216,44 @@ class NetworkHead(ABC):
     ) -> Float32[np.ndarray, "batch _ dim"]:
         """Give what the networks see of a context."""
         return no_context(len(context), self.context_dim) if self._parametric else context
+
+    @classmethod
+    def prepare(
+        cls,
+        networks: Any,
+        weaker: Any,
+        how: HowDrawn,
+        device: torch.device | str,
+        precision: Precision,
+    ) -> Any:
+        """Compute what ``beside`` needs of networks that no head has taken over yet.
+
+        Args:
+            networks: Moved to the device, and left in float32.
+            weaker: Those of the head that is guided away from. None without.
+            how: How the further head draws.
+            device: Where it computes.
+            precision: Its arithmetic.
+        """
+        return None
+
+    def beside(self: _Self, how: HowDrawn, prepared: Any) -> _Self:
+        """Give a head around the same networks that draws otherwise.
+
+        It draws what a head of its own would. Both are entered by one thread.
+
+        Args:
+            how: How it draws.
+            prepared: What ``prepare`` gave for it.
+
+        Raises:
+            SpecError: As ``build``.
+        """
+        head = copy.copy(self)
+        head._guidance_scale = how.sampling.guidance_scale
+        head._guided = check_guidance_scale(how.sampling.guidance_scale)
+        head._drawer = None
+        return head
 
     @abstractmethod
     def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:

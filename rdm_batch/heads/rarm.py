@@ -13,9 +13,12 @@ from rdm_batch.errors import CheckpointError
 from rdm_batch.heads.arithmetic import compiled
 from rdm_batch.heads.decode import decode_in_parts, not_finite
 from rdm_batch.heads.drawing import Canvas
+from rdm_batch.heads.head import HowDrawn
+from rdm_batch.heads.native_tokens import NativeTransformer, can_draw_natively
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.heads.token_loop import TokenLoop
 from rdm_batch.models.networks import RarmNetworks
+from rdm_batch.models.packed import can_pack
 from rdm_batch.models.streamed import stream_linears
 from rdm_batch.models.transformer import Generation
 from rdm_batch.sampling import noise as streams
@@ -47,7 +50,8 @@ class RarmHead(NetworkHead):
         guidance_scale: 1 is none; above, logits are guided away from an all-zero context's.
         device: Where to compute.
         precision: Arithmetic of the networks; logits are turned into tokens in float32.
-        compile: Whether to compile drawing a token, and the decoder.
+        compile: Whether to compile drawing a token, and the decoder. On a CPU, for wide networks in
+            float32, it compiles the kernel of ``native_tokens``; the decoder stays as it is.
 
     Raises:
         SpecError: The guidance scale is below 1.
@@ -75,18 +79,45 @@ class RarmHead(NetworkHead):
         self._transformer = networks.transformer
         self._autoencoder = networks.autoencoder
         self._decode_ids = networks.autoencoder.decode_ids
-        self._loop: TokenLoop | None = None
-        if compile:
+        self._native: NativeTransformer | None = None
+        if self._draws_natively():
+            self._native = NativeTransformer(self._transformer)
+            self._arrange(networks.autoencoder)
+        elif compile:
             self._decode_ids = compiled(self._decode_ids, self._device)
-            self._loop = TokenLoop(
-                self._transformer, sampler, self._guide, self._guided, self.architecture.start_token
-            )
+        self._loop = self._own_loop()
+
+    def _own_loop(self) -> TokenLoop | None:
+        """Compile drawing a token as this head draws it; None where nothing is compiled."""
+        if not self._compile or self._native is not None:
+            return None
+        return TokenLoop(
+            self._transformer,
+            self._sampler,
+            self._guide,
+            self._guided,
+            self.architecture.start_token,
+        )
+
+    def beside(self, how: HowDrawn, prepared: None = None) -> RarmHead:
+        """Give a head around the same networks that draws otherwise; see ``NetworkHead``."""
+        head = super().beside(how, prepared)
+        head._sampler = self.sampler_of(self.architecture, how.sampling)
+        # Choosing a token is part of the compiled step.
+        head._loop = head._own_loop()
+        return head
 
     def _arrange(self, networks: nn.Module) -> None:
         """Lay out the transformer's weights for few rows as well; see ``NetworkHead``."""
-        if self._dtype == torch.float32:
-            stream_linears(networks.get_submodule("transformer"))
+        if self._dtype == torch.float32 and isinstance(networks, RarmNetworks):
+            stream_linears(networks.transformer)
         super()._arrange(networks)
+
+    def _draws_natively(self) -> bool:
+        """Say whether compiling means the kernel of this package, which is made for CPUs."""
+        here = self._compile and self._device.type == "cpu"
+        exact = self._dtype == torch.float32 and can_pack(self._dtype)
+        return here and exact and can_draw_natively(self._transformer)
 
     def _draw(
         self, context: Float[Tensor, "batch k_nn dim"], noise: SampleNoise, canvas: Canvas
@@ -173,10 +204,17 @@ class RarmHead(NetworkHead):
         return torch.full((count,), token, dtype=torch.int64, device=self._device)
 
     def _predictor(self, context: Float[Tensor, "batch k_nn dim"]) -> NextLogits:
-        generation = self._transformer.start(context.to(self._device, self._dtype), self._guided)
+        context = context.to(self._device, self._dtype)
+        predict: Callable[[Tensor, int], Tensor]
+        if self._native is not None:
+            native, begun = self._native, self._native.start(context, self._guided)
+            predict = partial(native.next_logits, generation=begun)
+        else:
+            generation = self._transformer.start(context, self._guided)
+            predict = partial(self._transformer.next_logits, generation=generation)
 
         def next_logits(tokens: Tensor, position: int) -> Tensor:
-            return self._guide(self._transformer.next_logits(tokens, position, generation))
+            return self._guide(predict(tokens, position))
 
         return next_logits
 

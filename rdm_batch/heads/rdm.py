@@ -13,11 +13,11 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from rdm_batch.errors import CheckpointError
-from rdm_batch.heads.arithmetic import compiled
+from rdm_batch.heads.arithmetic import compiled, torch_dtype
 from rdm_batch.heads.decode import decode_in_parts, not_finite
 from rdm_batch.heads.drawing import Canvas, Drawing
 from rdm_batch.heads.editing import check_sources, edit_solver
-from rdm_batch.heads.head import check_context, no_context
+from rdm_batch.heads.head import HowDrawn, check_context, no_context
 from rdm_batch.heads.network_head import NetworkHead, computes
 from rdm_batch.heads.unet_steps import UNetSteps
 from rdm_batch.models.autoencoder import VqAutoencoder
@@ -225,6 +225,46 @@ class RdmHead(NetworkHead):
         latents = sample(None)
         canvas.check(~torch.isfinite(latents).flatten(1).all(dim=1), find_failure)
         return self.decode(latents)
+
+    @classmethod
+    def prepare(
+        cls,
+        networks: RdmNetworks,
+        weaker: RdmNetworks | None,
+        how: HowDrawn,
+        device: torch.device | str,
+        precision: Precision,
+    ) -> tuple[UNetSteps[Any], UNetSteps[Any] | None]:
+        """Embed the times of a solver, before networks are converted; see ``NetworkHead``."""
+        solver = cls.sampler_of(networks.architecture, how.sampling, how.edit)
+        schedule = networks.architecture.noise_schedule
+        evaluations = plan_evaluations(schedule, solver, how.sampling)
+        times = torch.from_numpy(solver.timesteps).to(device)
+
+        def steps(whole: RdmNetworks) -> UNetSteps[Any]:
+            whole = whole.to(device, torch.float32).eval().requires_grad_(False)
+            return cls._steps_class(whole.unet, times, evaluations, torch_dtype(precision))
+
+        return steps(networks), None if weaker is None else steps(weaker)
+
+    def beside(
+        self, how: HowDrawn, prepared: tuple[UNetSteps[Any], UNetSteps[Any] | None]
+    ) -> RdmHead:
+        """Give a head around the same networks that draws otherwise; see ``NetworkHead``."""
+        head = super().beside(how, prepared)
+        head._solver = self.sampler_of(self.architecture, how.sampling, how.edit)
+        head._edit = how.edit
+        head._steps, head._weaker_steps = prepared
+        head._evaluations = head._steps.evaluations
+        if self._weaker is not None:
+            autoguidance = getattr(how.sampling, "autoguidance", None)
+            assert autoguidance is not None  # whoever shares a weaker head names it
+            head._weaker = Weaker(self._weaker.networks, autoguidance.scale)
+        if self._compile:
+            head._steps.take_compiled(self._steps)
+            if head._weaker_steps is not None and self._weaker_steps is not None:
+                head._weaker_steps.take_compiled(self._weaker_steps)
+        return head
 
     @computes
     def sample_latents(

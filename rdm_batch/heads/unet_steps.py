@@ -51,6 +51,12 @@ class UNetSteps(Generic[_Network]):
         self._predict_leaving_deep = compiled(self._predict_leaving_deep, device)
         self._predict_shallow = compiled(self._predict_shallow, device)
 
+    def take_compiled(self, other: UNetSteps[_Network]) -> None:
+        """Use what was compiled of the same network for the steps of another solver."""
+        self._predict = other._predict
+        self._predict_leaving_deep = other._predict_leaving_deep
+        self._predict_shallow = other._predict_shallow
+
     def begin(
         self,
         context: Float[Tensor, "batch entry dim"],

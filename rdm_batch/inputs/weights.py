@@ -11,9 +11,9 @@ from typing import Any
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.files import canonical_digest
 from rdm_batch.heads.autoguidance import check_same_latents
-from rdm_batch.heads.build import PLAIN_HEADS, build_head_around
+from rdm_batch.heads.build import PLAIN_HEADS, build_heads_around
 from rdm_batch.heads.compilers import check_compiler
-from rdm_batch.heads.head import Head
+from rdm_batch.heads.head import Head, HowDrawn
 from rdm_batch.models.checkpoint import (
     Checkpoint,
     CheckpointInfo,
@@ -114,8 +114,22 @@ class OpenedCheckpoint:
         Raises:
             RdmBatchError: The weights or settings cannot be used.
         """
+        return self.load_heads([HowDrawn(sampling, edit)], context_dim, device)[0]
+
+    def load_heads(self, ways: Sequence[HowDrawn], context_dim: int, device: str) -> list[Head]:
+        """Build heads that draw in several ways, reading weights and compiling once for all.
+
+        Args:
+            ways: How each draws; all with autoguidance where ``weaker`` is set, else none.
+            context_dim: Width of the database's embeddings.
+            device: Where to compute, as torch names it.
+
+        Raises:
+            RdmBatchError: The weights or settings cannot be used.
+        """
         if not isinstance(self.model, WeightedModel):
-            return PLAIN_HEADS[self.model.family](self.image_size, context_dim)
+            plain = PLAIN_HEADS[self.model.family]
+            return [plain(self.image_size, context_dim) for _ in ways]
         self.check_machine(device)
         assert self.architecture is not None
         assert self.digest is not None
@@ -125,8 +139,8 @@ class OpenedCheckpoint:
         if self.weaker is not None:
             weaker = self.weaker.load_networks()
             check_same_latents(networks, weaker)
-        return build_head_around(
-            networks, sampling, device, self.model.precision, self.model.compile, weaker, edit
+        return build_heads_around(
+            networks, ways, device, self.model.precision, self.model.compile, weaker
         )
 
 

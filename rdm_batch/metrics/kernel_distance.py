@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from rdm_batch.errors import MetricError
 from rdm_batch.metrics.tasks import HERE, TaskRunner, share_out
 
 Subset = tuple[int, Int64[np.ndarray, " size"], Int64[np.ndarray, " size"]]
@@ -57,8 +58,18 @@ def kernel_distance(
         subset_size: Rows of either side in a subset; less when a side has fewer rows.
         seed: Seed of the draws.
         runner: Where subsets are computed.
+
+    Raises:
+        MetricError: A subset would hold fewer than two rows of either side, which have no pairs.
     """
     size = min(subset_size, len(generated), len(reference))
+    if size < 2:
+        raise MetricError(
+            "kernel distance",
+            f"{len(generated):,} generated and {len(reference):,} reference rows, subsets of "
+            f"{subset_size}",
+            "at least two of each: the estimate is a mean over pairs of different rows",
+        )
     random = np.random.RandomState(seed)
     drawn: list[Subset] = [
         (

@@ -14,8 +14,24 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rdm_batch.models.layers import Attention, KeysValues, cross_attend, mark_query
+from rdm_batch.models.layers import (
+    Attention,
+    KeysValues,
+    cross_attend,
+    mark_query,
+    timestep_embedding,
+)
 from rdm_batch.specs.networks import CodeTransformerConfig
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """Make a new table of embeddings, small: a block could not be heard beside larger ones.
+
+    See codebook.Codebook for why it is made from an empty tensor.
+    """
+    table = nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+    nn.init.uniform_(table.weight, -(width**-0.5), width**-0.5)
+    return table
 
 
 class _GridEmbedding(nn.Module):
@@ -23,9 +39,9 @@ class _GridEmbedding(nn.Module):
 
     def __init__(self, config: CodeTransformerConfig) -> None:
         super().__init__()
-        self.emb = nn.Embedding(config.codebook_size + 1, config.width)
-        self.height_emb = nn.Embedding(config.grid_size, config.width)
-        self.width_emb = nn.Embedding(config.grid_size, config.width)
+        self.emb = _table(config.codebook_size + 1, config.width)
+        self.height_emb = _table(config.grid_size, config.width)
+        self.width_emb = _table(config.grid_size, config.width)
 
     def forward(self, states: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position _"]:
         place = self.height_emb.weight[:, None] + self.width_emb.weight[None]
@@ -38,8 +54,15 @@ class _TimedNorm(nn.Module):
 
     def __init__(self, width: int, num_times: int) -> None:
         super().__init__()
-        self.emb = nn.Embedding(num_times, width)
+        self.emb = nn.Embedding(num_times, width, _weight=torch.empty(num_times, width))
         self.linear = nn.Linear(width, 2 * width)
+        # A new network is the same at every time, and begins to tell times that are near each
+        # other alike: rows drawn by chance would make a network of each time.
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        with torch.no_grad():
+            times = torch.arange(1, num_times + 1)
+            self.emb.weight.copy_(timestep_embedding(times, width + width % 2)[:, :width])
 
     def forward(
         self, x: Float[Tensor, "batch position width"], row: Int[Tensor, " _"]
@@ -118,6 +141,25 @@ class CodeTransformer(nn.Module):
         self.out = nn.Linear(config.width, config.codebook_size)
         if config.marks_query:
             self.context_roles = nn.Embedding(2, config.context_dim)
+
+    @torch.no_grad()
+    def begin_with(self, vectors: Float[Tensor, "code channel"]) -> None:
+        """Let a new network take codes that stand for much the same for much the same.
+
+        Their embeddings, and the rows that give their logits, become a random linear map of the
+        vectors, whitened, with some chance beside it: codes are many, and each is seldom seen.
+
+        Args:
+            vectors: One of every code, as in the autoencoder's codebook.
+        """
+        directions, *_ = torch.linalg.svd(vectors.float() - vectors.mean(0), full_matrices=False)
+        whitened = directions / directions.std(dim=0)
+        for table in (self.latent_image_embedding.emb.weight[:-1], self.out.weight):
+            mapped = whitened @ torch.randn(whitened.shape[1], table.shape[1])
+            apart = 0.6 * torch.randn_like(table)
+            # As long as those they replace.
+            scale = (3 * table.shape[1]) ** -0.5
+            table.copy_(scale * (mapped / whitened.shape[1] ** 0.5 + apart))
 
     def keys_values(self, context: Float[Tensor, "batch entry dim"]) -> tuple[KeysValues, ...]:
         """Project the context for every block, once for all steps of a batch.

@@ -63,7 +63,7 @@ def figures_of(
         report: Of the job.
         job: What it is called. None: as the report says.
         made_by: As in ``score_figure``.
-        others: Values of figures that no report holds: ``peak_memory_bytes``.
+        others: Values of figures that no report holds: ``peak_memory_bytes`` and ``cpu_s``.
         floors: What was measured to be possible in the same run, by figure.
     """
     name = report.job_name if job is None else job
@@ -107,6 +107,7 @@ def _speeds(report: RunReport, others: Mapping[str, float]) -> Iterator[_Measure
     whole = speed.images_per_s_with_start_up
     yield _Measured("images_per_s_with_start_up", "speed", whole, "images/s", "higher")
     yield _Measured("start_up_s", "latency", speed.start_up_s, "s", "lower")
+    yield _Measured("cpu_s", "latency", others.get("cpu_s"), "s", "lower")
     yield _Measured("model_share", "speed", speed.model_share, "", "higher")
     yield _Measured("gpu_share", "speed", speed.gpu_share, "", "higher")
     yield _Measured("peak_share", "speed", speed.peak_share, "", "higher")

@@ -45,6 +45,7 @@ _SCHEMA = pa.schema(
         ("better", pa.string()),
         ("description", pa.string()),
         ("floor", pa.float64()),
+        ("values", pa.list_(pa.float64())),
     ]
 )
 

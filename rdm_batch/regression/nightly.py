@@ -35,8 +35,15 @@ from rdm_batch.regression.history import History, new_run_id
 from rdm_batch.regression.judging import CANARY, INFLUENCES, JobNight
 from rdm_batch.regression.memory import peak_memory
 from rdm_batch.regression.records import Figure, Gate, Run, Verdict, machine_class
-from rdm_batch.regression.speeds import Turns, judge_speeds, take_turns
+from rdm_batch.regression.speeds import (
+    Turns,
+    judge_speeds,
+    repeat_job,
+    take_turns,
+    with_repeats,
+)
 from rdm_batch.regression.statistics.bounds import bounds_from_seeds
+from rdm_batch.regression.statistics.ratios import LEAST_PAIRS
 from rdm_batch.regression.suite import Suite, SuiteJob
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.provenance import describe_machine, git_commit, software_versions
@@ -69,6 +76,7 @@ def run_suite(
     progress: Progress,
     seeds: int = 1,
     against: Path | None = None,
+    pairs: int = LEAST_PAIRS,
 ) -> Run:
     """Run every job of a suite, judge what it gives, and add the run to a history.
 
@@ -85,6 +93,7 @@ def run_suite(
         seeds: With how many seeds jobs with bounds are run: several give bounds to accept.
         against: Folder with another checkout of this program. Where it is given, gate 4 runs both
             in turn instead of looking at the history.
+        pairs: How often each of the two is run then.
 
     Returns:
         The run as it was stored.
@@ -99,7 +108,9 @@ def run_suite(
             job.model.check_machine(device_for(planned.num_gpus))
     running = _Running(suite, run_id, history, progress, seeds)
     if against is not None:
-        running.run_in_turn(against, address)
+        running.run_in_turn(against, address, pairs)
+    else:
+        running.repeat(address)
     with connected(address) as cluster:
         for job, entry in zip(checked, suite.jobs, strict=True):
             running.make(cluster, job, entry)
@@ -122,14 +133,28 @@ class _Running:
         self._others: list[Figure] = []
         self._artifacts: dict[str, str] = {}
         self._turns: dict[str, Turns] = {}
+        self._repeated: list[Figure] = []
 
-    def run_in_turn(self, against: Path, address: str) -> None:
+    def run_in_turn(self, against: Path, address: str, pairs: int) -> None:
         """Run every job that gate 4 judges with another checkout and this one in turn."""
         for job in self._suite.jobs:
             if job.entry.gates.speed is not None:
                 try:
                     with self._progress.step(f"job {job.name} with both checkouts in turn"):
-                        self._turns[job.name] = take_turns(self._suite, job, against, address)
+                        self._turns[job.name] = take_turns(
+                            self._suite, job, against, address, pairs
+                        )
+                except RdmBatchError as error:
+                    self._fail(job.name, "speed", error)
+
+    def repeat(self, address: str) -> None:
+        """Run every job whose speed is to be measured more than once."""
+        for job in self._suite.jobs:
+            gate = job.entry.gates.speed
+            if gate is not None and gate.repeats > 1:
+                try:
+                    with self._progress.step(f"job {job.name} {gate.repeats} times for its speed"):
+                        self._repeated += repeat_job(self._suite, job, address)
                 except RdmBatchError as error:
                     self._fail(job.name, "speed", error)
 
@@ -154,6 +179,7 @@ class _Running:
         """Judge what was made, and add the run to the history."""
         nights = [made.night for made in self._made]
         judged = judge_jobs(nights, baseline, self._history)
+        figures = [*(f for made in self._made for f in made.figures), *self._others]
         classes = {night.machine_class for night in nights}
         run = Run(
             id=self._run_id,
@@ -166,7 +192,7 @@ class _Running:
             suite=self._suite.spec.name,
             suite_digest=self._suite.digest,
             baseline=None if baseline is None else baseline.digest,
-            figures=(*(f for made in self._made for f in made.figures), *self._others),
+            figures=with_repeats(figures, self._repeated),
             verdicts=(*(v for verdicts in judged for v in verdicts), *self._failed),
             pages={made.night.name: made.page for made in self._made},
             artifacts=self._artifacts,

@@ -51,6 +51,7 @@ class Figure(Record):
         job: Name of the job in the suite.
         kind: What it measures.
         value: The number, in ``unit``.
+        values: Where it was measured more than once, everything it is the best of, in order.
         error: One standard error. None where none is known.
         unit: Such as ``s``, ``B`` or ``images/s``; empty for scores.
         better: Which of two values is better.
@@ -70,6 +71,7 @@ class Figure(Record):
     better: Better
     description: Sha256
     floor: float | None = None
+    values: tuple[float, ...] = ()
 
     @property
     def series(self) -> tuple[str, str, str]:

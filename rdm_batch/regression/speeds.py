@@ -1,19 +1,36 @@
-"""Gate 4 for the jobs of a suite: in turn with another checkout, or against the history."""
+"""Gate 4 for the jobs of a suite: in turn with another checkout, or against the history.
+
+Of repeats of one job in one night the best counts. What else a machine does only ever adds time and
+takes memory, and some of it lasts longer than a repeat, so a mean or a median of few repeats moves
+with it, and the best does not (Chen and Revels 2016, arXiv:1608.04295).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rdm_batch.cluster.connect import NONE
 from rdm_batch.errors import RdmBatchError
+from rdm_batch.files import canonical_digest
 from rdm_batch.regression.baseline import Baseline
 from rdm_batch.regression.figures import figures_of
-from rdm_batch.regression.interleave import TimedRun, check_checkout, run_in_turn
+from rdm_batch.regression.interleave import (
+    TimedRun,
+    check_checkout,
+    run_in_turn,
+    run_timed,
+)
 from rdm_batch.regression.records import Figure, Run, Verdict
 from rdm_batch.regression.speed import judge_history, judge_pairs
+from rdm_batch.regression.statistics.ratios import LEAST_PAIRS
 from rdm_batch.regression.suite import Suite, SuiteJob
 from rdm_batch.specs.suite import SPEED_FIGURES
+
+_HERE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -41,7 +58,14 @@ class Turns:
         return first, second
 
 
-def take_turns(suite: Suite, job: SuiteJob, against: Path, address: str) -> Turns:
+def take_turns(
+    suite: Suite,
+    job: SuiteJob,
+    against: Path,
+    address: str,
+    pairs: int = LEAST_PAIRS,
+    done: Callable[[], None] = lambda: None,
+) -> Turns:
     """Run a job with another checkout and this one in turn, A B B A ...
 
     Args:
@@ -49,17 +73,91 @@ def take_turns(suite: Suite, job: SuiteJob, against: Path, address: str) -> Turn
         job: Which of its jobs; nothing is scored.
         against: Folder with the other checkout.
         address: Where to work.
+        pairs: Runs of each that are counted.
+        done: Called after every run.
 
     Raises:
-        RegressionError: That is no checkout, or a run fails.
+        RegressionError: That is no checkout, there are too few pairs, or a run fails.
     """
     check_checkout(against)
-    here = Path(__file__).parents[2]
-    sides = run_in_turn(
-        against, here, suite.path.parent / job.entry.job, job.entry.overrides, address=address
+    path, overrides = suite.path.parent / job.entry.job, job.entry.overrides
+    sides = run_in_turn(against, _HERE, path, overrides, pairs, address, done)
+    baseline, candidate = (
+        tuple(_figures(job.name, run, address) for run in side) for side in sides
     )
-    baseline, candidate = (tuple(_figures(job.name, run) for run in side) for side in sides)
     return Turns(baseline, candidate)
+
+
+def repeat_job(
+    suite: Suite, job: SuiteJob, address: str, done: Callable[[], None] = lambda: None
+) -> tuple[Figure, ...]:
+    """Run a job as often as its gate says, each time in a process of its own, and not scored.
+
+    Args:
+        suite: The suite.
+        job: Which of its jobs; it has the gate.
+        address: Where to work.
+        done: Called after every run.
+
+    Returns:
+        Of each figure that all runs have measured the best, with all values beside it. Its
+        description says how often it was measured: best of five and best of three do not compare.
+
+    Raises:
+        RegressionError: A run fails.
+    """
+    gate = job.entry.gates.speed
+    assert gate is not None
+    path, overrides = suite.path.parent / job.entry.job, job.entry.overrides
+    runs: list[tuple[Figure, ...]] = []
+    with tempfile.TemporaryDirectory(prefix="rdm_batch-repeats-") as work:
+        for number in range(gate.repeats):
+            output = Path(work) / f"{number}"
+            runs.append(
+                _figures(job.name, run_timed(_HERE, path, output, overrides, address), address)
+            )
+            shutil.rmtree(output, ignore_errors=True)
+            done()
+    of_each = [{figure.name: figure for figure in run} for run in runs]
+    shared = set.intersection(*(set(one) for one in of_each))
+    return tuple(
+        best_of([one[figure.name] for one in of_each])
+        for figure in runs[0]
+        if figure.name in shared and figure.kind != "quality"
+    )
+
+
+def best_of(figures: Sequence[Figure]) -> Figure:
+    """Give the best of what was measured of one figure in one night, with all values beside it.
+
+    Args:
+        figures: In the order they were measured; of one description.
+    """
+    first = figures[0]
+    values = tuple(figure.value for figure in figures)
+    description = {"measured": first.description, "best of": len(values)}
+    return first.model_copy(
+        update={
+            "value": max(values) if first.better == "higher" else min(values),
+            "values": values,
+            "description": canonical_digest(description, escape=False),
+        }
+    )
+
+
+def with_repeats(figures: Sequence[Figure], repeated: Sequence[Figure]) -> tuple[Figure, ...]:
+    """Put what was measured by repeats in the place of what the one scored run has measured.
+
+    Args:
+        figures: Of the scored run, some with floors, which stay.
+        repeated: By ``repeat_job``.
+    """
+    better = {(figure.job, figure.name): figure for figure in repeated}
+    found = [
+        better.pop((figure.job, figure.name), figure).model_copy(update={"floor": figure.floor})
+        for figure in figures
+    ]
+    return (*found, *better.values())
 
 
 def judge_speeds(
@@ -114,6 +212,9 @@ def _in_turn(
         )
 
 
-def _figures(job: str, run: TimedRun) -> tuple[Figure, ...]:
-    others = {"peak_memory_bytes": float(run.peak_memory_bytes)}
+def _figures(job: str, run: TimedRun, address: str) -> tuple[Figure, ...]:
+    others = {}
+    if address == NONE:
+        # On Ray the work is done by other processes than the one that was measured.
+        others = {"peak_memory_bytes": float(run.peak_memory_bytes), "cpu_s": run.cpu_s}
     return figures_of(run.report, job, run.report.spec_digest, others)

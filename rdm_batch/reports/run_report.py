@@ -250,10 +250,11 @@ class LostRetriever(_Part):
     """Say how often a retriever was lost while samples were made, and what it holds.
 
     It was brought back, and what it had been asked was asked again: samples do not tell.
+    ``times`` is None where Ray could not be asked.
     """
 
     holds: str
-    times: PositiveInt
+    times: PositiveInt | None
 
 
 class RetrievalReport(_Part):

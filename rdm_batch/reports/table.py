@@ -149,6 +149,8 @@ def retriever_memory(retrieval: RetrievalReport) -> str:
 
 def lost_retriever(lost: LostRetriever) -> str:
     """Say how often a retriever was lost, and that nothing came of it."""
+    if lost.times is None:
+        return f"perhaps the retriever of {lost.holds}: Ray did not tell; nothing was lost with it"
     times = format_count(lost.times, "time")
     return f"the retriever of {lost.holds}, {times}; brought back, nothing was lost with it"
 

@@ -29,6 +29,7 @@ _FEWEST_TRAINING_ROWS_OF_A_LEAF = 8
 """Fewer, and its center is drawn anew. ScaNN's 50 make leaves of equal size, not of rows that lie
 together: a quarter more of them must be searched."""
 _TRAINING_PASSES = 6
+_DEFAULT_PASSES = 12
 # SOAR, Sun et al. 2023, arXiv:2404.00774: each row lies in a second leaf too, whose residual points
 # elsewhere.
 _SOAR_LAMBDA = 1.5
@@ -45,6 +46,21 @@ _LEAST_ROWS = 16
 def codes_of_row(settings: IndexSettings) -> int:
     """Count the codes that a tree stores of each row: SOAR puts it into two leaves."""
     return 2 if settings.kind == "tree_soar" else 1
+
+
+def learning_products(settings: IndexSettings, rows: int, dim: int) -> float:
+    """Count the multiply-adds that making a tree takes: nearly all compare rows with leaves.
+
+    Args:
+        settings: Resolved settings of a partitioned index.
+        rows: Rows of the shard.
+        dim: Width of a row.
+    """
+    learned, passes = _TRAINING_ROWS, _DEFAULT_PASSES
+    if settings.kind == "tree_soar":
+        learned, passes = _TRAINING_ROWS_PER_LEAF * (settings.leaves or 1), _TRAINING_PASSES
+    compared = passes * min(rows, learned) + codes_of_row(settings) * rows
+    return float(compared) * (settings.leaves or 1) * dim
 
 
 class ShardIndex:

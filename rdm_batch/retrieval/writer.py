@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -116,8 +117,17 @@ def index_rows(
     where: str,
     num_threads: int = 1,
     captions: Float32[np.ndarray, "texts dim"] | None = None,
+    doing: Callable[[str], object] | None = None,
 ) -> BuiltIndex:
-    """Index and tune the rows of a shard; arguments as :func:`write_shard`.
+    """Index and tune the rows of a shard.
+
+    Args:
+        embeddings: The rows.
+        settings: As of :func:`write_shard`, like those that follow.
+        where: URI or description used in messages.
+        num_threads: Training threads, at least 1.
+        captions: Embeddings of captions.
+        doing: Told what begins after leaves and codes have been learned.
 
     Raises:
         DatabaseError: A row is not finite or zero, or there are too few rows for a tree.
@@ -128,7 +138,7 @@ def index_rows(
     index = build_index(embeddings, settings, where, num_threads)
     fields: dict[str, Any] = {"index": index.settings, "scann": version("scann")}
     if resolved.kind == "tree_soar":
-        fields |= _tuned(index, embeddings, captions, where)
+        fields |= _tuned(index, embeddings, captions, where, doing or (lambda _: None))
     else:
         searcher = ShardSearcher(embeddings, index, where=where)
         fields["recall_at_20"] = measure_recall(searcher, embeddings)
@@ -171,10 +181,12 @@ def _tuned(
     embeddings: Float[np.ndarray, "rows dim"],
     captions: Float32[np.ndarray, "texts dim"] | None,
     where: str,
+    doing: Callable[[str], object],
 ) -> dict[str, Any]:
     """Tune the search for each kind of query; give the fields that say how."""
     tuned, latency = [], []
     for asked in held_out(embeddings, captions):
+        doing(f"tune for {asked.kind}")
         found = tune(index, embeddings, asked, index.settings.target_recall)
         effort = {"leaves_to_search": found.leaves_to_search, "reorder": found.reorder}
         used = index.searching(index.settings.model_copy(update=effort))

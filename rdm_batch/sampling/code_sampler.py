@@ -14,23 +14,23 @@ from rdm_batch.errors import SpecError
 from rdm_batch.sampling.autoregressive import draw
 from rdm_batch.sampling.mask_replace import MaskReplaceSchedule
 
-PredictClean = Callable[[Tensor, int], Tensor]
-"""Give the log-probabilities of the clean codes, given the states and their time."""
+PredictClean = Callable[[Tensor, int, Tensor], Tensor]
+"""Give log p(x_0) of some tokens, one row each, given all states, their time, and which tokens."""
 
 StepUniform = Callable[[int], Tensor]
 """Give the numbers in [0, 1) of step i (from 0), two for each token of each sample."""
 
 
 def guide_codes(
-    branches: Float[Tensor, "rows position code"], scale: float
-) -> Float[Tensor, "samples position code"]:
+    branches: Float[Tensor, "rows *position code"], scale: float
+) -> Float[Tensor, "asked *position code"]:
     """Extrapolate from unconditional to conditional log-probabilities, and normalize.
 
     Classifier-free guidance over codes (Tang et al. 2022, arXiv:2205.16007):
     log p = log p_u + s (log p_c - log p_u).
 
     Args:
-        branches: Logits of all samples with their context, then those without.
+        branches: Logits of all samples or tokens with their context, then those without.
         scale: s; 1 gives the conditional ones back.
     """
     conditional, unconditional = branches.log_softmax(-1).chunk(2)
@@ -93,37 +93,57 @@ class CodeSampler:
         states = torch.full((num_samples, num_tokens), self.schedule.mask, device=device)
         times = self.schedule.steps(self.num_steps).tolist()
         for step, (later, earlier) in enumerate(pairwise(times)):
-            clean = predict(states, later).double().exp()
             uniform = step_uniform(step).to(device)
             if self.purity is None:
-                clean = truncated(clean, self.truncation)
-                chances = self.schedule.posterior(clean, states, later, earlier)
-                states = _drawn(chances, uniform[..., 0])
+                self._draw_earlier(predict, states, uniform[..., 0], later, earlier)
             else:
-                states = self._set_purest(clean, states, uniform, self.num_steps - step)
+                self._set_purest(predict, states, uniform, later, self.num_steps - step)
         return states
+
+    def _draw_earlier(
+        self,
+        predict: PredictClean,
+        states: Int[Tensor, "batch position"],
+        uniform: Float64[Tensor, "batch position"],
+        later: int,
+        earlier: int,
+    ) -> None:
+        """Draw the states at an earlier time in place.
+
+        Most tokens keep their state. Those that their number keeps whatever the network says, or
+        whatever it says of other codes than theirs, are left out of all that takes every code.
+        """
+        asked = ~self.schedule.stays_masked(states, uniform, later, earlier)
+        log_clean, own = predict(states, later, asked), states[asked]
+        stays = self.schedule.surely_stays(
+            log_clean, own, uniform[asked], later, earlier, at_least=self.truncation < 1
+        )
+        moving = asked.masked_scatter(asked, ~stays)
+        clean = truncated(log_clean[~stays].double().exp(), self.truncation)
+        chances = self.schedule.posterior(clean, states[moving], later, earlier)
+        states[moving] = draw(chances, uniform[moving])
 
     def _set_purest(
         self,
-        clean: Float64[Tensor, "batch position code"],
+        predict: PredictClean,
         states: Int[Tensor, "batch position"],
         uniform: Float64[Tensor, "batch position 2"],
+        later: int,
         steps_left: int,
-    ) -> Int[Tensor, "batch position"]:
+    ) -> None:
+        """Set some of the masked tokens in place."""
         is_masked = states == self.schedule.mask
-        purity = clean.max(-1).values
-        sharpened = ((1 + (self.purity or 0.0) * purity[..., None]) * clean.log()).softmax(-1)
-        codes = _drawn(truncated(sharpened, self.truncation), uniform[..., 0])
+        log_clean = predict(states, later, is_masked)
+        surest = log_clean.max(-1).values.double()
         # Drawing without replacement in proportion to purity: the largest of log purity plus
         # Gumbel noise (Kool et al. 2019, arXiv:1903.06059).
         noise = uniform[..., 1].clamp(min=torch.finfo(torch.float64).tiny)
-        rank = (purity.log() - (-noise.log()).log()).masked_fill(~is_masked, -torch.inf)
+        rank = torch.full_like(noise, -torch.inf).masked_scatter(is_masked, surest)
+        rank = rank - (-noise.log()).log()
         number = -(-is_masked.sum(1) // steps_left)
         place = rank.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
-        return torch.where(is_masked & (place < number[:, None]), codes, states)
-
-
-def _drawn(
-    chances: Float64[Tensor, "batch position state"], uniform: Float64[Tensor, "batch position"]
-) -> Int[Tensor, "batch position"]:
-    return draw(chances.flatten(0, 1), uniform.flatten()).reshape(uniform.shape)
+        chosen = is_masked & (place < number[:, None])
+        of_masked = chosen[is_masked]
+        sharpness = 1 + (self.purity or 0.0) * surest[of_masked].exp()
+        sharpened = (sharpness[:, None] * log_clean[of_masked].double()).softmax(-1)
+        states[chosen] = draw(truncated(sharpened, self.truncation), uniform[..., 0][chosen])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,6 +22,8 @@ from rdm_batch.errors import SpecError
 FIRST_KEPT, LAST_KEPT = 0.99999, 0.000009
 FIRST_MASKED, LAST_MASKED = 0.000009, 0.99999
 _TINY = torch.finfo(torch.float32).tiny
+_ROUNDING = 1e-5
+"""More than sums over codes of probabilities in single precision are wrong by."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,66 @@ class MaskReplaceSchedule:
         codes = torch.where(is_masked, from_mask, from_code)
         stay_masked = total * (masked_s / masked_t)
         return torch.cat([codes, torch.where(is_masked, stay_masked, 0.0)], dim=-1)
+
+    def stays_masked(
+        self,
+        state: Int[Tensor, "*rows"],
+        uniform: Float64[Tensor, "*rows"],
+        later: int,
+        earlier: int,
+    ) -> Bool[Tensor, "*rows"]:
+        """Say which tokens are masked, and will be when drawn from ``posterior`` by a number.
+
+        The mask is the last state, so that high numbers draw it: whatever p(x_0) is.
+
+        Args:
+            state: x_t, codes or the mask.
+            uniform: A number in [0, 1) of every token, where its cumulative probability is cut.
+            later: t.
+            earlier: s.
+        """
+        leaves = 1.0 - float(self.masked[earlier] / self.masked[later])
+        stays: Bool[Tensor, "*rows"] = (state == self.mask) & (uniform >= leaves)
+        return stays
+
+    def surely_stays(
+        self,
+        log_clean: Float[Tensor, "row code"],
+        state: Int[Tensor, " row"],
+        uniform: Float64[Tensor, " row"],
+        later: int,
+        earlier: int,
+        at_least: bool = False,
+    ) -> Bool[Tensor, " row"]:
+        """Say which tokens keep their code when drawn by a number, however the rest is divided.
+
+        Of a token that is a code the posterior gives that code c, and e to all the others, so
+        that any number from e to c draws it. c takes p(x_0) of that code alone.
+
+        Args:
+            log_clean: log p(x_0), normalized.
+            state: x_t, codes or the mask; no mask is said to stay.
+            uniform: As in ``stays_masked``.
+            later: t.
+            earlier: s.
+            at_least: Whether p(x_0) may yet rise for codes that have more than half of it, and
+                is unknown for others.
+        """
+        kept_t, masked_t, replaced_t = self._at(later, log_clean.device)
+        kept_s, masked_s, replaced_s = self._at(earlier, log_clean.device)
+        is_masked = state == self.mask
+        own = torch.where(is_masked, 0, state).long()[:, None]
+        clean = log_clean.gather(-1, own)[:, 0].double().exp()
+        keep = kept_t / kept_s
+        replace = max((1.0 - masked_t) / (1.0 - masked_s) - keep, 0.0) / self.num_codes
+        weight = clean / (kept_t + replaced_t)
+        total = (1.0 - clean).clamp(min=0.0) / replaced_t + weight
+        stays = (keep + replace) * (kept_s * weight + replaced_s * total)
+        # Sums of thousands of rounded numbers stand beside this one.
+        others = 1.0 - stays + _ROUNDING
+        sure: Bool[Tensor, " row"] = (uniform >= others) & (uniform < stays - _ROUNDING)
+        sure = sure & ~is_masked
+        return sure & (clean > 0.5) if at_least else sure
 
     def bound(
         self,

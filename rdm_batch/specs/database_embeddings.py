@@ -40,8 +40,9 @@ class DatabaseOfEmbeddings(ProposalCounting):
     encoder_digest: str | None = Field(
         default=None, description="Its digest. None: its file is not at hand."
     )
-    shards: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="Shards the rows are cut into."
+    shards: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="As of `database build`.",
     )
     index: IndexSettings = Field(default=IndexSettings(), description="How shards are indexed.")
     workers: Annotated[int, Field(ge=1)] = Field(default=1, description="As of `database build`.")

@@ -209,7 +209,8 @@ class WeightedModel(WeightsSpec):
     )
     compile: bool = Field(
         default=False,
-        description="Run the head through `torch.compile`: slower to start, faster afterwards.",
+        description="Run the head through `torch.compile`, or on a CPU wide RARM in float32 "
+        "through a kernel of this package: slower to start, faster afterwards.",
     )
     cpu_threads: Annotated[int, Field(ge=1)] = Field(
         default=1,

@@ -15,9 +15,12 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 SPEEDS = ("images_per_s", "images_per_s_with_start_up")
 LATENCIES = (
     "start_up_s",
+    "cpu_s",
     *(f"{scope}_{p}_s" for scope in ("query", "batch") for p in ("p50", "p95", "p99")),
 )
 MEMORIES = ("peak_memory_bytes", "retriever_bytes", "bytes_per_image")
+OF_OWN_PROCESS = ("cpu_s",)
+"""What can be told of a job alone in its process only."""
 SPEED_FIGURES = (*SPEEDS, *LATENCIES, *MEMORIES)
 """What is measured of a job besides its scores."""
 
@@ -85,11 +88,19 @@ class SpeedSpec(Spec):
         description="Relative change for the worse that does not matter; a change just as large is "
         "told in half of all cases.",
     )
+    repeats: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=9,
+        description="How often the job is run for its speed alone every night, each time by a "
+        "process of its own and without scores; of every figure the best one is the night's. 1: "
+        "the speed of the one run that is scored, for long jobs on machines that do nothing else.",
+    )
 
     @model_validator(mode="after")
     def _known(self) -> SpeedSpec:
         if self.primary not in SPEED_FIGURES:
             raise ValueError(f"primary is {self.primary!r}, which is none of the figures of speed")
+        if self.primary in OF_OWN_PROCESS and self.repeats == 1:
+            raise ValueError(f"{self.primary} is that of a process of its own: repeats is 1")
         return self
 
 

@@ -152,6 +152,10 @@ class HeadTraining(Training):
     """What the training of every head is told."""
 
     autoencoder: Uri = Field(description="Weights that `train autoencoder` wrote.")
+    initialize_from: Uri | None = Field(
+        default=None,
+        description="Weights of a head with the same network, to go on from. None begins anew.",
+    )
 
     @property
     @abstractmethod
@@ -225,6 +229,30 @@ class KnnTraining(NeighborTraining):
         description="Neighbors given to the head after the image's own embedding. 0 gives none: "
         "the method's baseline.",
     )
+    query_noise: NonNegativeFloat = Field(
+        default=0.0,
+        description="Moves every query by a vector of random direction, as long as the query times "
+        "a strength drawn uniformly up to this, and gives it its length back.",
+    )
+    query_mix: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Moves every query towards that of another training image, by a share of the "
+        "way drawn uniformly up to this, and gives it its length back.",
+    )
+    query_drop: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of examples with neighbors whose query alone is zero.",
+    )
+
+    @model_validator(mode="after")
+    def _something_is_shown(self) -> KnnTraining:
+        if self.query_drop and self.k_train == 0:
+            raise ValueError("query_drop leaves nothing to see without neighbors; see zero_share")
+        return self
 
 
 class RdmTraining(NeighborTraining, DiffusionTraining):

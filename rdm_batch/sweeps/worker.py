@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from rdm_batch.generation.head_worker import HeadWorker
 from rdm_batch.generation.plan import ShardRange
 from rdm_batch.generation.renderer import ContextSource, start_model_thread
+from rdm_batch.heads.head import Head, HowDrawn
 from rdm_batch.inputs.weights import OpenedCheckpoint
 from rdm_batch.specs.job import JobSpec
 from rdm_batch.storage.manifest import SampleSetHeader, ShardEntry
@@ -33,6 +35,16 @@ class CellWork:
     context_dim: int
     source: int
 
+    def shares_head_with(self, other: CellWork) -> bool:
+        """Say whether one copy of the networks makes both: of the head, and of a weaker one."""
+        return self._networks() == other._networks()
+
+    def _networks(self) -> tuple[object, ...]:
+        weaker = self.model.weaker
+        # How far it is guided away from is no part of the weaker head.
+        named = None if weaker is None else weaker.spec.model_dump(exclude={"scale"})
+        return replace(self.model, weaker=None), self.context_dim, named
+
 
 @dataclass(frozen=True)
 class CellShard:
@@ -55,9 +67,11 @@ class CellShard:
 
 
 class SweepWorker:
-    """Hold the heads of some cells, each loaded when its first shard comes; they take turns.
+    """Hold the heads of some cells, built around one copy of their networks; they take turns.
 
-    A cell's shards are made by its own ``HeadWorker``, as those of a job of its own are.
+    Weights are read, and networks compiled, when the first shard of any cell comes, and once for
+    all cells that use the same. A cell's shards are made by its own ``HeadWorker``, as those of a
+    job of its own are.
 
     Args:
         cells: What it may be asked for; of one model.
@@ -69,7 +83,9 @@ class SweepWorker:
         self._cells = cells
         self._device = device
         self._number = number
-        self._heads: dict[int, HeadWorker] = {}
+        self._workers: dict[int, HeadWorker] = {}
+        self._heads: dict[int, Head] = {}
+        self._peak: float | None = None
         self._sources: dict[int, ContextSource] = {}
         self._lock = threading.Lock()
         self._model_thread = start_model_thread(cells[0].spec.model.cpu_threads)
@@ -89,9 +105,9 @@ class SweepWorker:
                 given = sources[cell.source]
                 source = ContextSource(SharedLookups(given.conditioner), given.retriever)
                 self._sources[cell.source] = source
-            head = self._heads.get(item.cell)
-            if head is None:
-                head = self._heads[item.cell] = HeadWorker(
+            worker = self._workers.get(item.cell)
+            if worker is None:
+                worker = self._workers[item.cell] = HeadWorker(
                     cell.spec,
                     cell.model,
                     cell.header,
@@ -99,14 +115,28 @@ class SweepWorker:
                     self._device,
                     self._number,
                     self._model_thread,
+                    partial(self._head_of, item.cell),
+                    self._peak,
                 )
-        return head.make(item.shard, source, item.run_id)
+                self._peak = worker.peak
+        return worker.make(item.shard, source, item.run_id)
+
+    def _head_of(self, cell: int) -> Head:
+        """Give the head of a cell; the first to be asked for is built with all that share it."""
+        if cell not in self._heads:
+            chosen = self._cells[cell]
+            alike = [n for n, one in enumerate(self._cells) if one.shares_head_with(chosen)]
+            specs = [self._cells[number].spec for number in alike]
+            ways = [HowDrawn(spec.sampling, spec.conditioning.editing) for spec in specs]
+            heads = chosen.model.load_heads(ways, chosen.context_dim, self._device)
+            self._heads.update(zip(alike, heads, strict=True))
+        return self._heads[cell]
 
     def drawn(self) -> dict[tuple[int, int], int]:
         """Count the samples drawn of each cell's shards that are not committed yet."""
-        heads = dict(self._heads)
+        workers = dict(self._workers)
         return {
             (cell, shard): count
-            for cell, head in heads.items()
-            for shard, count in head.drawn().items()
+            for cell, worker in workers.items()
+            for shard, count in worker.drawn().items()
         }

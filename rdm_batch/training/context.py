@@ -19,6 +19,7 @@ from rdm_batch.specs.training import HeadTraining, KnnTraining, NeighborTraining
 from rdm_batch.storage.object_store import local_path
 from rdm_batch.training.images import TrainingImages
 from rdm_batch.training.pictures import NUM_PREVIEWED
+from rdm_batch.training.queries import QueryDisturbance
 
 
 @runtime_checkable
@@ -76,6 +77,7 @@ class QueryContext:
         queries: Embedding of every training image, not normalized.
         neighbors: Gives the neighbors; None gives none.
         zero_share: Share of the examples whose context is zero, for guidance.
+        disturbance: What is done to queries first; None leaves them.
     """
 
     def __init__(
@@ -83,10 +85,12 @@ class QueryContext:
         queries: Float[Tensor, "image dim"],
         neighbors: NeighborContext | None,
         zero_share: float,
+        disturbance: QueryDisturbance | None = None,
     ) -> None:
         self._queries = queries
         self._neighbors = neighbors
         self._zero_share = zero_share
+        self._disturbance = disturbance
 
     @property
     def nearest(self) -> Int64[Tensor, " image"] | None:
@@ -101,6 +105,8 @@ class QueryContext:
         context = self._queries[rows][:, None]
         if self._neighbors is not None:
             context = torch.cat([context, self._neighbors(rows, generator)], dim=1)
+        if self._disturbance is not None:
+            context[:, 0] = self._disturbance(context[:, 0], self._queries, generator)
         return context.masked_fill(without[:, None, None], 0.0)
 
 
@@ -161,8 +167,9 @@ def _query_context(
     """Find the neighbors of every image but itself, should the database hold it."""
     own = torch.from_numpy(queries)
     shown = queries[:NUM_PREVIEWED, None]
+    disturbance = QueryDisturbance.of(spec)
     if spec.k_train == 0:
-        return QueryContext(own, None, spec.zero_share), shown
+        return QueryContext(own, None, spec.zero_share, disturbance), shown
     found = min(spec.neighbors_found + 1, len(embeddings))
     neighbor_ids, scores = exact_top_k(embeddings, queries, found)
     neighbor_ids = _without_itself(neighbor_ids, scores)
@@ -170,7 +177,7 @@ def _query_context(
         torch.from_numpy(neighbor_ids), torch.from_numpy(embeddings), spec.k_train, 0.0
     )
     shown_neighbors = embeddings[neighbor_ids[:NUM_PREVIEWED, : spec.k_train]]
-    context = QueryContext(own, neighbors, spec.zero_share)
+    context = QueryContext(own, neighbors, spec.zero_share, disturbance)
     return context, np.concatenate([shown, shown_neighbors], axis=1)
 
 

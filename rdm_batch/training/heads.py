@@ -14,7 +14,7 @@ from torch import nn
 
 from rdm_batch.errors import CheckpointError
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder
-from rdm_batch.models.checkpoint import save_checkpoint
+from rdm_batch.models.checkpoint import load_checkpoint, save_checkpoint
 from rdm_batch.models.networks import build_networks
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.specs.families import Architecture
@@ -93,6 +93,9 @@ def train_head(spec: HeadTraining, out: Path, resume: bool, plan_head: PlanHead)
     plan = plan_head(spec, autoencoder, images, context)
     torch.manual_seed(spec.optimization.seed)
     objective = plan.make_objective()
+    if spec.initialize_from is not None:
+        path = local_path(spec.initialize_from, error=CheckpointError)
+        _initialize(plan.kept(objective.network), path, plan.prefix)
 
     def preview(network: nn.Module, step: int) -> None:
         networks = build_networks(plan.architecture)
@@ -107,3 +110,31 @@ def train_head(spec: HeadTraining, out: Path, resume: bool, plan_head: PlanHead)
     tensors = {**halved(plan.kept(network), plan.prefix), **first_stage}
     save_checkpoint(out / WEIGHTS_NAME, plan.architecture, tensors)
     return out / WEIGHTS_NAME
+
+
+def _initialize(network: nn.Module, path: Path, prefix: str) -> None:
+    """Give a new network the weights of a trained one.
+
+    Raises:
+        CheckpointError: They are missing, damaged, or those of another network.
+    """
+    found = {
+        name.removeprefix(prefix): tensor.float()
+        for name, tensor in load_checkpoint(path).state_dict.items()
+        if name.startswith(prefix)
+    }
+    own = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    other = sorted(
+        name
+        for name in own.keys() | found.keys()
+        if name not in found or found[name].shape != own.get(name)
+    )
+    if other:
+        more = f" and {len(other) - 1} other tensors" if len(other) > 1 else ""
+        raise CheckpointError(
+            str(path),
+            f"weights of another network than this training's: {prefix}{other[0]}{more} differ",
+            "a head of the same kind and sizes",
+            "set its sizes, or leave initialize_from out",
+        )
+    network.load_state_dict(found)

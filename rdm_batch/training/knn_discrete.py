@@ -48,13 +48,17 @@ class _Trained(nn.Module):
 
 
 class KnnDiscreteObjective:
-    """Predict clean codes: the variational bound, in nats a code and time.
+    """Predict clean codes: the variational bound, summed over all times, in nats a code.
+
+    Not its mean over times: AdamW's steps hardly depend on the scale of a loss, but a hundredth of
+    it brings the gradients of seldom codes near the number that AdamW adds to their roots.
 
     Args:
         codes: Codes of the training set, row by row.
         context: Gives query and neighbors of the training images.
         transformer: Sizes of the network.
         auxiliary_weight: Factor of -log p(x_0) beside the bound.
+        vectors: What the codes stand for in the codebook: a new network begins with them.
     """
 
     def __init__(
@@ -63,8 +67,11 @@ class KnnDiscreteObjective:
         context: TrainingContext,
         transformer: CodeTransformerConfig,
         auxiliary_weight: float,
+        vectors: Float[Tensor, "code channel"],
     ) -> None:
-        self.network = _Trained(CodeTransformer(transformer), transformer.num_times)
+        network = CodeTransformer(transformer)
+        network.begin_with(vectors)
+        self.network = _Trained(network, transformer.num_times)
         self._schedule = MaskReplaceSchedule.linear(
             transformer.codebook_size, transformer.num_times
         )
@@ -88,7 +95,8 @@ class KnnDiscreteObjective:
         if torch.is_grad_enabled():
             self._remember(times, bound.detach())
         late = 2.0 - times / self._schedule.num_times
-        return ((bound + self._auxiliary_weight * late * surprise) / share).mean()
+        whole = self._schedule.num_times * (bound + self._auxiliary_weight * late * surprise)
+        return (whole / share).mean()
 
     def compile(self, compiled: Compile) -> None:
         """Compile the network and the bound of its logits; see ``Objective``."""
@@ -146,7 +154,7 @@ def _plan(
 ) -> HeadPlan:
     if not isinstance(autoencoder, VqAutoencoder):
         raise SpecError("autoencoder", f"{spec.autoencoder} has no codebook", "one of kind vq")
-    codes = encode_codes(autoencoder, images)
+    codes, words = encode_codes(autoencoder, images), autoencoder.quantize.embedding.weight
     transformer = CodeTransformerConfig(
         **spec.transformer.model_dump(),
         codebook_size=autoencoder.config.codebook_size,
@@ -159,7 +167,9 @@ def _plan(
     sampler = CodeSampler(schedule, spec.preview_steps)
     return HeadPlan(
         architecture,
-        lambda: KnnDiscreteObjective(codes, context, transformer, spec.auxiliary_weight),
+        lambda: KnnDiscreteObjective(
+            codes, context, transformer, spec.auxiliary_weight, words.cpu()
+        ),
         "transformer.",
         lambda networks, device: KnnDiscreteHead(networks, sampler, device=device),
         kept=lambda trained: trained.network,

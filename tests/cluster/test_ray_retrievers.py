@@ -6,19 +6,24 @@ import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
+from ray.exceptions import RaySystemError
 from rich.console import Console
 
+from rdm_batch.cluster import ray_retrievers
 from rdm_batch.cluster.connect import connected
 from rdm_batch.cluster.pool import Cluster, RetrieverNeeds
+from rdm_batch.cluster.retrievers import RemotePart
 from rdm_batch.databases.build import build_database
 from rdm_batch.errors import ClusterError, DatabaseError
 from rdm_batch.inputs.databases import Database
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.run_report import LostRetriever
+from rdm_batch.reports.table import lost_retriever
 from rdm_batch.retrieval.database import StoredFile, stored_file
 from rdm_batch.specs.database import DatabaseBuild, IndexSettings
 from tests.fixtures.fake_encoder import FakeEncoder
@@ -80,6 +85,19 @@ def test_a_retriever_that_dies_is_brought_back_and_counted(
         LostRetriever(holds="shard 0 of the database (rows 0 and following)", times=1),
         LostRetriever(holds="shard 1 of the database (rows 30 and following)", times=1),
     )
+
+
+def test_ray_that_does_not_tell_is_no_proof_that_none_was_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def silent(actor_id: str) -> dict[str, object]:
+        raise RaySystemError(f"no answer for {actor_id}")
+
+    monkeypatch.setattr(ray_retrievers, "actors", silent)
+    actor = SimpleNamespace(_actor_id=b"actor")
+    (lost,) = ray_retrievers.losses([RemotePart(actor, 0, 9, 9, 4, "shard 0")])
+    assert lost == LostRetriever(holds="shard 0", times=None)
+    assert "Ray did not tell" in lost_retriever(lost)
 
 
 def test_a_shard_that_kills_every_retriever_that_opens_it_is_named(

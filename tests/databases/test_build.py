@@ -407,12 +407,17 @@ def test_a_ceiling_of_memory_is_refused_with_what_is_needed(
 ) -> None:
     monkeypatch.setattr(room, "_BASE_BYTES", 0)
     rows, width = 300, 24
-    each = rows * width * (2 + 4 + 4 + 1) + 2 * 4 * rows * width
+    each = rows * width * (2 + room._SCANN_BYTES) + 3 * 4 * rows * width
     ceiling = each / 1e9
     with pytest.raises(SpecError, match=r"--memory.* for 1 shards.*cut it into 2 shards") as caught:
         build(images=f"shapes:database:{rows}", memory=0.9 * ceiling)
     assert f"{each / 1e9:.2f} GB" in str(caught.value)
     assert build(images=f"shapes:database:{rows}", memory=ceiling).rows == rows
+
+
+def test_the_estimate_of_memory_covers_what_a_million_rows_took() -> None:
+    # Peak of the process that built a shard of them: benchmarks/results/at_scale.md.
+    assert room.build_bytes(1, 1_000_000, 512, "float16", 1) > 9.39e9
 
 
 def test_captions_are_embedded_to_tune_the_search_for_texts(build: Build) -> None:

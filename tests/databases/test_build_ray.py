@@ -17,7 +17,8 @@ from rdm_batch.databases import proposal_counts
 from rdm_batch.databases.build import build_database
 from rdm_batch.errors import ClusterError, ImageError
 from rdm_batch.reports.progress import Progress
-from rdm_batch.specs.database import DatabaseBuild, EncodeSettings
+from rdm_batch.retrieval import streaming
+from rdm_batch.specs.database import DatabaseBuild, EncodeSettings, IndexSettings
 from tests.fixtures.fake_encoder import FakeEncoder, MortalEncoder
 from tests.ray_nodes import TwoNodes
 
@@ -39,6 +40,19 @@ def test_workers_build_the_database_one_process_builds(
     request = {"images": "shapes:database:130", "shards": 2, "proposal_from": "shapes:train:50"}
     here = build(tmp_path / "here", **request)
     there = build(tmp_path / "there", **request, workers=2, address=two_nodes.address)
+    assert here == there
+
+
+def test_workers_count_exactly_what_one_process_counts(
+    two_nodes: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proposal_counts, "GROUP_IMAGES", 20)
+    monkeypatch.setattr(streaming, "BLOCK_ROWS", 25)
+    request = {"images": "shapes:database:60", "shards": 2, "index": IndexSettings(kind="none")}
+    request |= {"proposal_from": "shapes:train:30", "proposal_engine": "exact"}
+    here = build(tmp_path / "here", **request)
+    there = build(tmp_path / "there", **request, workers=2, address=two_nodes.address)
+    assert "proposal.parquet" in here
     assert here == there
 
 

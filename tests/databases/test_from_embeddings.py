@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from rdm_batch.cli import main
-from rdm_batch.databases import embedding_files
+from rdm_batch.databases import embedding_files, room
 from rdm_batch.databases.from_embeddings import build_from_embeddings
 from rdm_batch.errors import DatabaseError, ImageError, RdmBatchError
 from rdm_batch.inputs.databases import Database, open_database
@@ -246,6 +246,7 @@ def test_the_command_asks_for_the_encoder_and_for_nothing_of_images(
         (["--encoder", "x", "--patches", "2"], "--patches: is of images"),
         (["--encoder", "x", "--images", "y"], "--images: is of images"),
         (["--encoder", "x", "--shards", "8"], "--shards: 8 of 7 rows"),
+        (["--encoder", "x", "--memory", "0.1"], "--memory: 0.1 GB; needed 0."),
     ):
         assert main([*command, *extra]) == 1
         assert message in capsys.readouterr().err.splitlines()[-1]
@@ -256,3 +257,14 @@ def test_the_command_asks_for_the_encoder_and_for_nothing_of_images(
     assert "proposal 2 neighbors of 7 images, by scann; exact" in printed
     assert main(["database", "build", "--out", str(tmp_path / "other")]) == 1
     assert "--images: is missing; needed images, or --embeddings" in capsys.readouterr().err
+
+
+def test_without_a_number_there_are_as_many_shards_as_rows_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "a.npy", _rows(90))
+    one = _build(tmp_path / "one", tmp_path / "a.npy")
+    assert one.build == _build(tmp_path / "said", tmp_path / "a.npy", shards=1).build
+    monkeypatch.setattr(room, "SHARD_BYTES", 30 * DIM * 4)
+    three = _build(tmp_path / "three", tmp_path / "a.npy")
+    assert ([shard.rows for shard in three.shards], three.build["shards"]) == ([30] * 3, 3)

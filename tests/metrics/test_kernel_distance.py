@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 
+from rdm_batch.errors import MetricError
 from rdm_batch.metrics.kernel_distance import kernel_distance
 from rdm_batch.metrics.tasks import RunHere
 from tests.metrics.examples import cloud
@@ -36,6 +37,13 @@ def test_tasks_merge_to_the_whole() -> None:
 
 def test_small_sets_make_small_subsets() -> None:
     assert kernel_distance(cloud(60, 8, seed=0), cloud(45, 8, seed=1), 3).subset_size == 45
+
+
+@pytest.mark.parametrize(("generated", "reference", "size"), [(9, 1, 5), (1, 9, 5), (9, 9, 1)])
+def test_one_row_has_no_pairs(generated: int, reference: int, size: int) -> None:
+    rows = cloud(generated, 8, seed=0), cloud(reference, 8, seed=1)
+    with pytest.raises(MetricError, match=f"{generated} generated and {reference} reference rows"):
+        kernel_distance(*rows, 3, size)
 
 
 def test_two_halves_of_one_set_are_at_no_distance_on_average() -> None:

@@ -70,3 +70,35 @@ def test_attention_to_no_context_is_a_constant() -> None:
             torch.randn(2, 3, 32), attention.keys_values(torch.zeros(2, entries, 24))
         )
         torch.testing.assert_close(attended, attention.zero_context_output.expand(2, 3, 32))
+
+
+@torch.inference_mode()
+def test_a_new_network_tells_no_times_apart_and_its_tables_do_not_drown_its_blocks() -> None:
+    config = CodeTransformerConfig.model_validate({**SIZES, "grid_size": 4})
+    network = CodeTransformer(config)
+    states = torch.randint(0, config.codebook_size + 1, (1, config.num_positions))
+    projected = network.keys_values(torch.randn(1, 3, config.context_dim))
+    first, last = (
+        network(states, torch.tensor([time]), projected) for time in (1, config.num_times)
+    )
+    assert torch.equal(first, last)
+    embedded = network.latent_image_embedding(states)
+    block = network.transformer_blocks[0]
+    added = block(embedded, torch.tensor([0]), projected[0], False) - embedded
+    assert float(added.std()) > float(embedded.std())
+
+
+@torch.inference_mode()
+def test_codes_that_stand_for_much_the_same_begin_alike() -> None:
+    torch.manual_seed(0)
+    # Two of each kind, nearly the same.
+    vectors = torch.randn(16, 4).repeat(2, 1) + 0.01 * torch.randn(32, 4) + 3
+    network = CodeTransformer(CodeTransformerConfig.model_validate({**SIZES, "grid_size": 4}))
+    before = network.latent_image_embedding.emb.weight.std()
+    network.begin_with(vectors)
+    for table in (network.latent_image_embedding.emb.weight[:-1], network.out.weight):
+        cosines = torch.corrcoef(table)
+        paired = cosines.diagonal(16).mean()
+        others = (cosines.sum() - cosines.trace() - 2 * cosines.diagonal(16).sum()) / (32 * 30)
+        assert float(paired) > 0.5 > 5 * abs(float(others))
+        assert float(table.std()) == pytest.approx(float(before), rel=0.5)

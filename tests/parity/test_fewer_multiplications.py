@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from rdm_batch.heads.native_tokens import NativeTransformer
 from rdm_batch.heads.rarm import RarmHead
 from rdm_batch.models import filtering, streamed
 from rdm_batch.models.filtering import filter_convolutions
 from rdm_batch.models.networks import RarmNetworks, RdmNetworks
 from rdm_batch.models.packed import pack_linears
+from rdm_batch.models.transformer import CausalTransformer
 from rdm_batch.sampling.autoregressive import TokenSampler
 from tests.compare import relative_error
 from tests.parity.conftest import RARM_MINI, RDM_MINI
@@ -61,11 +65,19 @@ def test_a_head_draws_the_recorded_tokens_and_images(rarm_oracle: Oracle, scale:
     assert relative_error(images, rarm_oracle["decode_image"]) <= DECODED_REL
 
 
-def test_logits_token_by_token_are_the_recorded_ones(rarm_oracle: Oracle) -> None:
+@pytest.mark.parametrize("native", [False, True])
+def test_logits_token_by_token_are_the_recorded_ones(
+    rarm_oracle: Oracle, native: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     networks = RarmNetworks(RARM_MINI)
     networks.load_state_dict(rarm_weights(networks))
+    transformer: CausalTransformer | NativeTransformer
     transformer = networks.eval().requires_grad_(False).transformer
-    streamed.stream_linears(transformer)
+    if native:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+        transformer = NativeTransformer(transformer)
+    else:
+        streamed.stream_linears(transformer)
     tokens = torch.from_numpy(rarm_oracle["tokens_in"])
     generation = transformer.start(torch.from_numpy(rarm_oracle["context"]), guided=True)
     steps = [transformer.next_logits(tokens[:, i], i, generation) for i in range(64)]

@@ -23,10 +23,11 @@ from rdm_batch.regression.figures import describe_score
 from rdm_batch.regression.history import History, new_run_id
 from rdm_batch.regression.judging import CANARY, INFLUENCES, JobNight
 from rdm_batch.regression.records import Figure, Run, machine_class
-from rdm_batch.reports.run_report import Machine
+from rdm_batch.reports.run_report import Machine, RunReport, Throughput
 from rdm_batch.specs.scores import Score, ScoreDescription
 from rdm_batch.specs.suite import GatesSpec
 from rdm_batch.storage.png import encode_png
+from tests.reports.fixtures import make_report
 
 FIRST_NIGHT = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 MACHINE = Machine(cpu_model="Example CPU", num_cores=2, memory_bytes=8 << 30)
@@ -116,6 +117,12 @@ def make_night(canary: Canary | None = None, fid: float = 10.0, **changes: Any) 
         "influences": {"fid": Influences("samples", np.arange(200), values - values.mean())},
     }
     return JobNight(**fields | changes)
+
+
+def with_rate(images_per_s: float) -> RunReport:
+    """Make the report of a job that drew so many images a second."""
+    throughput = Throughput(images=1000, start_up_s=10, generation_s=1000 / images_per_s)
+    return make_report().model_copy(update={"throughput": throughput})
 
 
 def make_fid(value: float, **description: Any) -> Score:

@@ -24,13 +24,8 @@ from rdm_batch.regression.history import History
 from rdm_batch.regression.sides import report_side, run_sides
 from rdm_batch.reports.run_report import RunReport, Throughput
 from rdm_batch.specs.scores import Score
-from tests.regression.kit import make_figure, make_run, night
+from tests.regression.kit import make_figure, make_run, night, with_rate
 from tests.reports.fixtures import make_report, make_score
-
-
-def with_rate(images_per_s: float) -> RunReport:
-    throughput = Throughput(images=1000, start_up_s=10, generation_s=1000 / images_per_s)
-    return make_report().model_copy(update={"throughput": throughput})
 
 
 def with_scores(*scores: Score) -> RunReport:

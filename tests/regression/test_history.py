@@ -17,7 +17,10 @@ from tests.regression.kit import MACHINE, make_figure, make_run, night
 
 def test_history_gives_back_what_was_stored_on_every_store(storage_uri: str) -> None:
     history = History(storage_uri)
-    figures = (make_figure(), make_figure("images_per_s", 3.5, kind="speed", floor=4.0, error=None))
+    rate = make_figure(
+        "images_per_s", 3.5, kind="speed", floor=4.0, error=None, values=(3.0, 3.5, 3.25)
+    )
+    figures = (make_figure(), rate)
     verdict = Verdict(
         gate="bounds", job="shapes", figure="fid", outcome="pass", reason="10.0 inside [9, 11]"
     )
@@ -37,6 +40,14 @@ def test_runs_are_tables_that_others_read(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "runs")
     assert table.to_pylist()[0]["name"] == "fid"
     assert table.to_pylist()[0]["value"] == 10.0
+
+
+def test_runs_from_before_there_were_repeats_are_read() -> None:
+    run = make_run()
+    table = pq.read_table(io.BytesIO(run_bytes(run)))
+    sink = io.BytesIO()
+    pq.write_table(table.drop_columns(["values"]), sink)
+    assert parse_run(sink.getvalue(), "an earlier run") == run
 
 
 def test_nights_that_write_at_once_lose_nothing(tmp_path: Path) -> None:

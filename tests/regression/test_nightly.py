@@ -9,17 +9,22 @@ import yaml
 from rdm_batch.cli import main
 from rdm_batch.errors import ClusterError
 from rdm_batch.generation.job import JobRun
+from rdm_batch.regression import interleave, speeds
 from rdm_batch.regression.history import History
+from rdm_batch.regression.interleave import TimedRun
 from rdm_batch.regression.records import EXIT_CODES
 from rdm_batch.regression.suite import Suite, load_suite
 from rdm_batch.reports.progress import Progress
 from tests.job_kit import job_document, write_job
+from tests.regression.kit import with_rate
+
+ROOT = Path(__file__).parents[2]
 
 GATES: dict[str, Any] = {
     "identity": True,
     "paired": {"primary": "fid", "delta": {"fid": 0.5, "precision": 0.2}},
     "bounds": ["fid"],
-    "speed": {"primary": "images_per_s"},
+    "speed": {"primary": "images_per_s", "repeats": 1},
 }
 
 
@@ -96,6 +101,50 @@ def test_a_first_night_an_accepted_one_and_one_that_changed(
     page = root / "page.html"
     assert _bench("page", history, "--out", page) == 0
     assert "model.checkpoint_digest" in page.read_text()
+
+
+def test_another_checkout_and_repeats_run_in_processes_of_their_own(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speed = {"primary": "images_per_s", "repeats": 3}
+    path = _suite(root, {"identity": False, "speed": speed}).path
+    history = History(str(tmp_path / "history"))
+    before = tmp_path / "before"
+    (before / "rdm_batch").mkdir(parents=True)
+    (before / "rdm_batch" / "__init__.py").touch()
+    runs: list[Path] = []
+
+    def timed(checkout: Path, job: Path, output: Path, *_: Any) -> TimedRun:
+        output.mkdir()
+        runs.append(checkout)
+        rate = 10.0 + 0.001 * len(runs)
+        return TimedRun(with_rate(rate if checkout == before else 0.9 * rate), 1 << 30, 5.0)
+
+    monkeypatch.setattr(interleave, "run_timed", timed)
+    monkeypatch.setattr(speeds, "run_timed", timed)
+    night = ("run", path, "--history", history.uri, "--address", "none")
+    assert _bench(*night, "--against", before, "--pairs", 6) == EXIT_CODES["fail"]
+    assert [runs.count(checkout) for checkout in (before, ROOT)] == [7, 7]
+    (first,) = history.read().runs
+    (said,) = [verdict for verdict in first.verdicts if verdict.decides]
+    assert said.figure == "images_per_s"
+    assert said.details["ratio"] == pytest.approx(0.9, abs=0.001)
+    assert "from 6 pairs in turn" in said.reason
+
+    runs.clear()
+    # That night's speed is of one run, this one's the best of three: no history of it yet.
+    assert _bench(*night) == EXIT_CODES["not_comparable"]
+    assert runs == [ROOT] * 3
+    second = history.read().runs[-1]
+    rate = second.figure("tiny", "images_per_s")
+    assert rate is not None
+    assert rate.values == pytest.approx((9.0009, 9.0018, 9.0027))
+    assert rate.value == rate.values[-1]
+    assert rate.floor is not None
+    assert second.figure("tiny", "cpu_s").value == 5.0  # type: ignore[union-attr]
+
+    for wrong in (("--pairs", 6), ("--against", before, "--pairs", 4)):
+        assert _bench(*night, *wrong) == 1
 
 
 def test_a_job_that_fails_passes_no_gate_and_keeps_no_other_from_running(

@@ -6,11 +6,27 @@ from typing import Any
 import pytest
 
 from rdm_batch.errors import RegressionError
+from rdm_batch.regression import speeds
 from rdm_batch.regression.history import History
+from rdm_batch.regression.interleave import TimedRun
 from rdm_batch.regression.records import Figure, Verdict
-from rdm_batch.regression.speeds import Turns, judge_speeds, take_turns
+from rdm_batch.regression.speeds import (
+    Turns,
+    best_of,
+    judge_speeds,
+    repeat_job,
+    take_turns,
+    with_repeats,
+)
 from rdm_batch.regression.suite import Suite, load_suite
-from tests.regression.kit import accept_night, make_figure, make_night, make_run, night
+from tests.regression.kit import (
+    accept_night,
+    make_figure,
+    make_night,
+    make_run,
+    night,
+    with_rate,
+)
 from tests.regression.test_suite import write_suite
 
 RATE: dict[str, Any] = {"kind": "speed", "unit": "images/s", "better": "higher", "error": None}
@@ -75,3 +91,42 @@ def test_without_a_checkout_the_history_of_this_class_decides(suite: Suite, tmp_
 def test_what_is_no_checkout_is_refused(suite: Suite, tmp_path: Path) -> None:
     with pytest.raises(RegressionError, match="is no checkout that can be run"):
         take_turns(suite, suite.jobs[0], tmp_path, "none")
+
+
+def test_of_repeats_the_best_counts_and_all_are_kept() -> None:
+    rates = [make_figure("images_per_s", value, **RATE) for value in (9.0, 11.0, 10.0)]
+    times = [make_figure("cpu_s", value, **RATE | {"better": "lower"}) for value in (9.0, 8.0, 9.5)]
+    best = best_of(rates)
+    assert (best.value, best.values) == (11.0, (9.0, 11.0, 10.0))
+    assert best_of(times).value == 8.0
+    # More repeats have a better best: the two are no figures of one series.
+    assert len({best_of(rates).series, best_of(rates[:2]).series, rates[0].series}) == 3
+    scored = [make_figure("images_per_s", 7.0, floor=20.0, **RATE), make_figure("fid", 3.0)]
+    rate, fid, time = with_repeats(scored, [best, best_of(times)])
+    assert (rate.value, rate.floor, rate.values) == (11.0, 20.0, best.values)
+    assert fid == scored[1]
+    assert time.name == "cpu_s"
+
+
+def test_a_job_is_repeated_in_processes_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = load_suite(
+        write_suite(tmp_path, job={"gates": {"speed": {"primary": "cpu_s", "repeats": 3}}})
+    )
+    outputs: list[Path] = []
+
+    def timed(checkout: Path, job: Path, output: Path, *_: Any) -> TimedRun:
+        output.mkdir()
+        outputs.append(output)
+        assert (checkout / "rdm_batch").is_dir()
+        return TimedRun(with_rate(float(len(outputs))), 1 << 20, 3.0 + len(outputs))
+
+    monkeypatch.setattr(speeds, "run_timed", timed)
+    found = {figure.name: figure for figure in repeat_job(suite, suite.jobs[0], "none")}
+    assert found["images_per_s"].values == (1.0, 2.0, 3.0)
+    assert found["images_per_s"].value == 3.0
+    assert (found["cpu_s"].value, found["cpu_s"].values) == (4.0, (4.0, 5.0, 6.0))
+    assert not any(output.exists() for output in outputs)
+    # What Ray's processes take this one cannot tell.
+    assert "cpu_s" not in {figure.name for figure in repeat_job(suite, suite.jobs[0], "local")}

@@ -48,6 +48,11 @@ def problems_of(path: Path) -> str:
         ({"bounds": ["fod"]}, "'fod', which is no score"),
         ({"bounds": ["kid"]}, "kid is judged, and the job does not compute it"),
         ({"speed": {"primary": "images"}}, "none of the figures of speed"),
+        (
+            {"speed": {"primary": "cpu_s", "repeats": 1}},
+            "cpu_s is that of a process of its own: repeats is 1",
+        ),
+        ({"speed": {"repeats": 0}}, "greater than or equal to 1"),
         ({"closeness": [{"name": "a", "largest_byte": 1, "mean_byte": 1}]}, "neither versions nor"),
         (
             {

@@ -16,6 +16,7 @@ import rdm_batch
 from rdm_batch.generation.job import run
 from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
 from rdm_batch.generation.submission import load_job
+from rdm_batch.inputs import weights
 from rdm_batch.reports.saved import load_run
 from rdm_batch.reports.sweep_report import SweepReport, load_sweep_report
 from rdm_batch.run import main
@@ -45,6 +46,21 @@ def searches() -> Iterator[list[tuple[int, ...]]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(UnconditionalConditioner, "__call__", watched)
+        yield seen
+
+
+@pytest.fixture(scope="module")
+def loads() -> Iterator[list[str]]:
+    """Kinds of networks, in the order they were loaded for heads."""
+    seen: list[str] = []
+    plain = weights.load_networks
+
+    def watched(architecture: Any, state_dict: Any) -> Any:
+        seen.append(architecture.kind)
+        return plain(architecture, state_dict)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "load_networks", watched)
         yield seen
 
 
@@ -79,6 +95,17 @@ def test_a_cell_is_the_set_of_the_job_written_by_hand(
     assert saved.scores == by_hand.scores
     assert saved.spec_digest == by_hand.spec_digest
     assert SampleSet.open(str(cell)).header.num_samples == SAMPLES
+
+
+def test_weights_are_loaded_once_for_all_cells(
+    world: dict[str, Any], tmp_path: Path, loads: list[str]
+) -> None:
+    document = at(world, tmp_path / "out", evaluation=None)
+    document["sampling"] |= {"num_samples": 6, "batch_size": 3}
+    document["cluster"] = {"heads": 1}
+    loads.clear()
+    sweep(document, address="none")
+    assert loads == ["rdm"]
 
 
 def test_neighbors_are_looked_up_once_for_all_cells(

@@ -54,7 +54,12 @@ def objectives() -> Iterator[tuple[str, Objective]]:
     yield "rdm", RdmObjective(latents, neighbors, UNet(TINY_RDM.unet), schedule)
     yield "rarm", RarmObjective(codes, neighbors, TINY_RARM.transformer, TINY_RARM.start_token)
     transformer = TINY_KNN_DISCRETE.transformer
-    yield "knn_discrete", KnnDiscreteObjective(codes, query, transformer, 5e-4)
+    yield (
+        "knn_discrete",
+        KnnDiscreteObjective(
+            codes, query, transformer, 5e-4, torch.randn(transformer.codebook_size, 3)
+        ),
+    )
     yield "vq", VqObjective(images, TINY_VQ, 1, 2, 3, freeze_encoder_from=3)
     gaussian = KlAutoencoderConfig(**TINY_VQ.model_dump(exclude={"kind", "codebook_size"}))
     yield "kl", KlObjective(images, gaussian, 1e-4)

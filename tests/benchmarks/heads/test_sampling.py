@@ -6,9 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.heads.changes import measure_changes
 from benchmarks.heads.counting import Machine, Work, count_work
+from benchmarks.heads.procedures import Settings, measure
 from benchmarks.heads.sampling import main
+from benchmarks.heads.shrunk import small
 from benchmarks.records import read_record
+from rdm_batch.heads import native_tokens
+from rdm_batch.specs.presets import PRESETS
 
 SMALL = ("--small", "--batch", "1", "--timed-steps", "1", "--repeats", "1")
 PRECISIONS = ("--precisions", "float32", "bfloat16")
@@ -75,3 +80,18 @@ def test_small_run_prints_a_table_and_writes_every_figure(
     assert open_one.needed_ratio == 100
     assert open_one.details == {"how": "batch 64, CUDA graphs", "state": "open: not measured"}
     assert "| rarm-imagenet-256, GPU | 100 x | open: not measured | batch 64, CUDA graphs |" in page
+
+
+def test_a_compiled_head_is_measured_beside_the_plain_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(native_tokens, "_WIDE", 1)
+    architecture = small(PRESETS["rarm-imagenet-256"])
+    settings = Settings(compile=True, batch=1, timed_steps=1, repeats=1)
+    published, plain, compiled = measure(architecture, settings)
+    assert (plain.procedure, compiled.procedure) == ("this package", "this package, compiled")
+    assert plain.work == compiled.work != published.work
+    changes = measure_changes(architecture, settings, Machine(1e9, 1e9))
+    assert changes[-1].change == "a kernel for all of a token (CPU, compiled)"
+    assert changes[-1].ms > 0
