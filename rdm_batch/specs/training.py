@@ -320,7 +320,7 @@ class KnnEditTraining(KnnContinuousTraining):
     summary: ClassVar[str] = "a KNN-Diffusion head over latents that edits given pictures"
 
     train: Literal["knn_edit"]  # type: ignore[assignment]
-    start: Uri = Field(
+    initialize_from: Uri = Field(
         description="Weights that `train knn_continuous` wrote, of the same sizes: what is new, "
         "the layer that sees the given picture, starts at zero."
     )

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.files import written_aside
@@ -35,7 +35,7 @@ from rdm_batch.specs.training import KnnEditTraining
 from rdm_batch.storage.object_store import local_path
 from rdm_batch.training.alignment import AlikePartners, Pairs, align_all, opencv
 from rdm_batch.training.context import QueryContext, TrainingContext
-from rdm_batch.training.heads import HeadPlan, train_head
+from rdm_batch.training.heads import HeadPlan, Weights, train_head
 from rdm_batch.training.images import TrainingImages, on_device_of
 from rdm_batch.training.loop import Compile
 from rdm_batch.training.rdm import encode_latents
@@ -210,8 +210,6 @@ def _plan(
     latents = encode_latents(autoencoder, images) * architecture.scale_factor
 
     def objective() -> EditObjective:
-        network = QueryUNet(unet)
-        network.load_state_dict(widened(begun, network))
         return EditObjective(
             latents,
             images.pixels,
@@ -219,7 +217,7 @@ def _plan(
             spec.max_boxes,
             autoencoder,
             context,
-            network,
+            QueryUNet(unet),
             architecture,
         )
 
@@ -232,22 +230,18 @@ def _plan(
             KnnContinuousHead(networks, solver, device=device), images.pixels.numpy()
         ),
         num_rows=len(pairs.rows),
+        widen=widened,
     )
 
 
-def widened(begun: Checkpoint, network: QueryUNet) -> dict[str, Tensor]:
-    """Give the weights of a head that is given no picture to the network of one that is.
+def widened(weights: Weights, network: nn.Module) -> Weights:
+    """Give the weights of a network that is given no picture to one that is.
 
     The first layer has new inputs, whose weights are zero: the network predicts what it did.
     """
-    found = {
-        name.removeprefix(_PREFIX): tensor.float()
-        for name, tensor in begun.state_dict.items()
-        if name.startswith(_PREFIX)
-    }
     stem = torch.zeros_like(network.state_dict()[_STEM])
-    stem[:, : found[_STEM].shape[1]] = found[_STEM]
-    return {**found, _STEM: stem}
+    stem[:, : weights[_STEM].shape[1]] = weights[_STEM]
+    return {**weights, _STEM: stem}
 
 
 def find_pairs(spec: KnnEditTraining, images: TrainingImages, context: TrainingContext) -> Pairs:
@@ -290,11 +284,13 @@ def _begun(spec: KnnEditTraining, autoencoder: VqAutoencoder | KlAutoencoder) ->
     Raises:
         CheckpointError: It is of another kind or other sizes, or of another autoencoder.
     """
-    begun = load_checkpoint(local_path(spec.start, error=CheckpointError), None)
+    begun = load_checkpoint(local_path(spec.initialize_from, error=CheckpointError), None)
     architecture = begun.architecture
     needed = "weights of `train knn_continuous` with the unet and autoencoder named here"
     if not isinstance(architecture, KnnContinuousArchitecture):
-        raise CheckpointError(f"start {spec.start}", f"holds a {architecture.kind!r} head", needed)
+        raise CheckpointError(
+            f"initialize_from {spec.initialize_from}", f"holds a {architecture.kind!r} head", needed
+        )
     same = (
         architecture.unet == spec.unet
         and architecture.autoencoder == autoencoder.config
@@ -306,7 +302,9 @@ def _begun(spec: KnnEditTraining, autoencoder: VqAutoencoder | KlAutoencoder) ->
         for name, tensor in autoencoder.state_dict().items()
     )
     if not same:
-        raise CheckpointError(f"start {spec.start}", "has other sizes or latents", needed)
+        raise CheckpointError(
+            f"initialize_from {spec.initialize_from}", "has other sizes or latents", needed
+        )
     return begun
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
-from torch import nn
+from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder
@@ -27,6 +27,8 @@ from rdm_batch.training.pictures import alternate, save_grid
 from rdm_batch.training.weights import WEIGHTS_NAME, halved, load_autoencoder
 
 _AUTOENCODER_PREFIX = "first_stage_model."
+Weights = dict[str, Tensor]
+"""Of a network, by name."""
 
 
 @runtime_checkable
@@ -51,6 +53,7 @@ class HeadPlan:
         make_head: Puts a head around networks with weights on a device, to draw pictures with it.
         kept: The part of what is trained that the head's weights hold.
         num_rows: Examples there are; None: one for every training image.
+        widen: What weights named by ``initialize_from`` become for the network of ``kept``.
     """
 
     architecture: Architecture
@@ -59,6 +62,7 @@ class HeadPlan:
     make_head: Callable[[Any, str], Draws]
     kept: Callable[[Any], nn.Module] = lambda network: network
     num_rows: int | None = None
+    widen: Callable[[Weights, nn.Module], Weights] = lambda weights, network: weights
 
 
 PlanHead = Callable[
@@ -95,7 +99,7 @@ def train_head(spec: HeadTraining, out: Path, resume: bool, plan_head: PlanHead)
     objective = plan.make_objective()
     if spec.initialize_from is not None:
         path = local_path(spec.initialize_from, error=CheckpointError)
-        _initialize(plan.kept(objective.network), path, plan.prefix)
+        _initialize(plan, plan.kept(objective.network), path)
 
     def preview(network: nn.Module, step: int) -> None:
         networks = build_networks(plan.architecture)
@@ -112,17 +116,19 @@ def train_head(spec: HeadTraining, out: Path, resume: bool, plan_head: PlanHead)
     return out / WEIGHTS_NAME
 
 
-def _initialize(network: nn.Module, path: Path, prefix: str) -> None:
+def _initialize(plan: HeadPlan, network: nn.Module, path: Path) -> None:
     """Give a new network the weights of a trained one.
 
     Raises:
         CheckpointError: They are missing, damaged, or those of another network.
     """
-    found = {
+    prefix = plan.prefix
+    trained = {
         name.removeprefix(prefix): tensor.float()
         for name, tensor in load_checkpoint(path).state_dict.items()
         if name.startswith(prefix)
     }
+    found = plan.widen(trained, network)
     own = {name: tensor.shape for name, tensor in network.state_dict().items()}
     other = sorted(
         name

@@ -18,7 +18,7 @@ from rdm_batch.databases.build import build_database
 from rdm_batch.datasets.shapes import ShapesSource
 from rdm_batch.errors import CheckpointError, DatabaseError, RdmBatchError, SpecError
 from rdm_batch.inputs.encoders import load_named_encoder
-from rdm_batch.models.checkpoint import Checkpoint, load_checkpoint
+from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.query_unet import QueryUNet
 from rdm_batch.reports.progress import Progress
 from rdm_batch.specs.database import DatabaseBuild, EncodeSettings
@@ -106,7 +106,7 @@ def test_a_head_starts_from_what_it_was_before_it_saw_pictures() -> None:
     own = {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
     before.load_state_dict(own)
     after = QueryUNet(sizes.model_copy(update={"source_channels": sizes.latent_channels}))
-    after.load_state_dict(widened(Checkpoint(TINY_KNN_CONTINUOUS, weights), after))
+    after.load_state_dict(widened(own, after))
     x, source, context = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.randn(2, 4, 6)
     times = torch.tensor([3, 700])
     shown = after(torch.cat([x, source], dim=1), times, context)
@@ -142,7 +142,7 @@ def _train(kind: str, out: Path, resume: bool = False, **changes: Any) -> Path:
 
 def _settings(begun: Path, **changes: Any) -> dict[str, Any]:
     return {
-        "start": str(begun / "head/weights.safetensors"),
+        "initialize_from": str(begun / "head/weights.safetensors"),
         "database": str(begun / "pixels"),
         "partner": "alike",
         "least_correlation": 0.3,
@@ -179,7 +179,11 @@ def test_the_command_trains_and_resumes_bit_for_bit(
         ({"database": "none"}, DatabaseError, "database: .* does not keep the pixels"),
         ({"database": "small"}, SpecError, "keeps pictures of 16 x 16; needed 32 x 32"),
         ({"partner": "nearest", "k_train": 0}, SpecError, "partner: is 'nearest', but k_train is"),
-        ({"start": "package://shapes/rdm.safetensors"}, CheckpointError, "holds a 'rdm' head"),
+        (
+            {"initialize_from": "package://shapes/rdm.safetensors"},
+            CheckpointError,
+            "holds a 'rdm' head",
+        ),
         ({"unet": {**UNET, "model_channels": 16}}, CheckpointError, "has other sizes or latents"),
     ],
 )
