@@ -3,13 +3,20 @@
     python -m benchmarks.experiments.nights --json benchmarks/results/nights.json
 
 Inputs: the parts of the record that ``benchmarks.experiments.repeats`` has measured, one for each
-time of the day it ran. A simulated night measures a job ``--repeats`` times and keeps the best, as
-a suite does with ``repeats``; what other numbers of them, and the middle in place of the best,
+time of the day it ran. A simulated night measures a job ``--repeats`` times and keeps the middle,
+as a suite does with ``repeats``; what other numbers of them, and the best in place of the middle,
 would do stands beside it. The noise of a repeat is drawn from the measured deviations from
 the middle of their part, of all figures of one repeat together, blurred by a fraction of their
 spread so that a year is not made of twenty numbers; to it comes what all repeats of a night have in
 common, normal with the spread measured between the parts. The gate itself judges every night
 (``regression.speed.judge_history``), with the tolerances of ``FIGURES``.
+
+With ``--choose`` numbers of repeats are compared, for nights that are all alike: what lies between
+the parts is left out, for no number of repeats takes it away.
+
+The part ``checkouts in turn`` is the gate with ``--against``: what nights have in common is then in
+both sides of a pair and cancels, and each night decides by itself. ``LENGTHS`` are runs of so many
+repeats in a row, whose noise is taken to be independent.
 
 With ``--assumed`` nothing measured is needed: nights have noise of several sizes, normal or with
 the tails of Student's t of 3 degrees, and the rows say how quiet nights have to be for the gate to
@@ -40,6 +47,7 @@ from rdm_batch.regression.series import SPEED_RULE
 from rdm_batch.regression.speed import judge_history, rule_for
 from rdm_batch.regression.statistics.equivalence import ALPHA
 from rdm_batch.regression.statistics.power import equivalence_power
+from rdm_batch.regression.statistics.ratios import judge_ratio, ratio_of_medians
 from rdm_batch.regression.statistics.steps import find_steps
 from rdm_batch.reports.run_report import Machine
 
@@ -74,8 +82,9 @@ PLANTED = {
     "memory 10 % up": ("peak memory", 1.1),
 }
 WITHIN, LATER = 3, 10
-COUNTS = (1, 3, 5, 9)
+COUNTS = (1, 3, 5, 9, 15, 25)
 """Of repeats a night."""
+PAIRS, LENGTHS = (5, 9, 15, 25), (1, 4)
 ASSUMED = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05)
 NEEDED_CAUGHT, NEEDED_PLACED = 0.95, 0.9
 MOST_FALSE_ALARMS, NEEDED_QUIET = 2, 0.95
@@ -99,19 +108,31 @@ class Noise:
     deviations: Float64[np.ndarray, " repeats"]
     between: float
     better: Better
-    middle: bool = False
+    middle: bool = True
 
     @property
     def spread(self) -> float:
         """Return the standard deviation of one repeat within its part."""
         return float(self.deviations.std(ddof=1))
 
+    def runs(
+        self, count: int, length: int, random: np.random.Generator
+    ) -> Float64[np.ndarray, " count"]:
+        """Draw the values of runs around 1, each as long as so many repeats."""
+        values: Float64[np.ndarray, " count"] = np.exp(self._drawn(count, length, random).mean(1))
+        return values
+
+    def _drawn(
+        self, count: int, repeats: int, random: np.random.Generator
+    ) -> Float64[np.ndarray, "count repeats"]:
+        drawn = random.choice(self.deviations, (count, repeats))
+        return drawn + BLUR * self.spread * random.standard_normal((count, repeats))
+
     def nights(
         self, count: int, repeats: int, random: np.random.Generator
     ) -> Float64[np.ndarray, " count"]:
         """Draw the values of nights around 1, each of its repeats."""
-        drawn = random.choice(self.deviations, (count, repeats))
-        drawn = drawn + BLUR * self.spread * random.standard_normal((count, repeats))
+        drawn = self._drawn(count, repeats, random)
         common = self.between * random.standard_normal(count)
         best = drawn.max(axis=1) if self.better == "higher" else drawn.min(axis=1)
         kept = np.median(drawn, axis=1) if self.middle else best
@@ -265,7 +286,7 @@ def noise_rows(noise: dict[str, Noise], repeats: int) -> list[Row]:
             }
             | {
                 f"{word} of {count}, %": 100 * float(kept.nights(4_000, count, random).std())
-                for word, kept in (("middle", replace(one, middle=True)), ("best", one))
+                for word, kept in (("middle", one), ("best", replace(one, middle=False)))
                 for count in sorted({1, 3, repeats})
                 if count > 1 or word == "best"
             },
@@ -315,6 +336,27 @@ def paired_rows() -> list[Row]:
     return rows
 
 
+def turn_rows(noise: Mapping[str, Noise], trials: int) -> Iterator[Row]:
+    """Say what the gate does with another checkout, by how often and how long each is run."""
+    for length in LENGTHS:
+        for pairs in PAIRS:
+            details: Details = {}
+            for number, (name, (of, factor)) in enumerate(PLANTED.items()):
+                random = np.random.default_rng([number, pairs, length])
+                figure, failed, alarms = FIGURES[of], 0, 0
+                for _ in range(trials):
+                    before, after = (noise[of].runs(pairs, length, random) for _ in "AB")
+                    for changed in (factor, 1.0):
+                        ratio = ratio_of_medians(before, changed * after)
+                        fails = judge_ratio(ratio, figure.tolerance, figure.better) == "fail"
+                        failed += fails and changed != 1
+                        alarms += fails and changed == 1
+                caught = 1 - (1 - failed / trials) ** WITHIN
+                details[f"{name}: caught within 3 nights"] = caught
+                details[f"{name}: false alarms of {trials} quiet nights"] = alarms
+            yield Row(name=f"{pairs} pairs of runs {length} times as long", details=details)
+
+
 @dataclass(frozen=True)
 class Assumed:
     """Draw nights with noise of a given size, in place of ``Noise``."""
@@ -351,7 +393,7 @@ def main(argv: list[str] | None = None) -> None:
     """Simulate years and planted changes."""
     parser = parser_of(__doc__)
     parser.add_argument("--noise", type=Path, help="record with the repeats (default: --json)")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of a job in one night")
+    parser.add_argument("--repeats", type=int, default=25, help="runs of a job in one night")
     parser.add_argument("--years", type=int, default=20)
     parser.add_argument("--trials", type=int, default=400)
     parser.add_argument("--assumed", action="store_true", help="assume noise of several sizes")
@@ -374,10 +416,13 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("one of --noise and --json is needed")
     noise = measured_noise(path)
     if args.choose:
+        noise = {name: replace(one, between=0.0) for name, one in noise.items()}
         recorder = recorder_of(args.json)
         settings = {"years": args.years, "trials": args.trials}
         for row in choice_rows(noise, args.years, args.trials):
-            recorder.add("repeats a night", [row], settings, [load_of(path)])
+            recorder.add("numbers of repeats", [row], settings, [load_of(path)])
+        for row in turn_rows(noise, args.trials):
+            recorder.add("checkouts in turn", [row], {"trials": args.trials}, [load_of(path)])
         return
     recorder = recorder_of(args.json)
     settings = {

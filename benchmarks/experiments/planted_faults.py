@@ -81,12 +81,15 @@ def _reordered(neighbors: Neighbors, order: np.ndarray) -> Neighbors:
 
 
 def _dropping(merge: Any) -> Any:
-    """Lose the nearest neighbor of the first query of every call."""
+    """Lose the second neighbor of the first query of every call.
+
+    The first is the query itself, which is put back where a search has missed it.
+    """
 
     def merged(parts: Sequence[Neighbors], k: int) -> Neighbors:
         found = merge(parts, k + 1)
         order = np.tile(np.arange(k), (len(found.ids), 1))
-        order[0] += 1
+        order[0, 1:] += 1
         return _reordered(found, order)
 
     return merged

@@ -15,6 +15,7 @@ from rdm_batch.inputs.queries import GivenPictures, GivenQueries
 from rdm_batch.inputs.resolve import attempt
 from rdm_batch.inputs.weights import OpenedCheckpoint, OpenedWeights
 from rdm_batch.specs.conditioning import EditConditioning
+from rdm_batch.specs.edits import TrainedEditSpec
 from rdm_batch.specs.families import Architecture, RdmArchitecture
 from rdm_batch.specs.job import JobSpec
 
@@ -46,6 +47,7 @@ def head_problems(
         return
     if model.architecture is None:
         return
+    yield from _edit_problems(spec, model.architecture)
     yield from attempt(lambda: _sampler(spec, model.architecture)).problems
     if weaker is not None:
         yield from weaker_problems(model.architecture, weaker.architecture)
@@ -61,6 +63,26 @@ def head_problems(
             "model",
             f"the head never sees neighbors (a fully parametric baseline), but {found}",
             "conditioning.mode unconditional and guidance_scale 1",
+        )
+
+
+def _edit_problems(spec: JobSpec, architecture: Architecture) -> Iterator[RdmBatchError]:
+    """List a method of editing that the head was not trained for, and the other way around."""
+    asked = isinstance(spec.conditioning.editing, TrainedEditSpec)
+    trained = isinstance(architecture, RdmArchitecture) and architecture.edits
+    if asked and not trained:
+        yield SpecError(
+            "conditioning.edit",
+            "method trained shows the head the picture, which this one was never shown",
+            "a head that `rdm-batch train knn_edit` made",
+            "name such a checkpoint, or use method sdedit, which any diffusion head can",
+        )
+    if trained and not asked:
+        yield SpecError(
+            "conditioning",
+            "the head edits given pictures, and is given none",
+            "mode edit with edit.method trained",
+            "set it so, or name a head that draws from nothing",
         )
 
 

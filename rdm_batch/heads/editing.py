@@ -9,12 +9,12 @@ from rdm_batch.errors import ImageError
 from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sampling.schedules import first_step
 from rdm_batch.sampling.solver import Solver
-from rdm_batch.specs.edits import EditSpec
+from rdm_batch.specs.edits import EditSpec, TrainedEditSpec
 from rdm_batch.specs.families import RdmArchitecture
 
 
 def edit_solver(architecture: RdmArchitecture, solver: Solver, edit: EditSpec) -> Solver:
-    """Give the solver of an edit: for SDEdit the later steps of a head's.
+    """Give the solver of an edit: of SDEdit the later steps of a head's, else all of it.
 
     Args:
         architecture: Of the head.
@@ -24,6 +24,8 @@ def edit_solver(architecture: RdmArchitecture, solver: Solver, edit: EditSpec) -
     Raises:
         SpecError: The edit leaves no step.
     """
+    if isinstance(edit, TrainedEditSpec):
+        return solver
     num_times = architecture.noise_schedule.num_train_steps
     return solver.later(first_step(solver.timesteps, edit.strength, num_times))
 

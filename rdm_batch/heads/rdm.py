@@ -30,7 +30,7 @@ from rdm_batch.sampling.noise import SampleNoise
 from rdm_batch.sampling.samplers import build_solver, plan_evaluations
 from rdm_batch.sampling.schedules import NoiseSchedule
 from rdm_batch.sampling.solver import Observe, Predict, Solver
-from rdm_batch.specs.edits import EditSpec
+from rdm_batch.specs.edits import EditSpec, SdeditSpec
 from rdm_batch.specs.families import RdmArchitecture
 from rdm_batch.specs.precisions import Precision
 from rdm_batch.specs.sampling import SamplingSpec
@@ -198,9 +198,11 @@ class RdmHead(NetworkHead):
 
         def sample(observe: Observe | None) -> Tensor:
             start = upload(noise.normal(streams.START, shape), self._device)
+            if source is not None and isinstance(self._edit, SdeditSpec):
+                start = self._noised(source, start)
             return self.sample_latents(
                 context,
-                start if source is None else self._noised(source, start),
+                start,
                 self._numbers_of(
                     lambda step, out: noise.fill_normal(streams.step_stream(step), out),
                     len(self._solver.timesteps),
@@ -208,6 +210,7 @@ class RdmHead(NetworkHead):
                     torch.float32,
                 ),
                 observe,
+                source if self.architecture.edits else None,
             )
 
         def find_failure(failed: Tensor) -> CheckpointError:
@@ -270,6 +273,7 @@ class RdmHead(NetworkHead):
         start: Float[Tensor, "batch channel height width"],
         step_noise: Callable[[int], Float[Tensor, "batch channel height width"]],
         observe: Observe | None = None,
+        source: Float[Tensor, "batch channel height width"] | None = None,
     ) -> Float[Tensor, "batch channel height width"]:
         """Draw latents from given noise.
 
@@ -278,9 +282,11 @@ class RdmHead(NetworkHead):
             start: Noise to start from.
             step_noise: Noise a step adds.
             observe: Sees every step.
+            source: Latents that a head trained to edit is shown.
         """
         start = start.to(self._device).contiguous(memory_format=torch.channels_last)
-        return self._solver.sample(self._predictor(context), start, step_noise, observe)
+        predict = self._predictor(context, source)
+        return self._solver.sample(predict, start, step_noise, observe)
 
     def _noised(
         self,
@@ -341,8 +347,9 @@ class RdmHead(NetworkHead):
         one = torch.zeros(1)
         self._solver.sample(predict, one, lambda _: one)
         latents = torch.zeros(1, *self.architecture.latent_shape, device=self._device)
+        source = latents if self.architecture.edits else None
         predictors: list[Predict] = []
-        work = count(lambda: predictors.append(self._predictor(context)))
+        work = count(lambda: predictors.append(self._predictor(context, source)))
         kinds = tuple(zip(self._evaluations.guided, self._evaluations.whole, strict=True))
         counted = {
             kinds[step]: count(partial(predictors[0], latents, step))
@@ -359,14 +366,20 @@ class RdmHead(NetworkHead):
     def _repeat_once(self, context: Float[Tensor, "batch k_nn dim"]) -> None:
         """Predict the noise in latents in every way steps do, and decode; see ``NetworkHead``."""
         x = torch.zeros(len(context), *self.architecture.latent_shape, device=self._device)
-        x, predict = x.contiguous(memory_format=torch.channels_last), self._predictor(context)
+        x = x.contiguous(memory_format=torch.channels_last)
+        predict = self._predictor(context, x if self.architecture.edits else None)
         for step in self._evaluations.kinds():
             predict(x, step)
         self.decode(x)
 
-    def _predictor(self, context: Float[Tensor, "batch k_nn dim"]) -> Predict:
+    def _predictor(
+        self,
+        context: Float[Tensor, "batch k_nn dim"],
+        source: Float[Tensor, "batch channel height width"] | None = None,
+    ) -> Predict:
         given = context.to(self._device, self._dtype)
-        own = self._steps.begin(given, self._guided)
+        shown = None if source is None else source.to(self._device, self._dtype)
+        own = self._steps.begin(given, self._guided, shown)
         guided = self._evaluations.guided
         if self._weaker is None or self._weaker_steps is None:
             return lambda x, step: self._guide(own(x.to(self._dtype), step), guided[step])
@@ -374,7 +387,8 @@ class RdmHead(NetworkHead):
         if self._weaker.networks.architecture.parametric:
             given = upload(no_context(len(context), self.context_dim), self._device)
             given = given.to(self._dtype)
-        weaker = self._weaker_steps.begin(given, False)
+        sees = self._weaker.networks.architecture.edits
+        weaker = self._weaker_steps.begin(given, False, shown if sees else None)
 
         def predict(x: Tensor, step: int) -> Tensor:
             rows = x.to(self._dtype)

@@ -57,12 +57,19 @@ class UNetSteps(Generic[_Network]):
         self._predict_leaving_deep = other._predict_leaving_deep
         self._predict_shallow = other._predict_shallow
 
-    def begin(self, context: Float[Tensor, "batch entry dim"], branches: bool) -> Predict:
+    def begin(
+        self,
+        context: Float[Tensor, "batch entry dim"],
+        branches: bool,
+        source: Float[Tensor, "batch channel height width"] | None = None,
+    ) -> Predict:
         """Give what predicts noise for a batch.
 
         Args:
             context: Of the batch, where and in the type the network computes.
             branches: Whether guided steps predict for an all-zero context as well.
+            source: Latents of the pictures to edit, of the network's type, which both branches
+                see. None: the network is given none.
 
         Returns:
             Predicts the noise in latents, of the network's type, at a step. Where the step is
@@ -77,6 +84,7 @@ class UNetSteps(Generic[_Network]):
         def predict(x: Tensor, step: int) -> Tensor:
             guided = branches and self.evaluations.guided[step]
             features = both if guided else plain
+            x = x if source is None else torch.cat([x, source], dim=1)
             rows, biases = self._arguments(x, step, guided, query)
             if not self.evaluations.reuses:
                 return self._predict(rows, biases, features)

@@ -48,14 +48,14 @@ class QueryUNet(UNet):
 
     def forward(
         self,
-        x: Float[Tensor, "batch channel height width"],
+        x: Float[Tensor, "batch given height width"],
         timesteps: Int[Tensor, " batch"],
         context: Float[Tensor, "batch entry dim"],
     ) -> Float[Tensor, "batch channel height width"]:
         """Predict the noise in ``x`` at its times, given its query and neighbors.
 
         Args:
-            x: Noisy latents.
+            x: Noisy latents, and behind them a given picture's; see ``UNet.forward``.
             timesteps: Integer time of every row.
             context: Query and neighbors of every row, as stored; zeros for none.
         """

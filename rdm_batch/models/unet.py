@@ -215,7 +215,8 @@ class UNet(nn.Module):
             transformers.append(SpatialTransformer(channels, config, slot))
             return transformers[-1]
 
-        stem = nn.Conv2d(config.latent_channels, width, 3, padding=1)
+        given = config.latent_channels + config.source_channels
+        stem = nn.Conv2d(given, width, 3, padding=1)
         self.input_blocks = nn.ModuleList([nn.ModuleList([stem])])
         skip_widths = [width]
         channels, downsampling = width, 1
@@ -295,14 +296,14 @@ class UNet(nn.Module):
 
     def predict(
         self,
-        x: Float[Tensor, "batch channel height width"],
+        x: Float[Tensor, "batch given height width"],
         time_biases: TimeBiases,
         context: ContextFeatures,
     ) -> Float[Tensor, "_ channel height width"]:
         """Predict noise from what ``time_biases`` and ``context_features`` prepared.
 
         Args:
-            x: Noisy latents, one row per sample.
+            x: Noisy latents, one row per sample; see ``forward``.
             time_biases: Per residual block one row per sample, or one row for all.
             context: Features of the neighbors.
 
@@ -315,7 +316,7 @@ class UNet(nn.Module):
 
     def predict_leaving_deep(
         self,
-        x: Float[Tensor, "batch channel height width"],
+        x: Float[Tensor, "batch given height width"],
         time_biases: TimeBiases,
         context: ContextFeatures,
     ) -> tuple[Float[Tensor, "_ channel height width"], Float[Tensor, "_ deep height width"]]:
@@ -336,7 +337,7 @@ class UNet(nn.Module):
 
     def predict_shallow(
         self,
-        x: Float[Tensor, "batch channel height width"],
+        x: Float[Tensor, "batch given height width"],
         time_biases: TimeBiases,
         context: ContextFeatures,
         deep: Float[Tensor, "_ deep height width"],
@@ -366,14 +367,15 @@ class UNet(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch channel height width"],
+        x: Float[Tensor, "batch given height width"],
         timesteps: Int[Tensor, " batch"],
         context: Float[Tensor, "batch k_nn dim"],
     ) -> Float[Tensor, "batch channel height width"]:
         """Predict the noise in ``x`` at its times, given its neighbors.
 
         Args:
-            x: Noisy latents.
+            x: Noisy latents, and behind them on the channel axis a given picture's, for heads
+                that edit.
             timesteps: Integer time of every row.
             context: Neighbor embeddings of every row, as stored; zeros for no neighbors.
         """

@@ -1,13 +1,13 @@
 """Gate 4 for the jobs of a suite: in turn with another checkout, or against the history.
 
-Of repeats of one job in one night the best counts. What else a machine does only ever adds time and
-takes memory, and some of it lasts longer than a repeat, so a mean or a median of few repeats moves
-with it, and the best does not (Chen and Revels 2016, arXiv:1608.04295).
+Of repeats of one job in one night the middle one counts. benchmarks/experiments/nights.py compares
+that with the best one, from measured repeats: of many the middle moves less from night to night.
 """
 
 from __future__ import annotations
 
 import shutil
+import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,8 +100,8 @@ def repeat_job(
         done: Called after every run.
 
     Returns:
-        Of each figure that all runs have measured the best, with all values beside it. Its
-        description says how often it was measured: best of five and best of three do not compare.
+        Of each figure that all runs have measured the middle, with all values beside it. Its
+        description says how often it was measured: five runs and three do not compare.
 
     Raises:
         RegressionError: A run fails.
@@ -121,24 +121,24 @@ def repeat_job(
     of_each = [{figure.name: figure for figure in run} for run in runs]
     shared = set.intersection(*(set(one) for one in of_each))
     return tuple(
-        best_of([one[figure.name] for one in of_each])
+        middle_of([one[figure.name] for one in of_each])
         for figure in runs[0]
         if figure.name in shared and figure.kind != "quality"
     )
 
 
-def best_of(figures: Sequence[Figure]) -> Figure:
-    """Give the best of what was measured of one figure in one night, with all values beside it.
+def middle_of(figures: Sequence[Figure]) -> Figure:
+    """Give the median of what was measured of one figure in one night, with all values beside it.
 
     Args:
         figures: In the order they were measured; of one description.
     """
     first = figures[0]
     values = tuple(figure.value for figure in figures)
-    description = {"measured": first.description, "best of": len(values)}
+    description = {"measured": first.description, "middle of": len(values)}
     return first.model_copy(
         update={
-            "value": max(values) if first.better == "higher" else min(values),
+            "value": statistics.median(values),
             "values": values,
             "description": canonical_digest(description, escape=False),
         }

@@ -28,4 +28,17 @@ class SdeditSpec(Spec):
     )
 
 
-EditSpec = SdeditSpec
+class TrainedEditSpec(Spec):
+    """Show the picture to a head that was trained to keep of it what the instruction leaves alone.
+
+    KNN-Diffusion (Sheynin et al. 2023, arXiv:2204.02849): no mask says what is to change.
+    """
+
+    method: Literal["trained"] = Field(
+        description="Give the picture to a head that `rdm-batch train knn_edit` made, which draws "
+        "from noise and sees the picture at every step (Sheynin et al. 2023, arXiv:2204.02849)."
+    )
+
+
+EditSpec = Annotated[SdeditSpec | TrainedEditSpec, Field(discriminator="method")]
+"""How a head makes a given picture into another."""

@@ -61,6 +61,12 @@ class RdmArchitecture(Sizes):
                 f"unet.latent_channels is {self.unet.latent_channels} but "
                 f"autoencoder.embed_dim is {self.autoencoder.embed_dim}; they must be equal"
             )
+        given = self.unet.source_channels
+        if given not in (0, self.unet.latent_channels):
+            raise ValueError(
+                f"unet.source_channels is {given}; a given picture has as many channels as the "
+                f"latents, {self.unet.latent_channels}, or there is none"
+            )
         smallest = 2 ** (len(self.unet.channel_mult) - 1)
         if self.latent_size % smallest:
             raise ValueError(
@@ -78,6 +84,11 @@ class RdmArchitecture(Sizes):
     def context_dim(self) -> int:
         """Width of the neighbor embeddings."""
         return self.unet.context_dim
+
+    @property
+    def edits(self) -> bool:
+        """Tell whether the head was trained to make given pictures into others."""
+        return self.unet.source_channels > 0
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+
+from rdm_batch.specs.later import LaterFields
 
 # An architecture may come out of a weights file: what nothing real needs is refused before a
 # network of a million layers is built to find out that the weights do not fit it.
@@ -25,10 +27,17 @@ class Sizes(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class UNetConfig(Sizes):
+class UNetConfig(Sizes, LaterFields):
     """Size the noise-predicting UNet of a diffusion head."""
 
+    later: ClassVar[tuple[str, ...]] = ("source_channels",)
+
     latent_channels: _Width = Field(default=3, description="Channels of the latents, in and out.")
+    source_channels: Annotated[int, Field(ge=0, le=MAX_WIDTH)] = Field(
+        default=0,
+        description="Channels of a given picture's latents beside the noisy ones, for heads that "
+        "edit. 0: the head is given no picture.",
+    )
     model_channels: _Width = Field(description="Channels at the highest resolution.")
     channel_mult: _Levels = Field(
         min_length=1, description="Channel multiplier of every level, highest resolution first."

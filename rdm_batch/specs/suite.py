@@ -89,9 +89,9 @@ class SpeedSpec(Spec):
         "told in half of all cases.",
     )
     repeats: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=9,
+        default=25,
         description="How often the job is run for its speed alone every night, each time by a "
-        "process of its own and without scores; of every figure the best one is the night's. 1: "
+        "process of its own and without scores; of every figure the middle one is the night's. 1: "
         "the speed of the one run that is scored, for long jobs on machines that do nothing else.",
     )
 

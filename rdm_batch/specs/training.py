@@ -314,6 +314,35 @@ class KnnContinuousTraining(KnnTraining, DiffusionTraining):
     train: Literal["knn_continuous"]
 
 
+class KnnEditTraining(KnnContinuousTraining):
+    """Train a KNN-Diffusion head over latents on, to make given pictures into others."""
+
+    summary: ClassVar[str] = "a KNN-Diffusion head over latents that edits given pictures"
+
+    train: Literal["knn_edit"]  # type: ignore[assignment]
+    initialize_from: Uri = Field(
+        description="Weights that `train knn_continuous` wrote, of the same sizes: what is new, "
+        "the layer that sees the given picture, starts at zero."
+    )
+    partner: Literal["nearest", "alike"] = Field(
+        default="nearest",
+        description="Which row of the database a picture's content is replaced from. `nearest`: "
+        "its nearest neighbor, as published. `alike`: of `candidates` rows drawn at random the one "
+        "whose pixels correlate best, whatever it shows; for databases whose nearest rows show "
+        "the same.",
+    )
+    candidates: PositiveInt = Field(default=16, description="Rows drawn for `alike`.")
+    max_boxes: PositiveInt = Field(
+        default=4, description="Boxes replaced in a picture: one to so many, at random."
+    )
+    least_correlation: float = Field(
+        default=0.5,
+        ge=-1,
+        le=1,
+        description="Pictures whose aligned partner correlates less are left out of training.",
+    )
+
+
 TrainingSpec = Annotated[
     ClipTraining
     | AutoencoderTraining
@@ -322,7 +351,8 @@ TrainingSpec = Annotated[
     | LdmTraining
     | ArTraining
     | KnnDiscreteTraining
-    | KnnContinuousTraining,
+    | KnnContinuousTraining
+    | KnnEditTraining,
     Field(discriminator="train"),
 ]
 TRAININGS: Final = members(TrainingSpec, "train")

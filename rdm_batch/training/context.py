@@ -54,6 +54,11 @@ class NeighborContext:
         self._embeddings = embeddings
         self._zero_share = zero_share
 
+    @property
+    def nearest(self) -> Int64[Tensor, " image"]:
+        """Give the database row nearest to each training image."""
+        return self._neighbor_ids[:, 0]
+
     def __call__(
         self, rows: Int64[Tensor, " batch"], generator: torch.Generator
     ) -> Float[Tensor, "batch k_nn dim"]:
@@ -86,6 +91,11 @@ class QueryContext:
         self._neighbors = neighbors
         self._zero_share = zero_share
         self._disturbance = disturbance
+
+    @property
+    def nearest(self) -> Int64[Tensor, " image"] | None:
+        """Give the database row nearest to each training image; None without neighbors."""
+        return None if self._neighbors is None else self._neighbors.nearest
 
     def __call__(
         self, rows: Int64[Tensor, " batch"], generator: torch.Generator

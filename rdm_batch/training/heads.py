@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float32, UInt8
+from torch import Tensor, nn
 
 from rdm_batch.errors import CheckpointError
-from rdm_batch.heads.head import Head
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder
 from rdm_batch.models.checkpoint import load_checkpoint, save_checkpoint
 from rdm_batch.models.networks import build_networks
@@ -27,6 +27,19 @@ from rdm_batch.training.pictures import alternate, save_grid
 from rdm_batch.training.weights import WEIGHTS_NAME, halved, load_autoencoder
 
 _AUTOENCODER_PREFIX = "first_stage_model."
+Weights = dict[str, Tensor]
+"""Of a network, by name."""
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """What draws the pictures of a training: a head, or what shows one something besides."""
+
+    def generate(
+        self, context: Float32[np.ndarray, "batch k_nn dim"], noise: SampleNoise
+    ) -> UInt8[np.ndarray, "batch height width 3"]:
+        """Draw a picture for every row of a context; see ``Head``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,13 +52,17 @@ class HeadPlan:
         prefix: What the trained network's tensors are called in the head's weights.
         make_head: Puts a head around networks with weights on a device, to draw pictures with it.
         kept: The part of what is trained that the head's weights hold.
+        num_rows: Examples there are; None: one for every training image.
+        widen: What weights named by ``initialize_from`` become for the network of ``kept``.
     """
 
     architecture: Architecture
     make_objective: Callable[[], Objective]
     prefix: str
-    make_head: Callable[[Any, str], Head]
+    make_head: Callable[[Any, str], Draws]
     kept: Callable[[Any], nn.Module] = lambda network: network
+    num_rows: int | None = None
+    widen: Callable[[Weights, nn.Module], Weights] = lambda weights, network: weights
 
 
 PlanHead = Callable[
@@ -82,7 +99,7 @@ def train_head(spec: HeadTraining, out: Path, resume: bool, plan_head: PlanHead)
     objective = plan.make_objective()
     if spec.initialize_from is not None:
         path = local_path(spec.initialize_from, error=CheckpointError)
-        _initialize(plan.kept(objective.network), path, plan.prefix)
+        _initialize(plan, plan.kept(objective.network), path)
 
     def preview(network: nn.Module, step: int) -> None:
         networks = build_networks(plan.architecture)
@@ -92,23 +109,26 @@ def train_head(spec: HeadTraining, out: Path, resume: bool, plan_head: PlanHead)
         originals = images.pixels[: len(shown)].numpy()
         save_grid(alternate(originals, made), out / f"samples-{step:06d}.png")
 
-    network = run_training(objective, len(images), spec.optimization, out, resume, preview)
+    num_rows = len(images) if plan.num_rows is None else plan.num_rows
+    network = run_training(objective, num_rows, spec.optimization, out, resume, preview)
     tensors = {**halved(plan.kept(network), plan.prefix), **first_stage}
     save_checkpoint(out / WEIGHTS_NAME, plan.architecture, tensors)
     return out / WEIGHTS_NAME
 
 
-def _initialize(network: nn.Module, path: Path, prefix: str) -> None:
+def _initialize(plan: HeadPlan, network: nn.Module, path: Path) -> None:
     """Give a new network the weights of a trained one.
 
     Raises:
         CheckpointError: They are missing, damaged, or those of another network.
     """
-    found = {
+    prefix = plan.prefix
+    trained = {
         name.removeprefix(prefix): tensor.float()
         for name, tensor in load_checkpoint(path).state_dict.items()
         if name.startswith(prefix)
     }
+    found = plan.widen(trained, network)
     own = {name: tensor.shape for name, tensor in network.state_dict().items()}
     other = sorted(
         name

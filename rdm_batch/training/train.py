@@ -14,6 +14,7 @@ from rdm_batch.reports.progress import Progress
 from rdm_batch.specs.training import load_training
 from rdm_batch.training.autoencoder import train_autoencoder
 from rdm_batch.training.clip import train_clip
+from rdm_batch.training.edits import train_knn_edit
 from rdm_batch.training.knn_discrete import train_knn_discrete
 from rdm_batch.training.rarm import train_rarm
 from rdm_batch.training.rdm import train_rdm
@@ -27,6 +28,7 @@ TRAINERS: Final[dict[str, Callable[[Any, Path, bool], Path]]] = {
     "ar": train_rarm,
     "knn_discrete": train_knn_discrete,
     "knn_continuous": train_rdm,
+    "knn_edit": train_knn_edit,
 }
 """What trains each of ``specs.training.TRAININGS``: from its settings, the folder to write to
 and whether to resume, to the weights file."""

@@ -15,7 +15,7 @@ from rdm_batch.heads.rdm import RdmHead
 from rdm_batch.heads.work import flops_per_sample
 from rdm_batch.models.networks import load_networks
 from rdm_batch.sampling.noise import START, SampleNoise
-from rdm_batch.specs.edits import EditSpec, SdeditSpec
+from rdm_batch.specs.edits import EditSpec, SdeditSpec, TrainedEditSpec
 from rdm_batch.specs.families import RdmArchitecture
 from rdm_batch.specs.sampling import DdimSampling, DpmSolverSampling, PlmsSampling, SamplingSpec
 from tests.tiny_heads import TINY_KNN_CONTINUOUS, TINY_RDM, random_weights
@@ -46,28 +46,47 @@ def _edited(head: RdmHead) -> np.ndarray:
     return head.start_edit(CONTEXT, PICTURES, NOISE).collect()
 
 
-@pytest.mark.parametrize("architecture", [TINY_RDM, TINY_KNN_CONTINUOUS])
-def test_sdedit_is_its_formula(architecture: RdmArchitecture) -> None:
-    # Meng et al. 2022, Algorithm 1, with the steps of DDIM (Song et al. 2021, Eq. 12), written
-    # out in double precision around the same networks.
-    head = _head(_sdedit(0.5), architecture=architecture)
+TRAINED = TINY_KNN_CONTINUOUS.model_copy(
+    update={"unet": TINY_KNN_CONTINUOUS.unet.model_copy(update={"source_channels": 3})}
+)
+
+
+def _follow(
+    networks: Any, x: torch.Tensor, times: list[int], source: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Take the steps of DDIM (Song et al. 2021, Eq. 12) at guidance 2, in double precision."""
+    kept = torch.cumprod(1 - torch.tensor(networks.architecture.noise_schedule.betas()).double(), 0)
+    context = torch.from_numpy(CONTEXT)
+    for time, following in zip(times, [*times[1:], 0], strict=True):
+        given = x if source is None else torch.cat([x, source], 1)
+        given, at = given.float(), torch.full((3,), time)
+        with_context = networks.unet(given, at, context).double()
+        without = networks.unet(given, at, torch.zeros_like(context)).double()
+        eps = without + 2.0 * (with_context - without)
+        predicted = (x - (1 - kept[time]).sqrt() * eps) / kept[time].sqrt()
+        x = kept[following].sqrt() * predicted + (1 - kept[following]).sqrt() * eps
+    return x
+
+
+@pytest.mark.parametrize("architecture", [TINY_RDM, TINY_KNN_CONTINUOUS, TRAINED])
+def test_edits_are_their_formula(architecture: RdmArchitecture) -> None:
+    # Meng et al. 2022, Algorithm 1; a head that was trained to edit draws from noise and sees the
+    # picture beside it.
+    edit: EditSpec = TrainedEditSpec(method="trained") if architecture.edits else _sdedit(0.5)
+    head = _head(edit, architecture=architecture)
     networks = load_networks(architecture, random_weights(architecture)).eval()
     betas = torch.tensor(architecture.noise_schedule.betas(), dtype=torch.float64)
-    kept = torch.cumprod(1 - betas, 0)
-    context = torch.from_numpy(CONTEXT)
+    kept = torch.cumprod(1 - betas, 0)[401]
     with torch.no_grad():
         pixels = torch.from_numpy(PICTURES).permute(0, 3, 1, 2) / 127.5 - 1
         clean = networks.autoencoder.encode(pixels).double() * architecture.scale_factor
-        times = [401, 301, 201, 101, 1]
         noise = torch.from_numpy(NOISE.normal(START, architecture.latent_shape)).double()
-        x = kept[401].sqrt() * clean + (1 - kept[401]).sqrt() * noise
-        for time, following in zip(times, [*times[1:], 0], strict=True):
-            at = torch.full((3,), time)
-            with_context = networks.unet(x.float(), at, context).double()
-            without = networks.unet(x.float(), at, torch.zeros_like(context)).double()
-            eps = without + 2.0 * (with_context - without)
-            predicted = (x - (1 - kept[time]).sqrt() * eps) / kept[time].sqrt()
-            x = kept[following].sqrt() * predicted + (1 - kept[following]).sqrt() * eps
+        if architecture.edits:
+            x = _follow(networks, noise, list(range(901, 0, -100)), clean)
+        else:
+            x = _follow(
+                networks, kept.sqrt() * clean + (1 - kept).sqrt() * noise, [401, 301, 201, 101, 1]
+            )
         expected = head.decode(x.float())
         latents = head.encode(torch.from_numpy(PICTURES))
     torch.testing.assert_close(latents.double(), clean, rtol=1e-4, atol=1e-5)

@@ -33,7 +33,7 @@ def test_noise_is_that_of_the_repeats(tmp_path: Path) -> None:
     assert len(noise.deviations) == 24
     # The middle of five has 0.54 of the spread of one, if that is normal; blurred by 0.3 0.56. The
     # best has 0.70, and less where there are 24 to draw from, which have a best one.
-    for kept, shares in ((noise, (0.35, 0.75)), (replace(noise, middle=True), (0.45, 0.70))):
+    for kept, shares in ((replace(noise, middle=False), (0.35, 0.75)), (noise, (0.45, 0.70))):
         drawn = np.log(kept.nights(4_000, 5, np.random.default_rng(0)))
         low, high = ((noise.between**2 + (s * noise.spread) ** 2) ** 0.5 for s in shares)
         assert low < drawn.std() < high
@@ -54,16 +54,28 @@ def test_what_is_planted_is_found_and_what_is_quiet_is_not_told(tmp_path: Path) 
     year = rows["a year of unchanged nights, 8 jobs", "share of years with at most 2 false alarms"]
     assert year.met
     assert ("noise", "images/s") in rows
-    nights.main(["--json", str(path), "--choose", "--years", "1", "--trials", "2"])
+
+
+def test_numbers_of_repeats_and_pairs_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nights, "COUNTS", (1, 3))
+    monkeypatch.setattr(nights, "PAIRS", (9,))
+    monkeypatch.setattr(nights, "YEAR", 40)
+    path = record(tmp_path / "nights.json")
+    nights.main(["--json", str(path), "--choose", "--years", "1", "--trials", "4"])
     found = read_record(path)
     assert found is not None
-    (choice,) = [part for part in found.parts if part.name == "repeats a night"]
-    assert [row.name for row in choice.rows][:4] == [
+    rows = {(part.name, row.name): row.details for part in found.parts for row in part.rows}
+    assert {name for part, name in rows if part == "numbers of repeats"} == {
         "best of 1",
         "best of 3",
-        "best of 5",
-        "best of 9",
-    ]
+        "middle of 3",
+    }
+    told = "throughput 5 % down: caught within 3 nights"
+    # Noise of 1 %: nine pairs leave 0.6 %, of runs four times as long half of that.
+    assert rows["checkouts in turn", "9 pairs of runs 4 times as long"][told] == 1
+    assert rows["numbers of repeats", "best of 3"]["memory 10 % up: caught within 3 nights"] == 1
 
 
 def test_a_change_that_is_not_there_is_not_caught(tmp_path: Path) -> None:

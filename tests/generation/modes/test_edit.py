@@ -20,7 +20,7 @@ from rdm_batch.generation.modes.edit import OpenedSources
 from rdm_batch.inputs.images import open_images
 from rdm_batch.models.checkpoint import save_checkpoint
 from rdm_batch.reports.saved import load_run
-from rdm_batch.specs.families import Architecture
+from rdm_batch.specs.families import Architecture, parse_architecture
 from rdm_batch.specs.image_resize import ImageResize
 from rdm_batch.storage.png import decode_png
 from rdm_batch.storage.sample_set import SampleSet
@@ -231,3 +231,33 @@ def test_pictures_are_opened_where_they_are_needed(tmp_path: Path) -> None:
     _pictures(tmp_path / "given.parquet", 5)
     with pytest.raises(ImageError, match="5 pictures, which were 3 when the job began"):
         pickle.loads(pickle.dumps(sources))(chosen)
+
+
+def test_a_head_that_was_trained_to_edit_does_that_and_nothing_else(
+    world: World, tmp_path: Path
+) -> None:
+    _pictures(tmp_path / "given.parquet")
+    unet = TINY_KNN_CONTINUOUS.unet.model_copy(update={"source_channels": 3})
+    head = _other_head(world, tmp_path, TINY_KNN_CONTINUOUS.model_copy(update={"unet": unet}))
+    model = {"head": "knn_diffusion", "backbone": "continuous", "checkpoint": head}
+    trained = {"context": "query_and_neighbors", "edit": {"method": "trained"}}
+    job = _job(world, tmp_path / "given.parquet", conditioning=trained, model=model)
+    batch = next(iter(rdm_batch.generate(rdm_batch.load_job(job))))
+    assert batch.sources is not None
+    assert not np.array_equal(batch.images[0], batch.images[2])
+    noised = {**trained, "edit": {"method": "sdedit"}}
+    message = problem_of(_job(world, tmp_path / "given.parquet", conditioning=noised, model=model))
+    assert_says(message, "the head edits given pictures, and is given none", "edit.method trained")
+    message = problem_of(
+        _job(world, tmp_path / "given.parquet", conditioning={"edit": {"method": "trained"}})
+    )
+    assert_says(message, "this one was never shown", "rdm-batch train knn_edit", "sdedit")
+
+
+def test_architectures_of_before_say_nothing_of_given_pictures() -> None:
+    written = TINY_KNN_CONTINUOUS.model_dump(mode="json")
+    assert "source_channels" not in written["unet"]
+    unet = TINY_KNN_CONTINUOUS.unet.model_copy(update={"source_channels": 3})
+    assert unet.model_dump()["source_channels"] == 3
+    with pytest.raises(rdm_batch.errors.SpecError, match=r"source_channels is 2"):
+        parse_architecture({**written, "unet": {**written["unet"], "source_channels": 2}}, "here")
