@@ -206,6 +206,7 @@ CONFIGS: list[tuple[str, str]] = [
     *((kind, kind) for kind in TRAININGS),
     ("kl", "autoencoder"),
     ("clip-text", "clip"),
+    ("knn_continuous_mixed", "knn_continuous"),
 ]
 
 
