@@ -59,6 +59,9 @@ class _Probe:
         self.predicted = [predict(x, step) for step, x in enumerate(self.noised)]
         return start
 
+    def later(self, first: int) -> _Probe:
+        return _Probe(tuple(self.timesteps[first:].tolist()), self.noised[first:])
+
 
 def diffusion_errors(context: np.ndarray, guidance_scale: float) -> dict[str, float]:
     """Measure what bfloat16, and channels_last, change on the way of a diffusion head.

@@ -66,7 +66,7 @@ for architecture, sampling in (
     # A job whose shards and batches end short: filled up, and compiled no second time.
     def conditioner(noise, retriever):
         rows = np.repeat(context[:1], len(noise), axis=0)
-        return SimpleNamespace(conditioning=SimpleNamespace(context=rows))
+        return SimpleNamespace(conditioning=SimpleNamespace(context=rows), sources=None)
     renderer = ShardRenderer(compiled, 0, 2, rows=2)
     source = ContextSource(conditioner, ObservedRetriever(None, None))
     for start, stop in ((0, 3), (3, 4)):

@@ -5,6 +5,7 @@ import pytest
 
 from rdm_batch.errors import MetricError
 from rdm_batch.metrics.compute import ScoreSettings, SideData, compute_scores
+from rdm_batch.metrics.edits import EditData
 from rdm_batch.metrics.frechet import frechet_distance
 from rdm_batch.metrics.inception_score import inception_score
 from rdm_batch.metrics.kernel_distance import kernel_distance
@@ -35,11 +36,17 @@ def everything() -> list[Score]:
         nearest=rng.random(200),
         held_out=rng.random(300),
     )
+    edits = EditData(
+        {name: cloud(200, dim, seed=6) for name, dim in DIMS.items()},
+        names=tuple(f"source {number // 2}" for number in range(200)),
+        texts=cloud(200, 12, seed=8),
+        outside=rng.random(200),
+    )
     return compute_scores(
         layered_set(200, 0, DIMS),
         ReferenceStatistics.from_features(layered_set(300, 1, DIMS)),
         tuple(SCORES),
-        side_data=SideData(cloud(200, 12, seed=5), novelty),
+        side_data=SideData(cloud(200, 12, seed=5), novelty, edits),
         partial=True,
     )
 
@@ -57,7 +64,9 @@ def test_every_score_has_value_uncertainty_and_description(everything: list[Scor
         assert score.uncertainty is not None, score.id
         assert score.uncertainty > 0, score.id
         assert score.uncertainty_method
-        assert score.description.extractor_digest == "ab" * 32
+        # Pixels are compared as they are stored.
+        of_pixels = score.id == "preservation_outside"
+        assert score.description.extractor_digest == (None if of_pixels else "ab" * 32)
         assert score.description.num_generated == 200
         assert score.description.partial
 
@@ -66,11 +75,13 @@ def test_scores_are_taken_on_their_own_layers(everything: list[Score]) -> None:
     layers = {score.id: score.description.layer for score in everything}
     assert layers.pop("is") == "logits_unbiased"
     assert layers.pop("sfid") == "spatial"
+    assert layers.pop("preservation_outside") is None
     assert set(layers.values()) == {"embedding"}
 
 
 def test_scores_without_a_reference_do_not_name_one(everything: list[Score]) -> None:
     alone = {"is", "clip_score", "novelty_neighbors", "novelty_database", "vendi"}
+    alone |= {score.id for score in everything if SCORES[score.id].edits}
     for score in everything:
         assert (score.description.reference is None) == (score.id in alone), score.id
         assert (score.description.num_reference is None) == (score.id in alone), score.id

@@ -12,6 +12,7 @@ import pytest
 from rdm_batch.errors import RegressionError
 from rdm_batch.regression.history import History, parse_run, run_bytes
 from rdm_batch.regression.records import EXIT_CODES, WORST_FIRST, Verdict, machine_class
+from rdm_batch.storage.store import ObjectInfo
 from tests.regression.kit import MACHINE, make_figure, make_run, night
 
 
@@ -64,6 +65,23 @@ def test_nights_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert {run.id for run in History(str(tmp_path)).read().runs} == {run.id for run in runs}
+
+
+def test_a_run_stored_between_two_looks_at_a_new_history_is_none_of_its_troubles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history, look = History(str(tmp_path)), History(str(tmp_path)).store.list_objects
+
+    def looking(prefix: str = "") -> list[ObjectInfo]:
+        found = list(look(prefix))
+        if prefix:
+            History(str(tmp_path)).append(make_run())
+        return found
+
+    monkeypatch.setattr(history.store, "list_objects", looking)
+    assert history.read().runs == ()
+    monkeypatch.undo()
+    assert len(history.read().runs) == 1
 
 
 def test_nothing_is_ever_written_again(tmp_path: Path) -> None:
