@@ -40,7 +40,7 @@ def use_kept_code() -> Path:
         ClusterError: The folder cannot be made, or somebody else can write into it.
     """
     named = [_named(name) for name in _NAMES]
-    folder = named[0] or (user_cache() / "compiled" / _kind()).absolute()
+    folder = named[0] or (user_cache() / "compiled" / kind_of_cpu()).absolute()
     for each in (folder, *filter(None, named[1:])):
         try:
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -96,8 +96,11 @@ def _named(name: str) -> Path | None:
     return folder
 
 
-def _kind() -> str:
-    """Name what code for a CPU is good for; what is for a GPU names it in every entry."""
+def kind_of_cpu() -> str:
+    """Name what code for a CPU is good for, with this Python and this PyTorch, by a digest.
+
+    What is for a GPU names it in every entry.
+    """
     flags = ""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -14,7 +14,7 @@ import torch
 from rdm_batch.errors import ClusterError
 from rdm_batch.files import canonical_digest, exclusive, file_sha256, written_aside
 from rdm_batch.heads.compilers import cpu_compiler
-from rdm_batch.heads.kept_code import use_kept_code
+from rdm_batch.heads.kept_code import kind_of_cpu, use_kept_code
 
 _FLAGS: Final = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp")
 
@@ -34,7 +34,8 @@ def native_library(source: Path) -> ctypes.CDLL:
     """
     compiler = cpu_compiler()
     folder = use_kept_code()
-    digest = canonical_digest([file_sha256(source), compiler, _FLAGS])[:16]
+    # A folder that the user names may be shared by machines with other CPUs.
+    digest = canonical_digest([file_sha256(source), compiler, _FLAGS, kind_of_cpu()])[:16]
     library = folder / "native" / f"{source.stem}-{digest}.so"
     library.parent.mkdir(mode=0o700, exist_ok=True)
     with exclusive(folder / "native.lock"):

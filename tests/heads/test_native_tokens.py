@@ -161,6 +161,19 @@ def test_a_compiler_that_fails_is_told_of(tmp_path: Path, monkeypatch: pytest.Mo
         native_code.native_library(native_tokens.SOURCE)
 
 
+def test_a_folder_that_machines_share_keeps_a_library_for_each_kind_of_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "one.cpp"
+    source.write_text('extern "C" int one() { return 1; }')
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "code"))
+    for kind in ("old", "new", "old"):
+        monkeypatch.setattr(native_code, "kind_of_cpu", lambda kind=kind: kind)
+        native_code.native_library.cache_clear()
+        assert native_code.native_library(source).one() == 1
+    assert len(list((tmp_path / "code/native").glob("*.so"))) == 2
+
+
 def test_the_kernel_is_where_the_package_is() -> None:
     assert native_tokens.SOURCE.is_file()
     declared = (Path(__file__).parents[2] / "pyproject.toml").read_text()
