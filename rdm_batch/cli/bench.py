@@ -142,7 +142,9 @@ def _dry_run(suite: Suite) -> int:
         print(f"job {job.name} ({job.entry.job})")
         print("\n".join(f"  {line}" for line in describe_plan(job.job)))
         speed = job.entry.gates.speed
-        if speed is not None and speed.repeats > 1:
+        if speed is not None and speed.searches is not None:
+            print(f"  speed      {speed.repeats} x {speed.searches:,} searches alone")
+        elif speed is not None and speed.repeated:
             print(f"  speed      {speed.repeats} runs more, not scored")
     try:
         check_jobs(suite, "dry-run")

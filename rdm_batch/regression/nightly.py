@@ -49,6 +49,7 @@ from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.provenance import describe_machine, git_commit, software_versions
 from rdm_batch.reports.run_report import RunReport
 from rdm_batch.reports.saved import SavedRun, save_run
+from rdm_batch.reports.units import format_count
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.manifest import epoch_s
 
@@ -151,9 +152,11 @@ class _Running:
         """Run every job whose speed is to be measured more than once."""
         for job in self._suite.jobs:
             gate = job.entry.gates.speed
-            if gate is not None and gate.repeats > 1:
+            if gate is not None and gate.repeated:
+                what = "job" if gate.searches is None else "searches of"
+                times = format_count(gate.repeats, "time")
                 try:
-                    with self._progress.step(f"job {job.name} {gate.repeats} times for its speed"):
+                    with self._progress.step(f"{what} {job.name} {times} for its speed"):
                         self._repeated += repeat_job(self._suite, job, address)
                 except RdmBatchError as error:
                     self._fail(job.name, "speed", error)

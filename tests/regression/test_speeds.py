@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rdm_batch.errors import RegressionError
@@ -10,6 +11,7 @@ from rdm_batch.regression import speeds
 from rdm_batch.regression.history import History
 from rdm_batch.regression.interleave import TimedRun
 from rdm_batch.regression.records import Figure, Verdict
+from rdm_batch.regression.searches import TimedSearches
 from rdm_batch.regression.speeds import (
     Turns,
     judge_speeds,
@@ -19,6 +21,7 @@ from rdm_batch.regression.speeds import (
     with_repeats,
 )
 from rdm_batch.regression.suite import Suite, load_suite
+from rdm_batch.reports.latency import summarize_latencies
 from tests.regression.kit import (
     accept_night,
     make_figure,
@@ -130,3 +133,36 @@ def test_a_job_is_repeated_in_processes_of_its_own(
     assert not any(output.exists() for output in outputs)
     # What Ray's processes take this one cannot tell.
     assert "cpu_s" not in {figure.name for figure in repeat_job(suite, suite.jobs[0], "local")}
+
+
+def test_searches_alone_are_judged_in_place_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = {"primary": "search_p99_s", "searches": 1000, "repeats": 3}
+    suite = load_suite(write_suite(tmp_path, job={"gates": {"identity": False, "speed": gate}}))
+    asked: list[int] = []
+
+    def timed(checkout: Path, job: Path, output: Path, overrides: Any, count: int) -> TimedSearches:
+        asked.append(count)
+        seconds = np.full(count, 0.001)
+        seconds[-20:] = 0.001 * (1 + len(asked))
+        return TimedSearches(identity="a" * 64, latency=summarize_latencies(seconds))
+
+    monkeypatch.setattr(speeds, "run_searches", timed)
+    found = {figure.name: figure for figure in repeat_job(suite, suite.jobs[0], "local")}
+    assert asked == [1000] * 3
+    assert set(found) == {"search_p50_s", "search_p95_s", "search_p99_s"}
+    assert found["search_p99_s"].values == pytest.approx((0.002, 0.003, 0.004))
+    assert found["search_p99_s"].value == pytest.approx(0.003)
+    tonight = make_run(night(0), figures=(*measured(10.0), *found.values()))
+    verdicts = judge_speeds(suite, tonight, (), None, {})
+    assert {(v.figure, v.decides) for v in verdicts} == {
+        ("search_p99_s", True),
+        ("search_p50_s", False),
+        ("search_p95_s", False),
+    }
+    # Of more searches the p99 is another one.
+    gates = {"identity": False, "speed": gate | {"searches": 2000}}
+    other = load_suite(write_suite(tmp_path, job={"gates": gates}))
+    more = {figure.name: figure for figure in repeat_job(other, other.jobs[0], "local")}
+    assert more["search_p99_s"].description != found["search_p99_s"].description
