@@ -15,7 +15,7 @@ from typing import TypeVar
 from rdm_batch.errors import RegressionError
 from rdm_batch.regression import searches
 from rdm_batch.regression.searches import TimedSearches
-from rdm_batch.regression.statistics.ratios import LEAST_PAIRS, in_turn
+from rdm_batch.regression.statistics.ratios import in_turn
 from rdm_batch.reports.run_report import RunReport, load_report
 from rdm_batch.reports.saved import REPORT_KEY
 
@@ -65,40 +65,44 @@ def run_in_turn(
     baseline: Path,
     candidate: Path,
     measure: Callable[[Path, Path], Measured],
-    pairs: int = LEAST_PAIRS,
+    looks: Sequence[int],
+    decided: Callable[[Sequence[Measured], Sequence[Measured]], bool],
     done: Callable[[], None] = lambda: None,
 ) -> tuple[list[Measured], list[Measured]]:
     """Measure something with both, A B B A ..., after once with each that is not counted.
 
-    Both run on the packages of this Python.
+    Both run on the packages of this Python. After the pairs that ``looks`` names it is asked
+    whether they decide; then, or after the last look, there are no more.
 
     Args:
         baseline: Checkout A.
         candidate: Checkout B.
         measure: Measures with a checkout; may write into the folder it is given, which is new.
-        pairs: Runs of each that are counted.
+        looks: Numbers of pairs, by ``looks_of``.
+        decided: Says whether what was measured with both decides.
         done: Called after every run.
 
     Returns:
         What was measured with the baseline and with the candidate, pair by pair.
 
     Raises:
-        RegressionError: A checkout is none, there are too few pairs, or a run fails.
+        RegressionError: A checkout is none, or a run fails.
     """
-    if pairs < LEAST_PAIRS:
-        raise RegressionError("speed of two checkouts", f"{pairs} pairs", f"{LEAST_PAIRS} or more")
     sides = {"A": baseline.resolve(), "B": candidate.resolve()}
     for checkout in sides.values():
         check_checkout(checkout)
     runs: dict[str, list[Measured]] = {"A": [], "B": []}
     with tempfile.TemporaryDirectory(prefix="rdm_batch-in-turn-") as work:
-        for number, side in enumerate(["A", "B", *in_turn(pairs)]):
+        for number, side in enumerate(["A", "B", *in_turn(looks[-1])]):
             output = Path(work) / f"{number}"
             found = measure(sides[side], output)
             shutil.rmtree(output, ignore_errors=True)
             if number >= len(sides):
                 runs[side].append(found)
             done()
+            pairs = len(runs["A"])
+            if pairs == len(runs["B"]) and pairs in looks and decided(runs["A"], runs["B"]):
+                break
     return runs["A"], runs["B"]
 
 

@@ -43,7 +43,7 @@ from rdm_batch.regression.speeds import (
     with_repeats,
 )
 from rdm_batch.regression.statistics.bounds import bounds_from_seeds
-from rdm_batch.regression.statistics.ratios import LEAST_PAIRS
+from rdm_batch.regression.statistics.ratios import MOST_PAIRS
 from rdm_batch.regression.suite import Suite, SuiteJob
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.provenance import describe_machine, git_commit, software_versions
@@ -77,7 +77,7 @@ def run_suite(
     progress: Progress,
     seeds: int = 1,
     against: Path | None = None,
-    pairs: int = LEAST_PAIRS,
+    pairs: int = MOST_PAIRS,
 ) -> Run:
     """Run every job of a suite, judge what it gives, and add the run to a history.
 
@@ -94,7 +94,7 @@ def run_suite(
         seeds: With how many seeds jobs with bounds are run: several give bounds to accept.
         against: Folder with another checkout of this program. Where it is given, gate 4 runs both
             in turn instead of looking at the history.
-        pairs: How often each of the two is run then.
+        pairs: How often each of the two is run then, at most.
 
     Returns:
         The run as it was stored.

@@ -22,7 +22,7 @@ from rdm_batch.regression.figures import figures_of, search_figures
 from rdm_batch.regression.interleave import run_in_turn, run_searches, run_timed
 from rdm_batch.regression.records import Figure, Run, Verdict
 from rdm_batch.regression.speed import judge_history, judge_pairs
-from rdm_batch.regression.statistics.ratios import LEAST_PAIRS
+from rdm_batch.regression.statistics.ratios import MOST_PAIRS, looks_of
 from rdm_batch.regression.suite import Suite, SuiteJob
 
 _HERE = Path(__file__).parents[2]
@@ -35,10 +35,12 @@ class Turns:
     Args:
         baseline: With the other checkout, run after run.
         candidate: With this one.
+        looks: How often it was to be asked whether they decide.
     """
 
     baseline: tuple[tuple[Figure, ...], ...]
     candidate: tuple[tuple[Figure, ...], ...]
+    looks: int = 1
 
     @property
     def names(self) -> set[str]:
@@ -58,25 +60,37 @@ def take_turns(
     job: SuiteJob,
     against: Path,
     address: str,
-    pairs: int = LEAST_PAIRS,
+    pairs: int = MOST_PAIRS,
     done: Callable[[], None] = lambda: None,
 ) -> Turns:
-    """Run a job with another checkout and this one in turn, A B B A ...
+    """Run a job with another checkout and this one in turn, A B B A ..., until it is decided.
 
     Args:
         suite: The suite.
         job: Which of its jobs; nothing is scored.
         against: Folder with the other checkout.
         address: Where to work.
-        pairs: Runs of each that are counted.
+        pairs: Runs of each that are counted, at most.
         done: Called after every run.
 
     Raises:
         RegressionError: That is no checkout, there are too few pairs, or a run fails.
     """
+    gate, looks = job.entry.gates.speed, looks_of(pairs)
+    assert gate is not None
+
+    def turns(*sides: Sequence[tuple[Figure, ...]]) -> Turns:
+        return Turns(tuple(sides[0]), tuple(sides[1]), len(looks))
+
+    def decided(*sides: Sequence[tuple[Figure, ...]]) -> bool:
+        found = turns(*sides)
+        if gate.primary not in found.names:
+            return False
+        verdict = _in_turn(job.name, gate.primary, found, gate.tolerance, True)
+        return verdict.outcome != "undecided"
+
     measure = partial(_measure, suite, job, address)
-    baseline, candidate = run_in_turn(against, _HERE, measure, pairs, done)
-    return Turns(tuple(baseline), tuple(candidate))
+    return turns(*run_in_turn(against, _HERE, measure, looks, decided, done))
 
 
 def repeat_job(
@@ -174,8 +188,9 @@ def judge_speeds(
         known = None if accepted is None else accepted.run
         for name in (gate.primary, *(name for name in gate.figures if name != gate.primary)):
             decides = name == gate.primary
-            if name in turns.get(job.name, Turns((), ())).names:
-                verdicts.append(_in_turn(job.name, name, turns, gate.tolerance, decides))
+            taken = turns.get(job.name, Turns((), ()))
+            if name in taken.names:
+                verdicts.append(_in_turn(job.name, name, taken, gate.tolerance, decides))
             elif decides or tonight.figure(job.name, name) is not None:
                 verdicts.append(
                     judge_history(tonight, runs, job.name, name, known, gate.tolerance, decides)
@@ -183,11 +198,9 @@ def judge_speeds(
     return verdicts
 
 
-def _in_turn(
-    job: str, name: str, turns: Mapping[str, Turns], tolerance: float, decides: bool
-) -> Verdict:
+def _in_turn(job: str, name: str, turns: Turns, tolerance: float, decides: bool) -> Verdict:
     try:
-        return judge_pairs(*turns[job].of(name), tolerance, decides)
+        return judge_pairs(*turns.of(name), tolerance, decides, turns.looks)
     except RdmBatchError as error:
         # A figure of 0 has no ratio: what else the night has found is not to be lost for that.
         return Verdict(

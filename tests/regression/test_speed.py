@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,18 +154,16 @@ def test_checkouts_in_turn_pass_fail_or_need_more_pairs() -> None:
     assert unsure.outcome == "undecided"
     assert unsure.details["needed"] > 8
     first, second = pairs(1.0, 0.002, 4)
-    with pytest.raises(RegressionError, match="5 pairs or more"):
+    with pytest.raises(RegressionError, match="6 pairs or more"):
         judge_pairs(first, second)
     with pytest.raises(RegressionError, match="one figure of one job"):
-        judge_pairs([make_figure()] * 5, [rate(1.0)] * 5)
+        judge_pairs([make_figure()] * 6, [rate(1.0)] * 6)
 
 
 def test_what_is_no_checkout_is_told_before_anything_runs(tmp_path: Path) -> None:
     check_checkout(ROOT)
     with pytest.raises(RegressionError, match="is no checkout that can be run"):
         check_checkout(tmp_path)
-    with pytest.raises(RegressionError, match="5 or more"):
-        run_in_turn(ROOT, ROOT, lambda *_: 1, pairs=4)
     with pytest.raises(RegressionError, match="ended with status 1"):
         run_timed(ROOT, tmp_path / "missing.yaml", tmp_path / "out")
 
@@ -178,10 +177,23 @@ def test_checkouts_take_turns_after_one_run_of_each_that_does_not_count() -> Non
         return output.name
 
     seen: list[int] = []
-    first, second = run_in_turn(ROOT, ROOT, measure, done=lambda: seen.append(len(order)))
+    asked: list[int] = []
+
+    def decided(first: Sequence[str], second: Sequence[str]) -> bool:
+        assert len(first) == len(second)
+        asked.append(len(first))
+        return len(first) == 5
+
+    def done() -> None:
+        seen.append(len(order))
+
+    first, second = run_in_turn(ROOT, ROOT, measure, (2, 5, 7), decided, done)
     assert first == ["2", "5", "6", "9", "10"]
     assert second == ["3", "4", "7", "8", "11"]
+    assert asked == [2, 5]
     assert seen == list(range(1, 13))
+    never, _ = run_in_turn(ROOT, ROOT, measure, (2, 3), lambda *_: False)
+    assert len(never) == 3
     assert not any(output.exists() for output in order)
 
 

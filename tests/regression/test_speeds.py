@@ -64,6 +64,42 @@ def test_two_checkouts_in_turn_decide_at_once(suite: Suite) -> None:
         assert {verdict.figure for verdict in verdicts} == {"images_per_s", "retriever_bytes"}
 
 
+@pytest.mark.parametrize(
+    ("rate", "noise", "pairs", "outcome"),
+    [
+        (1.0, 0.001, 9, "pass"),
+        (1.0, 0.0, 9, "pass"),
+        (0.9, 0.001, 9, "fail"),
+        (0.97, 0.05, 20, "undecided"),
+    ],
+)
+def test_checkouts_are_run_until_they_decide(
+    suite: Suite,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rate: float,
+    noise: float,
+    pairs: int,
+    outcome: str,
+) -> None:
+    before, random = tmp_path / "before", np.random.default_rng(0)
+    (before / "rdm_batch").mkdir(parents=True)
+    (before / "rdm_batch" / "__init__.py").touch()
+
+    def timed(checkout: Path, job: Path, output: Path, *_: Any) -> TimedRun:
+        value = 10 * np.exp(noise * random.standard_normal())
+        return TimedRun(with_rate(value * (1 if checkout == before else rate)), 1 << 20, 3.0)
+
+    monkeypatch.setattr(speeds, "run_timed", timed)
+    turns = take_turns(suite, suite.jobs[0], before, "none", 20)
+    assert (len(turns.baseline), len(turns.candidate), turns.looks) == (pairs, pairs, 3)
+    tonight = make_run(night(0), figures=measured(1.0))
+    said = decided(judge_speeds(suite, tonight, (), None, {"quick": turns}))
+    assert said.outcome == outcome
+    assert "98 % interval" in said.reason
+    assert f"from {pairs} pairs in turn" in said.reason
+
+
 def test_a_figure_of_zero_loses_no_night(suite: Suite) -> None:
     tonight = make_run(night(0), figures=measured(10.0, 0.0))
     runs = tuple(measured(10.0, 0.0) for _ in range(6))
@@ -94,6 +130,8 @@ def test_without_a_checkout_the_history_of_this_class_decides(suite: Suite, tmp_
 def test_what_is_no_checkout_is_refused(suite: Suite, tmp_path: Path) -> None:
     with pytest.raises(RegressionError, match="is no checkout that can be run"):
         take_turns(suite, suite.jobs[0], tmp_path, "none")
+    with pytest.raises(RegressionError, match="6 pairs or more"):
+        take_turns(suite, suite.jobs[0], tmp_path, "none", 5)
 
 
 def test_of_repeats_the_middle_counts_and_all_are_kept() -> None:
