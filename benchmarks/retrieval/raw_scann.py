@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.retrieval.databases import Asked
-from rdm_batch.retrieval.embeddings import score_candidates, unit_rows
+from rdm_batch.retrieval.embeddings import directions_of, score_candidates, unit_rows
 from rdm_batch.retrieval.index import ShardIndex
 
 _RAISES = 4
@@ -68,5 +68,6 @@ def equal_recall(index: ShardIndex, rows: np.ndarray, asked: Asked, recall: floa
 
 def rescored_scores(index: ShardIndex, rows: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
     """Score what raw ScaNN finds exactly: its own scores are rounded."""
-    positions, _, valid = index.candidates(unit_rows(queries), k)
-    return np.where(valid, score_candidates(queries, rows, None, positions), -np.inf)
+    asked = directions_of(queries, "queries")
+    positions, _, valid = index.candidates(asked.unit, k)
+    return np.where(valid, score_candidates(asked, rows, None, positions), -np.inf)

@@ -13,7 +13,7 @@ from rdm_batch.inputs.databases import Database
 from rdm_batch.reports.progress import Progress
 from rdm_batch.retrieval.index import build_index, save_index
 from rdm_batch.retrieval.rows import shard_rows
-from rdm_batch.retrieval.upper_level import add_upper_level, has_upper_level
+from rdm_batch.retrieval.upper_level import add_upper_level, stored_upper_level
 from rdm_batch.storage.object_store import redact
 
 
@@ -55,8 +55,9 @@ def check_rebuilt(uri: str, progress: Progress) -> list[str]:
             index = build_index(rows, shard.index, uri, os.cpu_count() or 1)
             folder_of = f"index/shard-{number:05d}"
             built = save_index(index, root / folder_of)
-            if has_upper_level(database.root([number]) / folder_of):
-                add_upper_level(root / folder_of, index.settings.leaves or 1)
+            level = stored_upper_level(database.root([number]) / folder_of)
+            if level is not None:
+                add_upper_level(root / folder_of, level)
             damage = find_damage_in(root, shard.index_files, digests=True)
             listed = {Path(file.path).name for file in shard.index_files}
             damage += [

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64, UInt32
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.files import UNREADABLE
@@ -79,6 +79,7 @@ class ShardIndex:
         if num_threads < 1:
             raise DatabaseError("index", f"num_threads = {num_threads}", "at least 1 thread")
         searcher.set_num_threads(num_threads)
+        self._num_threads = num_threads
         self._searcher = searcher
         self.rows = rows
         self.settings = settings
@@ -92,23 +93,24 @@ class ShardIndex:
     def candidates(
         self, unit_queries: Float32[np.ndarray, "n dim"], count: int
     ) -> tuple[
-        Int64[np.ndarray, "n count"],
-        Float32[np.ndarray, "n count"],
-        Bool[np.ndarray, "n count"],
+        Int64[np.ndarray, "n found"],
+        Float32[np.ndarray, "n found"],
+        Bool[np.ndarray, "n found"],
     ]:
-        """Propose ``count`` rows per query.
+        """Propose up to ``count`` rows per query.
 
-        Queries of a partitioned index are searched one by one (in parallel threads): what
-        ScaNN finds then cannot depend on the batch a query arrived in. Measured, this
-        costs at most a fifth more than ScaNN's own batches.
+        Queries of a partitioned index are searched one by one: what ScaNN finds then cannot
+        depend on the batch a query arrived in. On one thread they are single searches, which
+        visit the nearest leaf first and walk through no list of all leaves; ScaNN's batches of
+        one find the same rows with the same scores, 0.05 ms later.
 
         Args:
             unit_queries: Finite normalized queries.
             count: Candidates per query, in 1..rows.
 
         Returns:
-            Row positions, ScaNN's own scores, and which of them are real: ScaNN fills
-            places it has no candidate for with row 0 and a NaN score.
+            Row positions, ScaNN's own scores, and which of them are real: where fewer were found
+            for a query than for another, there is row 0 with a NaN score.
         """
         if len(unit_queries) == 0:
             empty = np.empty((0, count))
@@ -124,16 +126,33 @@ class ShardIndex:
             scores = np.concatenate([part[1] for part in parts])
         else:
             codes_alone = self.settings.kind == "tree_soar"
-            found, scores = self._searcher.search_batched_parallel(
-                unit_queries,
-                final_num_neighbors=count,
-                pre_reorder_num_neighbors=(
-                    None if codes_alone else max(self.settings.reorder, count)
-                ),
-                leaves_to_search=self.settings.leaves_to_search,
-                batch_size=1,
-            )
+            rescored = -1 if codes_alone else max(self.settings.reorder, count)
+            leaves = self.settings.leaves_to_search or -1
+            if self._num_threads == 1 or len(unit_queries) == 1:
+                search = self._searcher.search
+                found, scores = _side_by_side(
+                    [search(query, count, rescored, leaves) for query in unit_queries]
+                )
+            else:
+                found, scores = self._searcher.search_batched_parallel(
+                    unit_queries, count, rescored, leaves, batch_size=1
+                )
         return found.astype(np.int64), scores, np.isfinite(scores)
+
+
+def _side_by_side(
+    answers: list[tuple[UInt32[np.ndarray, " _"], Float32[np.ndarray, " _"]]],
+) -> tuple[UInt32[np.ndarray, "n found"], Float32[np.ndarray, "n found"]]:
+    """Put answers of single searches into one table, filled as ScaNN fills those of batches."""
+    if len(answers) == 1:
+        ((found, scores),) = answers
+        return found[None], scores[None]
+    shape = len(answers), max(len(found) for found, _ in answers)
+    rows, values = np.zeros(shape, np.uint32), np.full(shape, np.nan, np.float32)
+    for number, (found, scores) in enumerate(answers):
+        rows[number, : len(found)] = found
+        values[number, : len(found)] = scores
+    return rows, values
 
 
 def build_index(

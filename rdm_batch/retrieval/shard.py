@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Float, Float32, Int64
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.database import DatabaseManifest, check_files
 from rdm_batch.retrieval.effort import SearchEffort
 from rdm_batch.retrieval.embeddings import (
+    as_float32,
     check_embeddings,
+    directions_of,
     row_norms,
     score_candidates,
-    unit_rows,
 )
 from rdm_batch.retrieval.exact import check_k, exact_top_k, score_slack
 from rdm_batch.retrieval.index import ShardIndex, build_index, load_index
@@ -100,13 +100,8 @@ class ShardSearcher:
         """
         check_k(k, self.rows - len(self._removed), self._where)
         check_dim(queries.shape[1], self.dim, self._where)
-        check_embeddings(queries, f"queries to {self._where}")
         positions, scores = self._best(queries, k)
-        return Neighbors(
-            ids=positions + self.first_row,
-            scores=scores,
-            embeddings=self._embeddings[positions].astype(np.float32),
-        )
+        return self._neighbors(positions, scores)
 
     def search_exactly(self, queries: Float32[np.ndarray, "n dim"], k: int) -> Neighbors:
         """Find them by an exact scan, to judge the index.
@@ -115,15 +110,18 @@ class ShardSearcher:
             DatabaseError: k is out of range, or a query is not finite or has norm zero.
         """
         positions, scores = self._scan(queries, k)
-        return Neighbors(
-            ids=positions + self.first_row,
-            scores=scores,
-            embeddings=self._embeddings[positions].astype(np.float32),
-        )
+        return self._neighbors(positions, scores)
+
+    def _neighbors(
+        self, positions: Int64[np.ndarray, "n k"], scores: Float32[np.ndarray, "n k"]
+    ) -> Neighbors:
+        rows = as_float32(self._embeddings.take(positions, axis=0))
+        return Neighbors(ids=positions + self.first_row, scores=scores, embeddings=rows)
 
     def _best(
         self, queries: Float32[np.ndarray, "n dim"], k: int
     ) -> tuple[Int64[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
+        asked = directions_of(queries, f"queries to {self._where}")
         if self._index is None:
             return self._scan(queries, k)
         kind = self._index.settings.kind
@@ -132,14 +130,20 @@ class ShardSearcher:
             # ScaNN has ordered them by their codes alone.
             wanted = max(self._index.settings.reorder, wanted)
         count = min(self.rows, wanted + len(self._removed))
-        positions, rough, valid = self._index.candidates(unit_rows(queries), count)
-        valid &= self._kept(positions)
-        scores = score_candidates(queries, self._embeddings, self._norms, positions)
-        if not valid.all():
+        positions, rough, valid = self._index.candidates(asked.unit, count)
+        if positions.shape[1] < k:
+            return self._scan(queries, k)
+        if len(self._removed):
+            valid &= np.isin(positions, self._removed, invert=True)
+        scores = score_candidates(asked, self._embeddings, self._norms, positions)
+        complete = bool(valid.all())
+        if not complete:
             scores = np.where(valid, scores, np.float32(-np.inf))
         self._refuse_nan(scores, positions)
         order = order_by_score(positions, scores)[:, :k]
         best_positions, best_scores = in_order(order, positions, scores)
+        if complete and kind != "brute_force":
+            return best_positions, best_scores
         doubtful = best_scores[:, -1] == -np.inf
         if kind == "brute_force" and count < self.rows:
             # A row that is not a candidate scores at most the worst candidate's rough score.
@@ -154,22 +158,15 @@ class ShardSearcher:
     ) -> tuple[Int64[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
         return exact_top_k(self._embeddings, queries, k, self._removed)
 
-    def _kept(
-        self, positions: Int64[np.ndarray, "n count"]
-    ) -> Bool[np.ndarray, "n count"] | Literal[True]:
-        if not len(self._removed):
-            return True
-        kept: Bool[np.ndarray, "n count"] = np.isin(positions, self._removed, invert=True)
-        return kept
-
     def _refuse_nan(
         self,
         scores: Float32[np.ndarray, "n count"],
         positions: Int64[np.ndarray, "n count"],
     ) -> None:
         """Refuse mapped rows without a direction, which nobody has looked at before."""
-        bad = np.isnan(scores)
-        if bad.any():
+        # The smallest of numbers is none where one of them is none.
+        if scores.size and np.isnan(scores.min()):
+            bad = np.isnan(scores)
             raise DatabaseError(
                 self._where,
                 f"row {self.first_row + int(positions[bad][0])} holds NaN or infinite values, or "

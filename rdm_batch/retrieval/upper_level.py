@@ -9,31 +9,56 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rdm_batch.retrieval.database import TunedSearch
 
 UPPER_LEVEL_FROM = 1_000
 """Leaves beyond which it is tried: looking at the centers of a thousand takes 0.1 ms a query."""
-_SHARE = 0.35
-"""Of its groups, searched: on rows of a manifold that finds 0.997 of what all centers find."""
+_GROUPS, _SHARE = 3, 0.2
+"""Groups, times the square root of the leaves, and the share of them that is searched."""
 _MOST_LEAVES, _RECALL_LOST = 1.5, 0.02
 _CONFIG = "scann_config.pb"
 
 
-def add_upper_level(folder: Path, leaves: int) -> bytes:
+class UpperLevel(NamedTuple):
+    """What a tree over centers is made of.
+
+    Attributes:
+        groups: Of centers.
+        searched: Groups that a query looks into.
+    """
+
+    groups: int
+    searched: int
+
+
+def upper_level_for(leaves: int) -> UpperLevel:
+    """Choose one for the leaves of an index that is built."""
+    groups = round(_GROUPS * math.sqrt(leaves))
+    return UpperLevel(groups, math.ceil(_SHARE * groups))
+
+
+def stored_upper_level(folder: Path) -> UpperLevel | None:
+    """Give what the configuration of a stored index asks for; None where it asks for none."""
+    upper = _configuration(folder).partitioning.bottom_up_top_level_partitioner
+    if not upper.enabled:
+        return None
+    return UpperLevel(upper.num_centroids, upper.num_centroids_to_search)
+
+
+def add_upper_level(folder: Path, level: UpperLevel) -> bytes:
     """Ask for it in the configuration of a stored index; give the configuration of before.
 
     Args:
         folder: Of the index.
-        leaves: Its leaves.
+        level: What it is made of.
     """
     path = folder / _CONFIG
     before, config = path.read_bytes(), _configuration(folder)
     upper = config.partitioning.bottom_up_top_level_partitioner
     upper.enabled = True
-    upper.num_centroids = round(math.sqrt(leaves))
-    upper.num_centroids_to_search = math.ceil(_SHARE * upper.num_centroids)
+    upper.num_centroids, upper.num_centroids_to_search = level
     upper.quantization = upper.FIXED8
     path.write_bytes(config.SerializeToString(deterministic=True))
     return before
@@ -42,11 +67,6 @@ def add_upper_level(folder: Path, leaves: int) -> bytes:
 def remove_upper_level(folder: Path, before: bytes) -> None:
     """Put back what :func:`add_upper_level` gave."""
     (folder / _CONFIG).write_bytes(before)
-
-
-def has_upper_level(folder: Path) -> bool:
-    """Tell whether a stored index asks for it."""
-    return bool(_configuration(folder).partitioning.bottom_up_top_level_partitioner.enabled)
 
 
 def is_worth_it(without: Sequence[TunedSearch], tuned: Sequence[TunedSearch]) -> bool:

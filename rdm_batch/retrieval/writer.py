@@ -35,6 +35,7 @@ from rdm_batch.retrieval.upper_level import (
     add_upper_level,
     is_worth_it,
     remove_upper_level,
+    upper_level_for,
 )
 from rdm_batch.specs.database import IndexSettings
 
@@ -156,7 +157,7 @@ def index_rows(
             doing = doing or (lambda _: None)
             fields |= _tuned(index, embeddings, captions, where, doing)
             if (built.leaves or 1) > UPPER_LEVEL_FROM:
-                before = add_upper_level(folder, built.leaves or 1)
+                before = add_upper_level(folder, upper_level_for(built.leaves or 1))
                 index = load_index(folder, names, len(embeddings), built)
                 found = _tuned(index, embeddings, captions, where, doing)
                 if is_worth_it(fields["tuned"], found["tuned"]):

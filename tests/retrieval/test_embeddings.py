@@ -6,6 +6,7 @@ import pytest
 from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.embeddings import (
     check_embeddings,
+    directions_of,
     row_norms,
     score_candidates,
     score_pairs,
@@ -49,8 +50,11 @@ def test_a_pair_scores_the_same_in_any_company(dim: int) -> None:
     np.testing.assert_array_equal(together, np.array(alone))
     candidates = random.integers(0, 300, (9, 33))
     pairs = score_pairs(queries, rows, np.repeat(np.arange(9), 33), candidates.ravel())
-    scored = score_candidates(queries, rows, row_norms(rows), candidates)
-    np.testing.assert_array_equal(scored.ravel(), pairs)
+    asked = directions_of(queries, "queries")
+    for norms in (row_norms(rows), None):
+        scored = score_candidates(asked, rows, norms, candidates)
+        np.testing.assert_array_equal(scored.ravel(), pairs)
+    np.testing.assert_array_equal(asked.unit, unit_rows(queries))
 
 
 def test_scores_are_cosines() -> None:

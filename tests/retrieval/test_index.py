@@ -48,7 +48,7 @@ def test_partitioned_recall_is_high_on_clustered_rows(vectors: Vectors, quantiza
     assert recall_at_k(searcher.search(queries, 20).scores, exact) >= 0.95
 
 
-@pytest.mark.parametrize("kind", ["brute_force", "tree_ah"])
+@pytest.mark.parametrize("kind", ["brute_force", "tree_ah", "tree_soar"])
 def test_answers_do_not_depend_on_the_batch(vectors: Vectors, kind: str) -> None:
     rows, queries = vectors(2000), vectors(130, seed=1)
     # Few leaves and candidates: an index at its limits shows any dependence there is.
@@ -62,6 +62,28 @@ def test_answers_do_not_depend_on_the_batch(vectors: Vectors, kind: str) -> None
             found = searcher.search(queries[part], 10)
             np.testing.assert_array_equal(found.ids, whole.ids[part])
             np.testing.assert_array_equal(found.scores, whole.scores[part])
+
+
+@pytest.mark.parametrize("kind", ["tree_ah", "tree_soar"])
+def test_single_searches_find_what_batches_of_one_find(vectors: Vectors, kind: str) -> None:
+    rows, queries = vectors(2000, dim=32), unit_rows(vectors(90, dim=32, seed=1))
+    # More than a leaf holds: how many are found differs from query to query.
+    settings = IndexSettings(kind=kind, leaves=40, leaves_to_search=1, reorder=300)
+    alone, at_once = (build_index(rows, settings, "test", threads) for threads in (1, 2))
+    found, scores, valid = alone.candidates(queries, 300)
+    others, their_scores, theirs = at_once.candidates(queries, 300)
+    width = found.shape[1]
+    assert width < 300
+    assert not valid.all()
+    assert not theirs[:, width:].any()
+    np.testing.assert_array_equal(valid, theirs[:, :width])
+    np.testing.assert_array_equal(found, others[:, :width])
+    np.testing.assert_array_equal(scores, their_scores[:, :width])
+    for number in (0, 41, 89):
+        one, its_scores, real = alone.candidates(queries[number : number + 1], 300)
+        assert real.all()
+        np.testing.assert_array_equal(one[0], found[number][valid[number]])
+        np.testing.assert_array_equal(its_scores[0], scores[number][valid[number]])
 
 
 def test_a_saved_index_answers_the_same_after_moving(vectors: Vectors, tmp_path: Path) -> None:

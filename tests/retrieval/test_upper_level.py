@@ -14,10 +14,17 @@ from rdm_batch.retrieval.database import TunedSearch
 from rdm_batch.retrieval.exact import exact_top_k, recall_at_k
 from rdm_batch.retrieval.index import IndexSettings, build_index, load_index, save_index
 from rdm_batch.retrieval.shard import ShardSearcher, open_shard
-from rdm_batch.retrieval.upper_level import add_upper_level, has_upper_level, is_worth_it
+from rdm_batch.retrieval.upper_level import (
+    UpperLevel,
+    add_upper_level,
+    is_worth_it,
+    stored_upper_level,
+    upper_level_for,
+)
 from tests.retrieval.conftest import Vectors, WriteDatabase
 
 TREE = IndexSettings(kind="tree_soar", leaves=30, leaves_to_search=8)
+LEVEL = UpperLevel(groups=5, searched=2)
 
 
 def test_it_is_made_the_same_each_time(tmp_path: Path, vectors: Vectors) -> None:
@@ -27,7 +34,7 @@ def test_it_is_made_the_same_each_time(tmp_path: Path, vectors: Vectors) -> None
     for name in ("without", "with", "again"):
         files = save_index(plain, tmp_path / name)
         if name != "without":
-            add_upper_level(tmp_path / name, 30)
+            add_upper_level(tmp_path / name, LEVEL)
         contents.append({path.name: path.read_bytes() for path in files})
         names = [path.name for path in files]
         loaded = load_index(tmp_path / name, names, len(rows), plain.settings)
@@ -51,9 +58,12 @@ def test_an_index_asks_for_it_where_it_is_worth_it_and_is_built_the_same_again(
 ) -> None:
     monkeypatch.setattr(writer, "UPPER_LEVEL_FROM", 29)
     monkeypatch.setattr(writer, "is_worth_it", lambda without, tuned: worth)
+    # Not what is chosen now: an index is built again with what it was built with.
+    assert upper_level_for(30) != LEVEL
+    monkeypatch.setattr(writer, "upper_level_for", lambda leaves: LEVEL)
     rows = vectors(600, clusters=150)
     manifest = write_database(tmp_path, rows, settings=TREE)
-    assert has_upper_level(tmp_path / "index/shard-00000") == worth
+    assert stored_upper_level(tmp_path / "index/shard-00000") == (LEVEL if worth else None)
     tuned = manifest.shards[0].search_for("texts")
     assert tuned is not None
     assert tuned.recall == pytest.approx(_recall_of_texts(tmp_path, manifest, rows))
