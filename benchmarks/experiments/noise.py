@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -18,7 +19,10 @@ from jaxtyping import Float64
 from benchmarks.records import Part, Row, read_record
 from rdm_batch.errors import RdmBatchError
 from rdm_batch.regression.records import Better, Kind
+from rdm_batch.regression.statistics.middle import middle_half
 
+Kept = Literal["middle half", "median", "best"]
+KEPT: tuple[Kept, ...] = ("middle half", "median", "best")
 BLUR = 0.3
 """Of the spread of the measured deviations: Silverman's for twenty normal values is 0.5."""
 _MIDDLE = 1.2533
@@ -54,13 +58,13 @@ class Noise:
         deviations: Of every repeat from the middle of its part.
         between: Standard deviation of what all repeats of a night have in common.
         better: Which of two repeats is better.
-        middle: Whether a night is the middle of its repeats, not the best of them.
+        kept: What a night is of its repeats: the mean of the middle half, the median, the best.
     """
 
     deviations: Float64[np.ndarray, " repeats"]
     between: float
     better: Better
-    middle: bool = True
+    kept: Kept = "middle half"
 
     @property
     def spread(self) -> float:
@@ -84,8 +88,12 @@ class Noise:
         """Draw the values of nights around 1, each of its repeats."""
         drawn = self._drawn(count, repeats, random)
         common = self.between * random.standard_normal(count)
-        best = drawn.max(axis=1) if self.better == "higher" else drawn.min(axis=1)
-        kept = np.median(drawn, axis=1) if self.middle else best
+        if self.kept == "middle half":
+            kept = middle_half(drawn)
+        elif self.kept == "median":
+            kept = np.median(drawn, axis=1)
+        else:
+            kept = drawn.max(axis=1) if self.better == "higher" else drawn.min(axis=1)
         values: Float64[np.ndarray, " count"] = np.exp(kept + common)
         return values
 
@@ -205,10 +213,9 @@ def noise_rows(noise: dict[str, Noise], repeats: int) -> list[Row]:
                 "repeats": len(one.deviations),
             }
             | {
-                f"{word} of {count}, %": 100 * float(kept.nights(4_000, count, random).std())
-                for word, kept in (("middle", one), ("best", replace(one, middle=False)))
-                for count in sorted({1, 3, repeats})
-                if count > 1 or word == "best"
+                f"{word} of {repeats}, %": 100 * float(kept.nights(4_000, repeats, random).std())
+                for word in KEPT
+                for kept in (replace(one, kept=word),)
             },
         )
         for name, one in noise.items()

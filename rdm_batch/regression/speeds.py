@@ -1,18 +1,19 @@
 """Gate 4 for the jobs of a suite: in turn with another checkout, or against the history.
 
-Of repeats of one job in one night the middle one counts. benchmarks/experiments/nights.py compares
-that with the best one, from measured repeats: of many the middle moves less from night to night.
+Of repeats of one job in one night the mean of the middle half counts. What that finds, and what the
+median and the best one do, benchmarks/experiments/nights.py compares, from measured repeats.
 """
 
 from __future__ import annotations
 
 import shutil
-import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from rdm_batch.cluster.connect import NONE
 from rdm_batch.errors import RdmBatchError
@@ -22,6 +23,7 @@ from rdm_batch.regression.figures import figures_of, search_figures
 from rdm_batch.regression.interleave import run_in_turn, run_searches, run_timed
 from rdm_batch.regression.records import Figure, Run, Verdict
 from rdm_batch.regression.speed import judge_history, judge_pairs
+from rdm_batch.regression.statistics.middle import middle_half
 from rdm_batch.regression.statistics.ratios import MOST_PAIRS, looks_of
 from rdm_batch.regression.suite import Suite, SuiteJob
 
@@ -105,8 +107,9 @@ def repeat_job(
         done: Called after every run.
 
     Returns:
-        Of each figure that all runs have measured the middle, with all values beside it. Its
-        description says how often it was measured: five runs and three do not compare.
+        Of each figure that all runs have measured the mean of the middle half, with all values
+        beside it. Its description says how often it was measured: five runs and three do not
+        compare.
 
     Raises:
         RegressionError: A run fails.
@@ -130,17 +133,17 @@ def repeat_job(
 
 
 def middle_of(figures: Sequence[Figure]) -> Figure:
-    """Give the median of what was measured of one figure in one night, with all values beside it.
+    """Give the mean of the middle half of what one night measured of a figure, with all values.
 
     Args:
         figures: In the order they were measured; of one description.
     """
     first = figures[0]
     values = tuple(figure.value for figure in figures)
-    description = {"measured": first.description, "middle of": len(values)}
+    description = {"measured": first.description, "middle half of": len(values)}
     return first.model_copy(
         update={
-            "value": statistics.median(values),
+            "value": float(middle_half(np.array([values]))[0]),
             "values": values,
             "description": canonical_digest(description, escape=False),
         }

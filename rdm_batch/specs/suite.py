@@ -94,7 +94,8 @@ class SpeedSpec(Spec):
     repeats: Annotated[int, Field(ge=1, le=100)] = Field(
         default=25,
         description="How often the job is run for its speed alone every night, each time by a "
-        "process of its own and without scores; of every figure the middle one is the night's. 1: "
+        "process of its own and without scores; of every figure the mean of the middle half is the "
+        "night's. 1: "
         "the speed of the one run that is scored, for long jobs on machines that do nothing else.",
     )
     searches: Annotated[int, Field(ge=1_000, le=1_000_000)] | None = Field(
