@@ -169,8 +169,9 @@ class NativeTransformer:
         Memory asked for anew is cleared by the system first, hundreds of MB a batch.
         """
         spare, self._spare = self._spare, None
-        enough = spare is not None and len(spare) >= count
-        return spare if enough else huge_empty((count,), self._dtype)
+        if spare is not None and len(spare) >= count:
+            return spare
+        return huge_empty((count,), self._dtype)
 
     def _give_back(self, past: Float[Tensor, " room"]) -> None:
         self._spare = past
