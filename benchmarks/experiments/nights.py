@@ -3,20 +3,19 @@
     python -m benchmarks.experiments.nights --json benchmarks/results/nights.json
 
 Inputs: the parts of the record that ``benchmarks.experiments.repeats`` has measured, one for each
-time of the day it ran. A simulated night measures a job ``--repeats`` times and keeps the middle,
-as a suite does with ``repeats``; what other numbers of them, and the best in place of the middle,
-would do stands beside it. The noise of a repeat is drawn from the measured deviations from
-the middle of their part, of all figures of one repeat together, blurred by a fraction of their
-spread so that a year is not made of twenty numbers; to it comes what all repeats of a night have in
-common, normal with the spread measured between the parts. The gate itself judges every night
+time of the day it ran. A simulated night measures a job ``--repeats`` times and keeps the mean of
+the middle half, as a suite does with ``repeats``; what other numbers of them, their median and the
+best of them would do stands beside it. The noise of a repeat is drawn from the measured deviations
+from the middle of their part, blurred by a fraction of their spread so that a year is not made of
+twenty numbers; to it comes what all repeats of a night have in common, normal with the spread
+measured between the parts (``benchmarks.experiments.noise``). The gate itself judges every night
 (``regression.speed.judge_history``), with the tolerances of ``FIGURES``.
 
 With ``--choose`` numbers of repeats are compared, for nights that are all alike: what lies between
 the parts is left out, for no number of repeats takes it away.
 
-The part ``checkouts in turn`` is the gate with ``--against``: what nights have in common is then in
-both sides of a pair and cancels, and each night decides by itself. ``LENGTHS`` are runs of so many
-repeats in a row, whose noise is taken to be independent.
+The part ``checkouts in turn`` is the gate with ``--against``, of at most so many pairs: what nights
+have in common is then in both sides of a pair and cancels, and each night decides by itself.
 
 With ``--assumed`` nothing measured is needed: nights have noise of several sizes, normal or with
 the tails of Student's t of 3 degrees, and the rows say how quiet nights have to be for the gate to
@@ -31,60 +30,48 @@ Eight jobs whose deciding figures are ``JOBS``. Changes are planted after 30 to 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
+from benchmarks.experiments.noise import (
+    FIGURES,
+    KEPT,
+    Assumed,
+    Measured,
+    Noise,
+    load_of,
+    measured_noise,
+    noise_rows,
+    part_rows,
+)
 from benchmarks.experiments.repeats import recorder_of
 from benchmarks.recorder import parser_of, run
-from benchmarks.records import Details, Row, read_record
-from rdm_batch.errors import RdmBatchError
-from rdm_batch.regression.records import Better, Figure, Kind, Run
+from benchmarks.records import Details, Row
+from rdm_batch.regression.records import Figure, Run
 from rdm_batch.regression.series import SPEED_RULE
 from rdm_batch.regression.speed import judge_history, rule_for
-from rdm_batch.regression.statistics.equivalence import ALPHA
+from rdm_batch.regression.statistics.equivalence import ALPHA, Outcome
 from rdm_batch.regression.statistics.power import equivalence_power
-from rdm_batch.regression.statistics.ratios import judge_ratio, ratio_of_medians
+from rdm_batch.regression.statistics.ratios import judge_ratio, looks_of, ratio_of_pairs
 from rdm_batch.regression.statistics.steps import find_steps
 from rdm_batch.reports.run_report import Machine
 
 YEAR = 365
-BLUR = 0.3
-"""Of the spread of the measured deviations: Silverman's for twenty normal values is 0.5."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Say what a figure is in the gate: which of a repeat, its kind, and what is tolerated."""
-
-    name: str
-    kind: Kind
-    better: Better
-    tolerance: float
-
-
-FIGURES = {
-    "images/s": Measured("images/s", "speed", "higher", 0.03),
-    "pipeline images/s": Measured("pipeline images/s", "speed", "higher", 0.03),
-    "CPU time": Measured("CPU time", "latency", "lower", 0.03),
-    "start-up": Measured("start-up", "latency", "lower", 0.1),
-    "search p99": Measured("search p99", "latency", "lower", 0.1),
-    "peak memory": Measured("peak memory", "memory", "lower", 0.05),
-}
-JOBS = ("images/s",) * 4 + ("pipeline images/s", "start-up", "search p99", "peak memory")
+JOBS = ("images/s",) * 4 + ("pipeline images/s", "start-up", "p99 of searches alone", "peak memory")
 PLANTED = {
     "throughput 5 % down": ("images/s", 0.95),
     "processor time 5 % up": ("CPU time", 1.05),
-    "p99 20 % up": ("search p99", 1.2),
+    "p99 20 % up": ("p99 of searches alone", 1.2),
     "memory 10 % up": ("peak memory", 1.1),
 }
 WITHIN, LATER = 3, 10
-COUNTS = (1, 3, 5, 9, 15, 25)
+COUNTS = (5, 9, 15, 25, 35)
 """Of repeats a night."""
-PAIRS, LENGTHS = (5, 9, 15, 25), (1, 4)
+PAIRS = (9, 20, 40, 80)
 ASSUMED = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05)
 NEEDED_CAUGHT, NEEDED_PLACED = 0.95, 0.9
 MOST_FALSE_ALARMS, NEEDED_QUIET = 2, 0.95
@@ -92,73 +79,6 @@ NEEDED_NOT_PASSED = 0.99
 _MACHINE = Machine(cpu_model="simulated", num_cores=1, memory_bytes=1 << 30)
 _DESCRIPTION = "0" * 64
 _FIRST = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Hold what repeats of one figure do, as logarithms of ratios.
-
-    Args:
-        deviations: Of every repeat from the middle of its part.
-        between: Standard deviation of the middles of the parts.
-        better: Which of two repeats is better.
-        middle: Whether a night is the middle of its repeats, not the best of them.
-    """
-
-    deviations: Float64[np.ndarray, " repeats"]
-    between: float
-    better: Better
-    middle: bool = True
-
-    @property
-    def spread(self) -> float:
-        """Return the standard deviation of one repeat within its part."""
-        return float(self.deviations.std(ddof=1))
-
-    def runs(
-        self, count: int, length: int, random: np.random.Generator
-    ) -> Float64[np.ndarray, " count"]:
-        """Draw the values of runs around 1, each as long as so many repeats."""
-        values: Float64[np.ndarray, " count"] = np.exp(self._drawn(count, length, random).mean(1))
-        return values
-
-    def _drawn(
-        self, count: int, repeats: int, random: np.random.Generator
-    ) -> Float64[np.ndarray, "count repeats"]:
-        drawn = random.choice(self.deviations, (count, repeats))
-        return drawn + BLUR * self.spread * random.standard_normal((count, repeats))
-
-    def nights(
-        self, count: int, repeats: int, random: np.random.Generator
-    ) -> Float64[np.ndarray, " count"]:
-        """Draw the values of nights around 1, each of its repeats."""
-        drawn = self._drawn(count, repeats, random)
-        common = self.between * random.standard_normal(count)
-        best = drawn.max(axis=1) if self.better == "higher" else drawn.min(axis=1)
-        kept = np.median(drawn, axis=1) if self.middle else best
-        values: Float64[np.ndarray, " count"] = np.exp(kept + common)
-        return values
-
-
-def measured_noise(path: Path) -> dict[str, Noise]:
-    """Read what ``repeats`` has measured.
-
-    Raises:
-        RdmBatchError: There is nothing of it in the record.
-    """
-    record = read_record(path)
-    parts = [p for p in ([] if record is None else record.parts) if p.name.startswith("repeats")]
-    if not parts:
-        action = "run benchmarks.experiments.repeats first"
-        raise RdmBatchError(str(path), "holds no repeats", "some to draw from", action)
-    found = {}
-    for name in FIGURES:
-        values = [np.log([float(row.details[name] or 0) for row in part.rows]) for part in parts]
-        middles = [float(np.median(part)) for part in values]
-        deviations = np.concatenate([part - m for part, m in zip(values, middles, strict=True)])
-        between = float(np.std(middles, ddof=1)) if len(middles) > 1 else 0.0
-        found[name] = Noise(deviations, between, FIGURES[name].better)
-    return found
 
 
 def as_run(number: int, figure: Measured, value: float) -> Run:
@@ -256,58 +176,17 @@ def _middle_delay(delays: list[float]) -> dict[str, float]:
     return {"middle delay, nights": middle} if np.isfinite(middle) else {}
 
 
-def load_of(path: Path) -> str:
-    """Say what else the machine did while the repeats were measured."""
-    record = read_record(path)
-    parts = [] if record is None else record.parts
-    loads = [
-        float(row.details.get("load average") or 0)
-        for part in parts
-        if part.name.startswith("repeats")
-        for row in part.rows
-    ]
-    return (
-        f"The repeats ran on one thread at a load of {min(loads):.1f} to {max(loads):.1f}: what is "
-        "above 1 is other work beside them, which is then most of their noise."
-    )
-
-
-def noise_rows(noise: dict[str, Noise], repeats: int) -> list[Row]:
-    """Say how much each figure moves, from one repeat to the next and from night to night."""
-    random = np.random.default_rng(0)
-    return [
-        Row(
-            name=name,
-            details={
-                "one repeat, %": 100 * one.spread,
-                "largest, %": 100 * float(np.abs(one.deviations).max()),
-                "between times of the day, %": 100 * one.between,
-                "repeats": len(one.deviations),
-            }
-            | {
-                f"{word} of {count}, %": 100 * float(kept.nights(4_000, count, random).std())
-                for word, kept in (("middle", one), ("best", replace(one, middle=False)))
-                for count in sorted({1, 3, repeats})
-                if count > 1 or word == "best"
-            },
-        )
-        for name, one in noise.items()
-    ]
-
-
 def choice_rows(noise: Mapping[str, Noise], years: int, trials: int) -> Iterator[Row]:
-    """Say what each number of repeats, and the best or the middle of them, finds and mistakes."""
-    for middle in (False, True):
-        kept = {name: replace(one, middle=middle) for name, one in noise.items()}
+    """Say what each number of repeats, and each way to make one of them, finds and mistakes."""
+    for word in KEPT:
+        kept = {name: replace(one, kept=word) for name, one in noise.items()}
         for count in COUNTS:
-            if middle and count == 1:
-                continue
             alarms = [false_alarms(kept, count, seed)[0] for seed in range(years)]
             details: Details = {"false alarms a year, 8 jobs": float(np.mean(alarms))}
             for number, (name, (of, factor)) in enumerate(PLANTED.items()):
                 found = planted(kept[of], FIGURES[of], factor, count, trials, number)
                 details[f"{name}: caught within 3 nights"] = found["caught within 3 nights"]
-            yield Row(name=f"{'middle' if middle else 'best'} of {count}", details=details)
+            yield Row(name=f"{word} of {count}", details=details)
 
 
 def paired_rows() -> list[Row]:
@@ -337,42 +216,34 @@ def paired_rows() -> list[Row]:
 
 
 def turn_rows(noise: Mapping[str, Noise], trials: int) -> Iterator[Row]:
-    """Say what the gate does with another checkout, by how often and how long each is run."""
-    for length in LENGTHS:
-        for pairs in PAIRS:
-            details: Details = {}
-            for number, (name, (of, factor)) in enumerate(PLANTED.items()):
-                random = np.random.default_rng([number, pairs, length])
-                figure, failed, alarms = FIGURES[of], 0, 0
-                for _ in range(trials):
-                    before, after = (noise[of].runs(pairs, length, random) for _ in "AB")
-                    for changed in (factor, 1.0):
-                        ratio = ratio_of_medians(before, changed * after)
-                        fails = judge_ratio(ratio, figure.tolerance, figure.better) == "fail"
-                        failed += fails and changed != 1
-                        alarms += fails and changed == 1
-                caught = 1 - (1 - failed / trials) ** WITHIN
-                details[f"{name}: caught within 3 nights"] = caught
-                details[f"{name}: false alarms of {trials} quiet nights"] = alarms
-            yield Row(name=f"{pairs} pairs of runs {length} times as long", details=details)
+    """Say what the gate does with another checkout, by how many pairs are taken at most."""
+    for most in PAIRS:
+        details: Details = {}
+        for number, (name, (of, factor)) in enumerate(PLANTED.items()):
+            random = np.random.default_rng([number, most])
+            for what, changed in ((name, factor), (f"{of} unmoved", 1.0)):
+                found = [
+                    _turns(noise[of], FIGURES[of], changed, most, random) for _ in range(trials)
+                ]
+                outcomes = [outcome for outcome, _ in found]
+                for outcome in ("fail", "pass"):
+                    details[f"{what}: {outcome}"] = outcomes.count(outcome) / trials
+                details[f"{what}: pairs"] = float(np.mean([pairs for _, pairs in found]))
+        yield Row(name=f"at most {most} pairs", details=details)
 
 
-@dataclass(frozen=True)
-class Assumed:
-    """Draw nights with noise of a given size, in place of ``Noise``."""
-
-    spread: float
-    heavy: bool
-
-    def nights(
-        self, count: int, repeats: int, random: np.random.Generator
-    ) -> Float64[np.ndarray, " count"]:
-        """Draw the values of nights around 1; repeats play no part."""
-        drawn = random.standard_normal(count)
-        if self.heavy:
-            drawn = random.standard_t(3, count) / np.sqrt(3)
-        values: Float64[np.ndarray, " count"] = np.exp(self.spread * drawn)
-        return values
+def _turns(
+    noise: Noise, figure: Measured, factor: float, most: int, random: np.random.Generator
+) -> tuple[Outcome, int]:
+    """Take turns until a look decides; give the verdict, and how many pairs it took."""
+    before, after = (noise.runs(most, random) for _ in "AB")
+    looks = looks_of(most)
+    for pairs in looks:
+        ratio = ratio_of_pairs(before[:pairs], factor * after[:pairs], len(looks))
+        outcome = judge_ratio(ratio, figure.tolerance, figure.better)
+        if outcome != "undecided":
+            return outcome, pairs
+    return "undecided", most
 
 
 def assumed_rows(heavy: bool, years: int, trials: int) -> Iterator[Row]:
@@ -431,6 +302,7 @@ def main(argv: list[str] | None = None) -> None:
         "jobs": list(JOBS),
     }
     notes = [load_of(path)]
+    recorder.add("times of the day", part_rows(path))
     recorder.add("noise", noise_rows(noise, args.repeats), settings, notes)
     years = np.array([false_alarms(noise, args.repeats, seed) for seed in range(args.years)])
     alarms = years[:, 0]

@@ -271,17 +271,23 @@ def _own_rarm(
         sampler = _token_sampler(architecture)
         head = autoregressive_head(networks, sampler, settings.guidance_scale, how)
         context = _context(architecture, settings, device)
-        uniform = torch.full((settings.batch, num_tokens), 0.5, dtype=torch.float64, device=device)
+        shape = (settings.batch, networks.architecture.transformer.num_positions)
+        uniform = torch.full(shape, 0.5, dtype=torch.float64, device=device)
         tokens = _grid(architecture, settings, device).flatten(1)
         return (
             lambda: head.draw_tokens(context, uniform),
             lambda: head.decode(tokens),
         )
 
+    def drawing(count: int) -> Work:
+        transformer = architecture.transformer.model_copy(update={"num_positions": count})
+        update = {"transformer": transformer}
+        counted = rarm_networks(architecture.model_copy(update=update), "meta")
+        return count_work(make(counted, "meta")[0], counted.transformer, count)
+
     counted = rarm_networks(architecture, "meta")
-    sample, decode = make(counted, "meta")
-    work = count_work(sample, counted.transformer, num_tokens)
-    work = work + count_work(decode, counted.autoencoder.decoder)
+    work = _quadratic([drawing(count) for count in (1, 2, 3)], num_tokens)
+    work = work + count_work(make(counted, "meta")[1], counted.autoencoder.decoder)
     networks = rarm_networks(architecture, settings.device)
     sample, decode = make(networks, settings.device)
     reset_peak_memory(settings.device)
@@ -294,6 +300,17 @@ def _own_rarm(
         work * (1 / settings.batch),
         peak_memory_bytes(settings.device),
     )
+
+
+def _quadratic(first: Sequence[Work], at: int) -> Work:
+    """Give the work of many tokens by that of one, two and three, each counted as a whole.
+
+    A token attends to one position more than the one before: the sum is a polynomial of the second
+    degree.
+    """
+    step = first[1] + first[0] * -1
+    growth = first[2] + first[1] * -1 + step * -1
+    return first[0] + step * (at - 1) + growth * ((at - 1) * (at - 2) / 2)
 
 
 def _grid(architecture: RarmArchitecture, settings: Settings, device: str) -> Tensor:

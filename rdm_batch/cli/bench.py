@@ -60,7 +60,8 @@ def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--pairs",
         type=int,
         metavar="N",
-        help="with --against, how often each of the two is run (default and least: 5)",
+        help="with --against, how often each of the two is run at most; it ends when the figure "
+        "that decides does (default: 40, at least 6)",
     )
     run.add_argument("--junit", type=Path, metavar="FILE", help="write the verdicts as JUnit XML")
     run.add_argument(
@@ -86,7 +87,7 @@ def _run(args: argparse.Namespace) -> int:
     from rdm_batch.regression.interleave import check_checkout
     from rdm_batch.regression.nightly import run_suite, start_run
     from rdm_batch.regression.records import EXIT_CODES
-    from rdm_batch.regression.statistics.ratios import LEAST_PAIRS
+    from rdm_batch.regression.statistics.ratios import LEAST_PAIRS, MOST_PAIRS
     from rdm_batch.regression.suite import check_jobs, load_suite
     from rdm_batch.regression.tables import print_run
     from rdm_batch.reports.progress import Progress
@@ -100,7 +101,7 @@ def _run(args: argparse.Namespace) -> int:
         raise SpecError("--seeds", f"{args.seeds}", "1, or at least 3: two give no bounds")
     if args.junit is not None:
         check_target(args.junit, RegressionError)
-    pairs = LEAST_PAIRS if args.pairs is None else args.pairs
+    pairs = MOST_PAIRS if args.pairs is None else args.pairs
     if args.pairs is not None and args.against is None:
         raise SpecError("--pairs", "stands without --against", "a checkout to run in turn with")
     if pairs < LEAST_PAIRS:
@@ -142,7 +143,9 @@ def _dry_run(suite: Suite) -> int:
         print(f"job {job.name} ({job.entry.job})")
         print("\n".join(f"  {line}" for line in describe_plan(job.job)))
         speed = job.entry.gates.speed
-        if speed is not None and speed.repeats > 1:
+        if speed is not None and speed.searches is not None:
+            print(f"  speed      {speed.repeats} x {speed.searches:,} searches alone")
+        elif speed is not None and speed.repeated:
             print(f"  speed      {speed.repeats} runs more, not scored")
     try:
         check_jobs(suite, "dry-run")

@@ -1,4 +1,4 @@
-"""``rdm-batch checkpoint``: look into weights files."""
+"""``rdm-batch checkpoint``: look into weights files, make new ones of them."""
 
 from __future__ import annotations
 
@@ -36,10 +36,22 @@ def _add(parser: argparse.ArgumentParser) -> None:
         description="Keep the weights that sampling uses and drop the rest: optimizer state, the "
         "other copy, pickled objects.",
     )
-    convert.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="a new file, safetensors"
-    )
     convert.set_defaults(run=_run_convert)
+    average = actions.add_parser(
+        "average",
+        help="write the mean of several weights files",
+        description="Average weights tensor by tensor. The files are of one architecture, which "
+        "they carry: trained here, or converted.",
+    )
+    average.add_argument("uris", nargs="+", metavar="URI", help="a safetensors file")
+    average.add_argument(
+        "--shares", nargs="+", type=float, metavar="S", help="of each in the mean (default: equal)"
+    )
+    average.set_defaults(run=_run_average)
+    for action in (convert, average):
+        action.add_argument(
+            "--out", type=Path, required=True, metavar="FILE", help="a new file, safetensors"
+        )
     for action in (inspect, convert):
         action.add_argument(
             "uri", metavar="URI", help="safetensors, Lightning checkpoint or state dict"
@@ -76,6 +88,16 @@ def _run_convert(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_average(args: argparse.Namespace) -> int:
+    from rdm_batch.inputs.averaging import average_checkpoints
+    from rdm_batch.reports.progress import Progress
+
+    with Progress() as progress, progress.step("average the weights"):
+        info = average_checkpoints(args.uris, args.out, args.shares)
+    _print(str(args.out), info)
+    return 0
+
+
 def _print(uri: str, info: CheckpointInfo) -> None:
     from rdm_batch.inputs.weights import describe_checkpoint
 
@@ -84,4 +106,4 @@ def _print(uri: str, info: CheckpointInfo) -> None:
         print(f"  {name:<18} {text}")
 
 
-CHECKPOINT = Command("checkpoint", "look into weights files or convert them", _add)
+CHECKPOINT = Command("checkpoint", "look into weights files, convert or average them", _add)

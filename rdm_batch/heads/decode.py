@@ -15,12 +15,14 @@ from rdm_batch.specs.precisions import Precision
 # Pixels decoded at once: 32 images of 256 x 256. The decoder's activations are the largest
 # of a batch: 32 MiB an image of that size, in float32 with 128 channels.
 _PIXELS_AT_ONCE = 2**21
+# A CPU gains nothing from more than one of them, and its caches hold more of one.
+_PIXELS_AT_ONCE_ON_CPU = 2**16
 
 
 def decode_in_parts(
     decode: Callable[[Tensor], Tensor], latents: Tensor, image_size: int, even: bool = False
 ) -> Float[Tensor, "batch channel height width"]:
-    """Apply a decoder to as many rows at once as memory allows.
+    """Apply a decoder to as many rows at once as memory allows, and caches.
 
     Args:
         decode: Maps rows of latents or codes to images.
@@ -32,7 +34,8 @@ def decode_in_parts(
     Returns:
         Images in float32, in memory of their own.
     """
-    rows = max(1, _PIXELS_AT_ONCE // image_size**2)
+    pixels = _PIXELS_AT_ONCE_ON_CPU if latents.device.type == "cpu" else _PIXELS_AT_ONCE
+    rows = max(1, pixels // image_size**2)
     count = len(latents)
     if even:
         rows = -(-count // -(-count // rows))

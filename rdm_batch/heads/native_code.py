@@ -20,14 +20,15 @@ _FLAGS: Final = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp")
 
 
 @lru_cache
-def native_library(source: Path) -> ctypes.CDLL:
+def native_library(source: Path, defined: tuple[str, ...] = ()) -> ctypes.CDLL:
     """Compile a file of C++, unless this machine has done so before, and load it.
 
     It is linked to the OpenMP library that PyTorch has loaded: a second one would have threads of
     its own, and both would wait for work on the same cores.
 
     Args:
-        source: A file of this package.
+        source: A file of this package; headers lie beside it.
+        defined: Options of the compiler that choose between forms of it.
 
     Raises:
         ClusterError: It cannot be compiled, or there is no place to keep what is compiled.
@@ -35,20 +36,22 @@ def native_library(source: Path) -> ctypes.CDLL:
     compiler = cpu_compiler()
     folder = use_kept_code()
     # A folder that the user names may be shared by machines with other CPUs.
-    digest = canonical_digest([file_sha256(source), compiler, _FLAGS, kind_of_cpu()])[:16]
+    files = [file_sha256(one) for one in (source, *sorted(source.parent.glob("*.h")))]
+    options = (*_FLAGS, *defined)
+    digest = canonical_digest([files, compiler, options, kind_of_cpu()])[:16]
     library = folder / "native" / f"{source.stem}-{digest}.so"
     library.parent.mkdir(mode=0o700, exist_ok=True)
     with exclusive(folder / "native.lock"):
         if not library.exists():
             with written_aside(library) as aside:
-                _compile(compiler, source, aside)
+                _compile(compiler, options, source, aside)
     return ctypes.CDLL(str(library))
 
 
-def _compile(compiler: str, source: Path, library: Path) -> None:
+def _compile(compiler: str, options: tuple[str, ...], source: Path, library: Path) -> None:
     unlinked = library.with_suffix(".o")
     try:
-        _run(compiler, *_FLAGS, "-c", str(source), "-o", str(unlinked))
+        _run(compiler, *options, "-c", str(source), "-o", str(unlinked))
         _run(compiler, "-shared", str(unlinked), *_openmp(), "-o", str(library))
     finally:
         unlinked.unlink(missing_ok=True)

@@ -8,13 +8,14 @@ they are read in and one pass of the threads over all layers of a token
 from __future__ import annotations
 
 import ctypes
+import weakref
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor, nn
 
 from rdm_batch.heads.native_code import native_library
@@ -28,18 +29,31 @@ SOURCE: Final = Path(__file__).with_name("token_kernel.cpp")
 _LANES: Final = 16
 """Numbers the kernel keeps side by side: a vector of AVX-512."""
 
+_PAIRED: Final = {torch.float32: 1, torch.bfloat16: 2}
+"""Inputs whose weights lie side by side for each output: those that a CPU multiplies at once."""
+
+_DEPTH: Final = {torch.float32: 2, torch.bfloat16: 32}
+"""What the inputs of every product are a multiple of: those multiplied at once, by AMX 32."""
+
 _CHUNK: Final = 192
-"""Inputs the kernel multiplies at a time."""
+"""Inputs the kernel multiplies before it goes on to other outputs."""
+
+_LINE: Final = 64
+"""Bytes of a line of the caches."""
+
+_BFLOAT16 = ("-DBFLOAT16",)
+_NO_TILES = "-DNO_TILES"
 
 _WIDE: Final = 2**18
 """Weights of the narrowest layer from which on reading them counts more than calling it."""
 
 
 def can_draw_natively(transformer: CausalTransformer) -> bool:
-    """Say whether the kernel is made for a network of these sizes: wide, in whole vectors."""
-    config = transformer.config
-    sizes = (config.width, config.head_channels, config.vocabulary_out)
-    return config.width**2 >= _WIDE and not any(size % _LANES for size in sizes)
+    """Say whether the kernel is made for this type and these sizes: wide, in whole vectors."""
+    config, depth = transformer.config, _DEPTH.get(transformer.proj_in.weight.dtype)
+    if depth is None or config.width**2 < _WIDE or config.width % depth:
+        return False
+    return not any(size % _LANES for size in (config.head_channels, config.vocabulary_out))
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ class NativeGeneration:
 
     sizes: Int[Tensor, " size"]
     blocks: Int[Tensor, "block address"]
-    room: Float[Tensor, " number"]
+    room: Float32[Tensor, " number"]
     kept: tuple[Tensor, ...]
     guided: bool
 
@@ -64,9 +78,12 @@ class NativeGeneration:
 class NativeTransformer:
     """Give logits token by token, as ``CausalTransformer`` does.
 
+    Weights, keys and values are kept in the type of the network; what lies between products, and
+    their sums, is float32.
+
     Args:
-        transformer: On a CPU, in float32; ``can_draw_natively`` allows it. It is taken over: its
-            wide layers are laid out anew and freed.
+        transformer: On a CPU, in float32 or bfloat16; ``can_draw_natively`` allows it. It is taken
+            over: its wide layers are laid out anew and freed.
 
     Raises:
         ClusterError: The kernel cannot be compiled on this machine.
@@ -74,23 +91,27 @@ class NativeTransformer:
 
     @torch.no_grad()
     def __init__(self, transformer: CausalTransformer) -> None:
-        library = native_library(SOURCE)
+        self._dtype = transformer.proj_in.weight.dtype
+        library = _library(self._dtype)
         self._next_logits, self._room_for_token = library.next_logits, library.room_for_token
         self._next_logits.restype = None
         self._room_for_token.restype = ctypes.c_int64
+        self._spare: Tensor | None = None
         self._transformer = transformer
         self._config = transformer.config
         self._eps = transformer.blocks[0].norm1.eps
         last: nn.Module = transformer.proj_out
+        # The kernel takes sums in float32.
+        transformer.proj_in.float()
+        transformer.positional_encoding.data = transformer.positional_encoding.float()
         # One piece of memory in the order of reading: prefetching goes on from layer to layer.
         layers = [*transformer.blocks, last]
-        counts = [[part.numel() for part in _parts(layer)] for layer in layers]
-        memory = huge_empty((sum(map(_whole_vectors, chain(*counts))),), torch.float32)
-        places = iter(memory.split([_whole_vectors(count) for count in chain(*counts)]))
+        sizes = [[_whole_lines(part) for part in _parts(layer)] for layer in layers]
+        memory = huge_empty((sum(chain(*sizes)),), torch.uint8)
+        places = iter(memory.split([*chain(*sizes)]))
         self._laid = []
         for layer in layers:
-            parts = _parts(layer)
-            self._laid.append([_lay(part, next(places)[: part.numel()]) for part in parts])
+            self._laid.append([_lay(part, next(places)) for part in _parts(layer)])
             _free(layer)
 
     def start(
@@ -105,17 +126,20 @@ class NativeTransformer:
         config, (samples, neighbors) = self._config, context.shape[:2]
         folded = folds(samples, neighbors, config.head_channels)
         project = _folded if folded else _apart
-        kept, addresses = [], []
-        for place, block in enumerate(self._transformer.blocks):
-            rows = 2 * samples if guided and place > 0 else samples
-            per_head = (rows, config.num_heads)
-            past = [
-                huge_empty((*per_head, positions, config.head_channels), torch.float32)
-                for positions in (_whole_vectors(config.num_positions), config.num_positions)
-            ]
-            of_batch = [*past, *project(block.attn2, context)]
+        # Keys lie in whole vectors of positions.
+        of_row = [_whole(config.num_positions, _LANES), config.num_positions]
+        counts = [
+            (2 * samples if guided and place > 0 else samples) * config.width * positions
+            for place in range(config.depth)
+            for positions in of_row
+        ]
+        past = self._take_room(sum(counts))
+        parts = iter(past[: sum(counts)].split(counts))
+        kept, addresses = [past], []
+        for laid, block in zip(self._laid, self._transformer.blocks, strict=False):
+            of_batch = [next(parts), next(parts), *project(block.attn2, context)]
             kept += of_batch
-            addresses.append([part.data_ptr() for part in (*self._laid[place], *of_batch)])
+            addresses.append([part.data_ptr() for part in (*laid, *of_batch)])
         sizes = torch.tensor(
             [
                 config.depth,
@@ -134,7 +158,23 @@ class NativeTransformer:
             dtype=torch.int64,
         )
         room = torch.zeros(int(self._room_for_token(_address(sizes))))
-        return NativeGeneration(sizes, torch.tensor(addresses), room, tuple(kept), guided)
+        generation = NativeGeneration(sizes, torch.tensor(addresses), room, tuple(kept), guided)
+        # Where nobody generates with it any more, the next batch may.
+        weakref.finalize(generation, self._give_back, past)
+        return generation
+
+    def _take_room(self, count: int) -> Float[Tensor, " room"]:
+        """Give memory for keys and values: that of a batch that has ended, if it is enough.
+
+        Memory asked for anew is cleared by the system first, hundreds of MB a batch.
+        """
+        spare, self._spare = self._spare, None
+        if spare is not None and len(spare) >= count:
+            return spare
+        return huge_empty((count,), self._dtype)
+
+    def _give_back(self, past: Float[Tensor, " room"]) -> None:
+        self._spare = past
 
     def next_logits(
         self, tokens: Int[Tensor, " batch"], position: int, generation: NativeGeneration
@@ -172,14 +212,14 @@ def _folded(attention: Attention, context: Float[Tensor, "batch k_nn dim"]) -> l
         Per sample and head a row of the width for every neighbor; per sample and 16 outputs those
         outputs for every head and neighbor.
     """
-    keys, values = attention.keys_values(context)
+    keys, values = (found.float() for found in attention.keys_values(context))
     channels = keys.shape[-1]
-    to_query = attention.to_q.weight.unflatten(0, (-1, channels))
-    behind = cast(Tensor, attention.to_out[0].weight).unflatten(1, (-1, channels))
+    to_query = attention.to_q.weight.float().unflatten(0, (-1, channels))
+    behind = cast(Tensor, attention.to_out[0].weight).float().unflatten(1, (-1, channels))
     of_keys = torch.einsum("shnc,hcw->shnw", keys, to_query) * channels**-0.5
     of_values = torch.einsum("shnc,whc->swhn", values, behind)
     in_blocks = of_values.unflatten(1, (-1, _LANES)).flatten(3).transpose(2, 3)
-    return [of_keys.contiguous(), in_blocks.contiguous()]
+    return [part.to(context.dtype).contiguous() for part in (of_keys, in_blocks)]
 
 
 def _apart(attention: Attention, context: Float[Tensor, "batch k_nn dim"]) -> list[Tensor]:
@@ -232,21 +272,41 @@ def _interleaved(gated: Tensor) -> Tensor:
     )
 
 
-def _lay(layer: Tensor, place: Float[Tensor, " number"]) -> Tensor:
+def _lay(layer: Tensor, place: UInt8[Tensor, " byte"]) -> Tensor:
     """Copy a vector, or a matrix in chunks of inputs and blocks of outputs, to where it is read."""
+    numbers = place.view(_kept_in(layer))[: layer.numel()]
     if layer.ndim == 1:
-        return place.copy_(layer)
+        return numbers.copy_(layer)
     begin = 0
     for chunk in layer.split(_CHUNK, dim=1):
-        blocks = chunk.unflatten(0, (-1, _LANES)).transpose(1, 2)
-        place[begin : begin + chunk.numel()].view(blocks.shape).copy_(blocks)
+        blocks = chunk.unflatten(0, (-1, _LANES)).unflatten(2, (-1, _PAIRED[layer.dtype]))
+        blocks = blocks.transpose(1, 2)
+        numbers[begin : begin + chunk.numel()].view(blocks.shape).copy_(blocks)
         begin += chunk.numel()
-    return place
+    return numbers
 
 
-def _whole_vectors(count: int) -> int:
-    """Round up to numbers that fill vectors, which are lines of the caches too."""
-    return -(-count // _LANES) * _LANES
+def _kept_in(layer: Tensor) -> torch.dtype:
+    """Name the type of a matrix, or of a vector: few numbers, which sums in float32 meet."""
+    return torch.float32 if layer.ndim == 1 else layer.dtype
+
+
+def _whole_lines(layer: Tensor) -> int:
+    """Give the bytes that a layer fills, in whole lines of the caches."""
+    return _whole(layer.numel() * _kept_in(layer).itemsize, _LINE)
+
+
+def _whole(count: int, of: int) -> int:
+    """Round up to a multiple."""
+    return -(-count // of) * of
+
+
+def _library(dtype: torch.dtype) -> ctypes.CDLL:
+    """Load the kernel for a type. Where the system keeps AMX from a process, it does without."""
+    if dtype == torch.float32:
+        return native_library(SOURCE)
+    library = native_library(SOURCE, _BFLOAT16)
+    return library if library.may_multiply() else native_library(SOURCE, (*_BFLOAT16, _NO_TILES))
 
 
 def _address(tensor: Tensor) -> ctypes.c_void_p:

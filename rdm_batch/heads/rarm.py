@@ -51,7 +51,8 @@ class RarmHead(NetworkHead):
         device: Where to compute.
         precision: Arithmetic of the networks; logits are turned into tokens in float32.
         compile: Whether to compile drawing a token, and the decoder. On a CPU, for wide networks in
-            float32, it compiles the kernel of ``native_tokens``; the decoder stays as it is.
+            float32 or bfloat16, it compiles the kernel of ``native_tokens``; the decoder stays as
+            it is.
 
     Raises:
         SpecError: The guidance scale is below 1.
@@ -115,9 +116,8 @@ class RarmHead(NetworkHead):
 
     def _draws_natively(self) -> bool:
         """Say whether compiling means the kernel of this package, which is made for CPUs."""
-        here = self._compile and self._device.type == "cpu"
-        exact = self._dtype == torch.float32 and can_pack(self._dtype)
-        return here and exact and can_draw_natively(self._transformer)
+        here = self._compile and self._device.type == "cpu" and can_pack(self._dtype)
+        return here and can_draw_natively(self._transformer)
 
     def _draw(
         self, context: Float[Tensor, "batch k_nn dim"], noise: SampleNoise, canvas: Canvas

@@ -1,111 +1,21 @@
-// All of a transformer that lies between a token's embedding and its logits, in float32, as one
-// function whose threads part and meet as rarely as the layers allow (models/transformer.py says
-// the same in PyTorch; heads/native_tokens.py lays out what is read here, and says why).
+// All of a transformer that lies between a token's embedding and its logits as one function whose
+// threads part and meet as rarely as the layers allow (models/transformer.py says the same in
+// PyTorch; heads/native_tokens.py lays out what is read here, and says why). Weights, keys and
+// values are float32 or, with BFLOAT16 defined, bfloat16; all between them is float32.
 //
 // A product of a few rows with a matrix takes as long as reading the matrix, so every matrix lies
-// in the order it is read in: for 192 inputs after the other, blocks of 16 outputs, for each input
-// 16 weights side by side. They are asked for some lines ahead, for what one core reads is what it
-// has asked for at a time. Inputs of a product lie with the rows of one channel side by side: 192
-// of 16 rows stay in the first cache beside what flows through it.
+// in the order it is read in (token_products.h). Lines are asked for some ahead, for what one core
+// reads is what it has asked for at a time.
 //
 // Every number is the sum of its terms in one order, whatever rows and threads there are beside
 // it: a sample's logits do not depend on its batch.
 
-#include <cstdint>
 #include <initializer_list>
 #include <omp.h>
 
+#include "token_products.h"
+
 namespace {
-
-constexpr int LANES = 16;
-// Rows whose sums stay in registers: of 32 with AVX-512; elsewhere a vector takes two or four.
-#ifdef __AVX512F__
-constexpr int TILE = 16;
-#else
-constexpr int TILE = 4;
-#endif
-// Floats that weights, and keys and values, are asked for ahead: 2 KiB.
-constexpr int AHEAD = 512;
-
-typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4)));
-
-inline Vec load(const float* from) { return *reinterpret_cast<const Vec*>(from); }
-inline void store(float* to, Vec x) { *reinterpret_cast<Vec*>(to) = x; }
-
-inline float sum(Vec x) {
-    float total = 0;
-    for (int i = 0; i < LANES; ++i) total += x[i];
-    return total;
-}
-
-// 2^n times the Taylor series on [-ln(2) / 2, ln(2) / 2]: relative error below 1e-7 there.
-inline Vec exponential(Vec x) {
-    x = x < -87.0f ? Vec{} - 87.0f : x;
-    x = x > 88.0f ? Vec{} + 88.0f : x;
-    const float to_integer = 12582912.0f;  // 1.5 * 2^23: the sum has no digits after the point
-    const Vec n = (x * 1.44269504f + to_integer) - to_integer;
-    const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    Vec series = r * (1.0f / 5040) + 1.0f / 720;
-    series = series * r + 1.0f / 120;
-    series = series * r + 1.0f / 24;
-    series = series * r + 1.0f / 6;
-    series = series * r + 0.5f;
-    series = series * r + 1.0f;
-    series = series * r + 1.0f;
-    const Ints bits = (__builtin_convertvector(n, Ints) + 127) << 23;
-    return series * (Vec)bits;  // the same bits, read as floats
-}
-
-// x / 2 * (1 + erf(x / sqrt(2))); erf by Abramowitz and Stegun 1964, 7.1.26, absolute error at
-// most 1.5e-7.
-inline Vec gelu(Vec x) {
-    const Vec scaled = x * 0.70710678f;
-    const Vec size = scaled < 0.0f ? -scaled : scaled;
-    const Vec t = 1.0f / (size * 0.3275911f + 1.0f);
-    Vec series = t * 1.061405429f - 1.453152027f;
-    series = series * t + 1.421413741f;
-    series = series * t - 0.284496736f;
-    series = series * t + 0.254829592f;
-    const Vec rest = series * t * exponential(-size * size);
-    const Vec erf = scaled < 0.0f ? rest - 1.0f : 1.0f - rest;
-    return x * 0.5f * (erf + 1.0f);
-}
-
-// Inputs of a chunk.
-constexpr long CHUNK = 192;
-
-// kept[r] += sum over some inputs of 16 weights times the input of row r.
-template <int ROWS>
-inline void add_products(Vec (&kept)[ROWS], const float* weights, const float* ahead, const float* x, long stride, long inputs) {
-    for (long input = 0; input < inputs; ++input) {
-        __builtin_prefetch(ahead + input * LANES);
-        const Vec of_input = load(weights + input * LANES);
-#pragma GCC unroll 16
-        for (int row = 0; row < ROWS; ++row) kept[row] += of_input * x[input * stride + row];
-    }
-}
-
-// sums[r] += the same; `next` is read after these weights.
-template <int ROWS>
-void multiply_tile(const float* weights, const float* next, const float* x, long stride, long inputs, Vec* sums) {
-    Vec kept[ROWS];
-#pragma GCC unroll 16
-    for (int row = 0; row < ROWS; ++row) kept[row] = sums[row];
-    const long last = inputs < AHEAD / LANES ? inputs : AHEAD / LANES, first = inputs - last;
-    add_products(kept, weights, weights + AHEAD, x, stride, first);
-    add_products(kept, weights + first * LANES, next, x + first * stride, stride, last);
-#pragma GCC unroll 16
-    for (int row = 0; row < ROWS; ++row) sums[row] = kept[row];
-}
-
-typedef void (*Tile)(const float*, const float*, const float*, long, long, Vec*);
-constexpr Tile TILES[] = {
-    nullptr,           multiply_tile<1>,  multiply_tile<2>,  multiply_tile<3>,  multiply_tile<4>,
-    multiply_tile<5>,  multiply_tile<6>,  multiply_tile<7>,  multiply_tile<8>,  multiply_tile<9>,
-    multiply_tile<10>, multiply_tile<11>, multiply_tile<12>, multiply_tile<13>, multiply_tile<14>,
-    multiply_tile<15>, multiply_tile<16>,
-};
 
 struct Range {
     long begin, end;
@@ -116,8 +26,9 @@ inline Range part(long count, int thread, int threads) {
     return {count * thread / threads, count * (thread + 1) / threads};
 }
 
-// One row: normalized, channels `step` apart.
-inline void normalize(const float* x, long width, const float* weight, const float* bias, float eps, float* to, long step) {
+// One row: normalized, handed over 16 channels at a time.
+template <typename Put>
+inline void normalize(const float* x, long width, const float* weight, const float* bias, float eps, Put put) {
     Vec total = {}, squares = {};
     for (long c = 0; c < width; c += LANES) total += load(x + c);
     const float mean = sum(total) / width;
@@ -126,10 +37,7 @@ inline void normalize(const float* x, long width, const float* weight, const flo
         squares += centered * centered;
     }
     const float scale = 1.0f / __builtin_sqrtf(sum(squares) / width + eps);
-    for (long c = 0; c < width; c += LANES) {
-        const Vec out = (load(x + c) - mean) * scale * load(weight + c) + load(bias + c);
-        for (int i = 0; i < LANES; ++i) to[(c + i) * step] = out[i];
-    }
+    for (long c = 0; c < width; c += LANES) put(c, (load(x + c) - mean) * scale * load(weight + c) + load(bias + c));
 }
 
 // Turn `count` scores into what sums to one; up to the next multiple of 16 they become zero.
@@ -150,34 +58,29 @@ inline void softmax(float* scores, long count) {
     for (long i = 0; i < padded; i += LANES) store(scores + i, load(scores + i) * scale);
 }
 
-// Ask for what is read after something else.
-inline void ask(const float* from, long count) {
-    for (long i = 0; i < count && i < AHEAD; i += LANES) __builtin_prefetch(from + i);
-}
-
-// to = sum over positions of VECTORS times 16 values by their weight.
-template <int VECTORS>
-inline void mix(const float* values, const float* weights, long count, long channels, float* to, long step) {
+// For 16 VECTORS channels: the sum over positions of values by their weight.
+template <int VECTORS, typename Put>
+inline void mix(const Number* values, const float* weights, long count, long channels, long channel, Put put) {
     Vec out[VECTORS] = {};
+    values += channel;
     for (long i = 0; i < count; ++i, values += channels)
 #pragma GCC unroll 4
         for (int j = 0; j < VECTORS; ++j) {
-            __builtin_prefetch(values + j * LANES + AHEAD);
+            if (j * LANES % LINE == 0) __builtin_prefetch(values + j * LANES + AHEAD);
             out[j] += load(values + j * LANES) * weights[i];
         }
-    for (int j = 0; j < VECTORS; ++j)
-        for (int i = 0; i < LANES; ++i) to[(j * LANES + i) * step] = out[j][i];
+    for (int j = 0; j < VECTORS; ++j) put(channel + j * LANES, out[j]);
 }
 
 // One query of one head. Keys lie in blocks of 16 positions, for each channel 16 keys side by
-// side; values lie one after the other. Results are written `step` apart.
-inline void attend(const float* query, const float* keys, const float* values, long count, long channels, float* scores, float* to, long step) {
+// side; values lie one after the other. Results are handed over 16 channels at a time.
+template <typename Put>
+inline void attend(const float* query, const Number* keys, const Number* values, long count, long channels, float* scores, Put put) {
     ask(values, count * channels);
     for (long first = 0; first < count; first += LANES) {
         Vec even = {}, odd = {};
         for (long c = 0; c < channels; c += 2) {
-            __builtin_prefetch(keys + AHEAD);
-            __builtin_prefetch(keys + AHEAD + LANES);
+            for (int i = 0; i < 2 * LANES; i += LINE) __builtin_prefetch(keys + AHEAD + i);
             even += load(keys) * query[c];
             odd += load(keys + LANES) * query[c + 1];
             keys += 2 * LANES;
@@ -186,8 +89,8 @@ inline void attend(const float* query, const float* keys, const float* values, l
     }
     softmax(scores, count);
     long c = 0;
-    for (; c + 4 * LANES <= channels; c += 4 * LANES) mix<4>(values + c, scores, count, channels, to + c * step, step);
-    for (; c < channels; c += LANES) mix<1>(values + c, scores, count, channels, to + c * step, step);
+    for (; c + 4 * LANES <= channels; c += 4 * LANES) mix<4>(values, scores, count, channels, c, put);
+    for (; c < channels; c += LANES) mix<1>(values, scores, count, channels, c, put);
 }
 
 struct Sizes {
@@ -195,13 +98,19 @@ struct Sizes {
 };
 
 struct Block {
-    const float *norm1, *norm1_bias, *to_all, *to_out, *to_out_bias;
-    const float *norm2, *norm2_bias, *to_query, *from_neighbors, *from_neighbors_bias;
-    const float *norm3, *norm3_bias, *gated, *gated_bias, *back, *back_bias;
+    const float *norm1, *norm1_bias;
+    const Number *to_all, *to_out;
+    const float *to_out_bias, *norm2, *norm2_bias;
+    const Number *to_query, *from_neighbors;
+    const float *from_neighbors_bias, *norm3, *norm3_bias;
+    const Number* gated;
+    const float* gated_bias;
+    const Number* back;
+    const float* back_bias;
     // Of the batch: earlier keys and values, and those of the neighbors (or what they were
     // multiplied with, if folded).
-    float *keys, *values;
-    const float *neighbor_keys, *neighbor_values;
+    Number *keys, *values;
+    const Number *neighbor_keys, *neighbor_values;
 };
 
 // Outputs of a layer that one thread computes, at most; 32 stay together.
@@ -213,7 +122,8 @@ inline long most_outputs(const Sizes& s) {
 
 // What the threads of a token share.
 struct Shared {
-    float *x, *queries, *attended, *weights, *hidden;
+    float *x, *queries, *weights;
+    Input *attended, *hidden;
 };
 
 class Thread {
@@ -221,7 +131,8 @@ class Thread {
     Thread(const Sizes& sizes, const Shared& shared, float* own, float eps, int id, int threads)
         : s(sizes), shared(shared), eps(eps), id(id), threads(threads), inner(s.heads * s.channels),
           all(s.guided ? 2 * s.samples : s.samples), sums(reinterpret_cast<Vec*>(own)),
-          scores(own + all * most_outputs(s)), normed(scores + s.positions + s.neighbors + 2 * LANES) {}
+          scores(own + all * most_outputs(s)), query(scores + s.positions + s.neighbors + 2 * LANES),
+          normed(reinterpret_cast<Input*>(query + s.width)), registers(all, s.samples) {}
 
     void block(const Block& b, long rows) {
         within(b, rows);
@@ -229,9 +140,9 @@ class Thread {
         forward(b);
     }
 
-    void finish(const float* weights, const float* bias, float* logits) {
+    void finish(const Number* weights, const float* bias, float* logits) {
         for (long row = 0; row < all; ++row)
-            for (long c = 0; c < s.width; ++c) normed[c * all + row] = shared.x[row * s.width + c];
+            for (long c = 0; c < s.width; c += LANES) put(normed, c, row, all, load(shared.x + row * s.width + c));
         for_blocks(s.outputs, weights, normed, s.width, all, [&](long output, const Vec* sums) {
             for (long row = 0; row < all; ++row)
                 store(logits + row * s.outputs + output, sums[row] + load(bias + output));
@@ -242,22 +153,22 @@ class Thread {
     // Multiply with every block of outputs that is this thread's, `together` of which stay
     // together, and hand over their sums.
     template <typename Done>
-    void for_blocks(long outputs, const float* weights, const float* x, long inputs, long rows, Done done, long together = 1) {
+    void for_blocks(long outputs, const Number* weights, const Input* x, long inputs, long rows, Done done, long together = 1) {
         const long blocks = outputs / LANES;
         const Range parts = part(blocks / together, id, threads);
         const Range mine = {parts.begin * together, parts.end * together};
         for (long i = 0; i < (mine.end - mine.begin) * rows; ++i) sums[i] = Vec{};
         for (long first = 0; first < inputs; first += CHUNK) {
             const long here = inputs - first < CHUNK ? inputs - first : CHUNK;
-            const float* chunk = weights + first * outputs;
+            const Number* chunk = weights + first * outputs;
             const long after = first + here;
             const long then = inputs - after < CHUNK ? inputs - after : CHUNK;
             for (long i = mine.begin; i < mine.end; ++i) {
-                const float* block = chunk + i * here * LANES;
-                const float* next = i + 1 < mine.end ? block + here * LANES : weights + after * outputs + mine.begin * then * LANES;
+                const Number* block = chunk + i * here * LANES;
+                const Number* next = i + 1 < mine.end ? block + here * LANES : weights + after * outputs + mine.begin * then * LANES;
                 for (long row = 0; row < rows; row += TILE) {
                     const long tile = rows - row < TILE ? rows - row : TILE;
-                    TILES[tile](block, next, x + first * all + row, all, here, sums + (i - mine.begin) * rows + row);
+                    multiply(registers, block, next, inputs_of(x, first, row, all), all, here, tile, sums + (i - mine.begin) * rows + row);
                 }
             }
         }
@@ -266,7 +177,7 @@ class Thread {
 
     void normalize_rows(long rows, const float* weight, const float* bias) {
         for (long row = 0; row < rows; ++row)
-            normalize(shared.x + row * s.width, s.width, weight, bias, eps, normed + row, all);
+            normalize(shared.x + row * s.width, s.width, weight, bias, eps, [&](long c, Vec found) { put(normed, c, row, all, found); });
     }
 
     void within(const Block& b, long rows) {
@@ -279,8 +190,8 @@ class Thread {
             for (long row = 0; row < rows; ++row) {
                 if (which == 0) store(shared.queries + row * inner + at, sums[row] * scale);
                 if (which == 1) {
-                    float* to = b.keys + (row * s.heads + head) * room + s.position / LANES * LANES * s.channels + channel * LANES + s.position % LANES;
-                    for (int i = 0; i < LANES; ++i) to[i * LANES] = sums[row][i];
+                    Number* to = b.keys + (row * s.heads + head) * room + s.position / LANES * LANES * s.channels + channel * LANES + s.position % LANES;
+                    scatter(to, LANES, sums[row]);
                 }
                 if (which == 2) store(b.values + ((row * s.heads + head) * s.positions + s.position) * s.channels + channel, sums[row]);
             }
@@ -291,7 +202,8 @@ class Thread {
             const long row = i / s.heads, head = i % s.heads;
             ask(b.keys + (i + 1) * room, (s.position + 1) * s.channels);
             attend(shared.queries + i * s.channels, b.keys + i * room, b.values + i * s.positions * s.channels,
-                   s.position + 1, s.channels, scores, shared.attended + head * s.channels * all + row, all);
+                   s.position + 1, s.channels, scores,
+                   [&](long c, Vec found) { put(shared.attended, head * s.channels + c, row, all, found); });
         }
 #pragma omp barrier
         for_blocks(s.width, b.to_out, shared.attended, inner, rows, [&](long output, const Vec* sums) {
@@ -327,7 +239,8 @@ class Thread {
         for (long i = mine.begin; i < mine.end; ++i) {
             const long row = i / s.heads, head = i % s.heads;
             attend(shared.queries + i * s.channels, b.neighbor_keys + i * room, b.neighbor_values + i * s.neighbors * s.channels,
-                   s.neighbors, s.channels, scores, shared.attended + head * s.channels * all + row, all);
+                   s.neighbors, s.channels, scores,
+                   [&](long c, Vec found) { put(shared.attended, head * s.channels + c, row, all, found); });
         }
 #pragma omp barrier
         for_blocks(s.width, b.from_neighbors, shared.attended, inner, s.samples, [&](long output, const Vec* sums) {
@@ -340,18 +253,17 @@ class Thread {
     // The same where queries were multiplied with keys, and values with the layer behind, before:
     // few neighbors are fewer numbers than two layers.
     void across_folded(const Block& b, long rows) {
-        for (long row = 0; row < s.samples; ++row)
-            normalize(shared.x + row * s.width, s.width, b.norm2, b.norm2_bias, eps, normed + row * s.width, 1);
         const Range mine = part(s.samples * s.heads, id, threads);
         for (long i = mine.begin; i < mine.end; ++i) {
-            const float* query = normed + i / s.heads * s.width;
+            const long row = i / s.heads;
+            if (i == mine.begin || i % s.heads == 0)
+                normalize(shared.x + row * s.width, s.width, b.norm2, b.norm2_bias, eps, [&](long c, Vec found) { store(query + c, found); });
             for (long neighbor = 0; neighbor < s.neighbors; ++neighbor) {
-                const float* key = b.neighbor_keys + (i * s.neighbors + neighbor) * s.width;
+                const Number* key = b.neighbor_keys + (i * s.neighbors + neighbor) * s.width;
                 Vec even = {}, odd = {};
                 long c = 0;
                 for (; c + 2 * LANES <= s.width; c += 2 * LANES) {
-                    __builtin_prefetch(key + c + AHEAD);
-                    __builtin_prefetch(key + c + AHEAD + LANES);
+                    for (int i = 0; i < 2 * LANES; i += LINE) __builtin_prefetch(key + c + AHEAD + i);
                     even += load(key + c) * load(query + c);
                     odd += load(key + c + LANES) * load(query + c + LANES);
                 }
@@ -368,7 +280,7 @@ class Thread {
         for (long sample = 0; sample < s.samples; ++sample)
             for (long i = columns.begin; i < columns.end; ++i) {
                 // Blocks of 16 outputs here too, for each term 16 numbers side by side.
-                const float* values = b.neighbor_values + (sample * (s.width / LANES) + i) * terms * LANES;
+                const Number* values = b.neighbor_values + (sample * (s.width / LANES) + i) * terms * LANES;
                 Vec found = {};
                 for (long term = 0; term < terms; ++term) {
                     __builtin_prefetch(values + AHEAD);
@@ -387,8 +299,7 @@ class Thread {
         for_blocks(2 * hidden, b.gated, normed, s.width, all, [&](long output, const Vec* sums) {
             const Vec bias = load(b.gated_bias + output), gate_bias = load(b.gated_bias + output + LANES);
             for (long row = 0; row < all; ++row) {
-                const Vec found = (sums[row] + bias) * gelu(sums[all + row] + gate_bias);
-                for (int j = 0; j < LANES; ++j) shared.hidden[(output / 2 + j) * all + row] = found[j];
+                put(shared.hidden, output / 2, row, all, (sums[row] + bias) * gelu(sums[all + row] + gate_bias));
             }
         }, 2);
 #pragma omp barrier
@@ -408,21 +319,26 @@ class Thread {
     const int id, threads;
     const long inner, all;
     Vec* sums;
-    float *scores, *normed;
+    float *scores, *query;
+    Input* normed;
+    const Registers registers;
 };
 
 inline long shared_floats(const Sizes& s, long all) {
-    return all * (s.width + 2 * s.heads * s.channels + 4 * s.width) + s.samples * s.heads * s.neighbors;
+    return all * (s.width + 2 * s.heads * s.channels + 4 * s.width) + s.samples * s.heads * s.neighbors + LANES;
 }
 
 inline long own_floats(const Sizes& s, long all) {
     // Threads write to lines of their own.
-    return (all * (most_outputs(s) + s.width) + s.positions + s.neighbors + 4 * LANES) / LANES * LANES;
+    return (all * (most_outputs(s) + s.width) + s.width + s.positions + s.neighbors + 4 * LANES) / LANES * LANES;
 }
 
 }  // namespace
 
 extern "C" {
+
+// Say whether this process may compute what was compiled.
+int64_t may_multiply() { return allowed(); }
 
 // Floats of working memory that a token needs.
 int64_t room_for_token(const int64_t* sizes) {
@@ -432,15 +348,16 @@ int64_t room_for_token(const int64_t* sizes) {
 }
 
 // Turn embedded tokens into logits, and add their keys and values to the earlier ones.
-void next_logits(const int64_t* sizes, const void* blocks, const float* out_weights, const float* out_bias, float eps, const float* embedded, float* room, float* logits) {
+void next_logits(const int64_t* sizes, const void* blocks, const void* out_weights, const float* out_bias, float eps, const float* embedded, float* room, float* logits) {
     const Sizes& s = *reinterpret_cast<const Sizes*>(sizes);
     const long all = s.guided ? 2 * s.samples : s.samples, inner = s.heads * s.channels;
     Shared shared;
     shared.x = room;
     shared.queries = shared.x + all * s.width;
-    shared.attended = shared.queries + all * inner;
-    shared.hidden = shared.attended + all * inner;
-    shared.weights = shared.hidden + all * 4 * s.width;
+    shared.weights = shared.queries + all * inner;
+    float* inputs = shared.weights + (s.samples * s.heads * s.neighbors + LANES - 1) / LANES * LANES;
+    shared.attended = reinterpret_cast<Input*>(inputs);
+    shared.hidden = reinterpret_cast<Input*>(inputs + all * inner);
     float* own = room + (shared_floats(s, all) + LANES - 1) / LANES * LANES;
     for (long i = 0; i < s.samples * s.width; ++i) shared.x[i] = embedded[i];
 #pragma omp parallel num_threads(s.threads)
@@ -449,7 +366,7 @@ void next_logits(const int64_t* sizes, const void* blocks, const float* out_weig
         Thread thread(s, shared, own + id * own_floats(s, all), eps, id, omp_get_num_threads());
         for (long i = 0; i < s.depth; ++i)
             thread.block(reinterpret_cast<const Block*>(blocks)[i], i == 0 ? s.samples : all);
-        thread.finish(out_weights, out_bias, logits);
+        thread.finish(static_cast<const Number*>(out_weights), out_bias, logits);
     }
 }
 

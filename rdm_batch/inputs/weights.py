@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from rdm_batch.errors import CheckpointError, SpecError
 from rdm_batch.files import canonical_digest
 from rdm_batch.heads.autoguidance import check_same_latents
@@ -275,10 +277,34 @@ def convert_checkpoint(request: CheckpointRequest, out: Path) -> CheckpointInfo:
     """
     if out.exists():
         raise CheckpointError(str(out), "exists already", action="name another file")
-    checkpoint = _load(request.uri, request.named_architecture(), request.weights)
+    checkpoint = load_requested(request)
+    return save_as_new(out, checkpoint.architecture, checkpoint.state_dict)
+
+
+def load_requested(request: CheckpointRequest) -> Checkpoint:
+    """Load the weights that are meant.
+
+    Raises:
+        CheckpointError: The weights cannot be used.
+        SpecError: The architecture named is not one.
+    """
+    return _load(request.uri, request.named_architecture(), request.weights)
+
+
+def save_as_new(
+    out: Path, architecture: Architecture, state_dict: Mapping[str, Tensor]
+) -> CheckpointInfo:
+    """Write weights and their architecture as one safetensors file.
+
+    Returns:
+        What the new file holds.
+
+    Raises:
+        CheckpointError: The file cannot be written.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(out, checkpoint.architecture, checkpoint.state_dict)
+        save_checkpoint(out, architecture, state_dict)
     except OSError as error:
         raise CheckpointError(str(out), f"cannot be written ({error.strerror})") from error
     return check_checkpoint(out, None)

@@ -10,8 +10,10 @@ from pydantic import JsonValue
 
 from rdm_batch.files import canonical_digest
 from rdm_batch.regression.records import Better, Figure, Kind
+from rdm_batch.reports.latency import LatencySummary
 from rdm_batch.reports.run_report import RunReport
 from rdm_batch.specs.scores import Score
+from rdm_batch.specs.suite import SEARCH_FIGURES
 
 INDEX_RECALL = "index_recall"
 
@@ -99,6 +101,31 @@ def figures_of(
                 )
             )
     return tuple(figures)
+
+
+def search_figures(latency: LatencySummary, job: str, made_by: str | None) -> tuple[Figure, ...]:
+    """List what was measured of a job's searches alone.
+
+    Args:
+        latency: Of as many searches as the suite says; their number is part of what they measure.
+        job: What the job is called.
+        made_by: As in ``score_figure``.
+    """
+    values = (latency.p50_s, latency.p95_s, latency.p99_s)
+    return tuple(
+        Figure(
+            name=name,
+            job=job,
+            kind="latency",
+            value=value,
+            unit="s",
+            better="lower",
+            description=_with_job(
+                canonical_digest({"name": name, "searches": latency.count}), made_by
+            ),
+        )
+        for name, value in zip(SEARCH_FIGURES, values, strict=True)
+    )
 
 
 def _speeds(report: RunReport, others: Mapping[str, float]) -> Iterator[_Measured]:

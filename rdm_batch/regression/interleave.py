@@ -10,14 +10,18 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from rdm_batch.errors import RegressionError
-from rdm_batch.regression.statistics.ratios import LEAST_PAIRS, in_turn
+from rdm_batch.regression import searches
+from rdm_batch.regression.searches import TimedSearches
+from rdm_batch.regression.statistics.ratios import in_turn
 from rdm_batch.reports.run_report import RunReport, load_report
 from rdm_batch.reports.saved import REPORT_KEY
 
 _FIND = "import rdm_batch; print(rdm_batch.__file__)"
 _LAST_LINES = 5
+Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True)
@@ -60,45 +64,45 @@ def check_checkout(checkout: Path) -> None:
 def run_in_turn(
     baseline: Path,
     candidate: Path,
-    job: Path,
-    overrides: Sequence[str] = (),
-    pairs: int = LEAST_PAIRS,
-    address: str = "none",
+    measure: Callable[[Path, Path], Measured],
+    looks: Sequence[int],
+    decided: Callable[[Sequence[Measured], Sequence[Measured]], bool],
     done: Callable[[], None] = lambda: None,
-) -> tuple[list[TimedRun], list[TimedRun]]:
-    """Run a job with both, A B B A ..., after one run of each that is not counted.
+) -> tuple[list[Measured], list[Measured]]:
+    """Measure something with both, A B B A ..., after once with each that is not counted.
 
-    Nothing is scored: scores are no speed. Both run on the packages of this Python.
+    Both run on the packages of this Python. After the pairs that ``looks`` names it is asked
+    whether they decide; then, or after the last look, there are no more.
 
     Args:
         baseline: Checkout A.
         candidate: Checkout B.
-        job: Job file; relative locations in it are below the working folder, for both.
-        overrides: As ``--set`` of a job takes them.
-        pairs: Runs of each that are counted.
-        address: Where they work, as of any job.
+        measure: Measures with a checkout; may write into the folder it is given, which is new.
+        looks: Numbers of pairs, by ``looks_of``.
+        decided: Says whether what was measured with both decides.
         done: Called after every run.
 
     Returns:
-        The runs of the baseline and those of the candidate, pair by pair.
+        What was measured with the baseline and with the candidate, pair by pair.
 
     Raises:
-        RegressionError: A checkout is none, there are too few pairs, or a run fails.
+        RegressionError: A checkout is none, or a run fails.
     """
-    if pairs < LEAST_PAIRS:
-        raise RegressionError("speed of two checkouts", f"{pairs} pairs", f"{LEAST_PAIRS} or more")
     sides = {"A": baseline.resolve(), "B": candidate.resolve()}
     for checkout in sides.values():
         check_checkout(checkout)
-    runs: dict[str, list[TimedRun]] = {"A": [], "B": []}
+    runs: dict[str, list[Measured]] = {"A": [], "B": []}
     with tempfile.TemporaryDirectory(prefix="rdm_batch-in-turn-") as work:
-        for number, side in enumerate(["A", "B", *in_turn(pairs)]):
+        for number, side in enumerate(["A", "B", *in_turn(looks[-1])]):
             output = Path(work) / f"{number}"
-            found = run_timed(sides[side], job, output, overrides, address)
+            found = measure(sides[side], output)
             shutil.rmtree(output, ignore_errors=True)
             if number >= len(sides):
                 runs[side].append(found)
             done()
+            pairs = len(runs["A"])
+            if pairs == len(runs["B"]) and pairs in looks and decided(runs["A"], runs["B"]):
+                break
     return runs["A"], runs["B"]
 
 
@@ -142,6 +146,37 @@ def run_timed(
     # Linux counts memory in kilobytes.
     cpu_s = usage.ru_utime + usage.ru_stime
     return TimedRun(load_report(output / REPORT_KEY), usage.ru_maxrss * 1024, cpu_s)
+
+
+def run_searches(
+    checkout: Path, job: Path, output: Path, overrides: Sequence[str], count: int
+) -> TimedSearches:
+    """Time the searches of a job with a checkout of this program, in a process of its own.
+
+    Args:
+        checkout: Folder with the program.
+        job: Job file.
+        output: Folder that does not exist, and will not after it.
+        overrides: As ``--set`` of a job takes them.
+        count: Searches that are timed.
+
+    Raises:
+        RegressionError: They cannot be timed: the job searches nothing, or the checkout is from
+            before searches were timed alone.
+    """
+    command = [sys.executable, "-P", "-m", searches.__name__, str(job.resolve()), str(count)]
+    for override in (*overrides, "evaluation=null", f"output.uri={output}"):
+        command += ["--set", override]
+    answer = subprocess.run(
+        command, env=_environment(checkout), capture_output=True, text=True, check=False
+    )
+    try:
+        answer.check_returncode()
+        return TimedSearches.model_validate_json(answer.stdout)
+    except (subprocess.CalledProcessError, ValueError):
+        said = _last_lines(answer.stderr or answer.stdout)
+        found = f"ended with status {answer.returncode} ({said})"
+        raise RegressionError(f"searches of {job} with {checkout}", found, "their times") from None
 
 
 def _environment(checkout: Path) -> dict[str, str]:

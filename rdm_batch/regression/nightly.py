@@ -43,12 +43,13 @@ from rdm_batch.regression.speeds import (
     with_repeats,
 )
 from rdm_batch.regression.statistics.bounds import bounds_from_seeds
-from rdm_batch.regression.statistics.ratios import LEAST_PAIRS
+from rdm_batch.regression.statistics.ratios import MOST_PAIRS
 from rdm_batch.regression.suite import Suite, SuiteJob
 from rdm_batch.reports.progress import Progress
 from rdm_batch.reports.provenance import describe_machine, git_commit, software_versions
 from rdm_batch.reports.run_report import RunReport
 from rdm_batch.reports.saved import SavedRun, save_run
+from rdm_batch.reports.units import format_count
 from rdm_batch.specs.scores import Score
 from rdm_batch.storage.manifest import epoch_s
 
@@ -76,7 +77,7 @@ def run_suite(
     progress: Progress,
     seeds: int = 1,
     against: Path | None = None,
-    pairs: int = LEAST_PAIRS,
+    pairs: int = MOST_PAIRS,
 ) -> Run:
     """Run every job of a suite, judge what it gives, and add the run to a history.
 
@@ -93,7 +94,7 @@ def run_suite(
         seeds: With how many seeds jobs with bounds are run: several give bounds to accept.
         against: Folder with another checkout of this program. Where it is given, gate 4 runs both
             in turn instead of looking at the history.
-        pairs: How often each of the two is run then.
+        pairs: How often each of the two is run then, at most.
 
     Returns:
         The run as it was stored.
@@ -151,9 +152,11 @@ class _Running:
         """Run every job whose speed is to be measured more than once."""
         for job in self._suite.jobs:
             gate = job.entry.gates.speed
-            if gate is not None and gate.repeats > 1:
+            if gate is not None and gate.repeated:
+                what = "job" if gate.searches is None else "searches of"
+                times = format_count(gate.repeats, "time")
                 try:
-                    with self._progress.step(f"job {job.name} {gate.repeats} times for its speed"):
+                    with self._progress.step(f"{what} {job.name} {times} for its speed"):
                         self._repeated += repeat_job(self._suite, job, address)
                 except RdmBatchError as error:
                     self._fail(job.name, "speed", error)

@@ -51,7 +51,7 @@ class Figure(Record):
         job: Name of the job in the suite.
         kind: What it measures.
         value: The number, in ``unit``.
-        values: Where it was measured more than once, everything it is the median of, in order.
+        values: Where it was measured more than once, everything it is the middle of, in order.
         error: One standard error. None where none is known.
         unit: Such as ``s``, ``B`` or ``images/s``; empty for scores.
         better: Which of two values is better.

@@ -15,7 +15,7 @@ from rdm_batch.regression.statistics.ratios import (
     LEAST_PAIRS,
     judge_ratio,
     pairs_that_decide,
-    ratio_of_medians,
+    ratio_of_pairs,
 )
 from rdm_batch.regression.statistics.steps import StepRule, find_steps, levels
 from rdm_batch.reports.units import format_count, format_number
@@ -49,6 +49,7 @@ def judge_pairs(
     candidate: Sequence[Figure],
     tolerance: float = TOLERANCE,
     decides: bool = True,
+    looks: int = 1,
 ) -> Verdict:
     """Compare one figure of two checkouts that were run in turn on one machine.
 
@@ -57,6 +58,7 @@ def judge_pairs(
         candidate: Of the runs beside them.
         tolerance: Part by which it may be worse.
         decides: Whether the figure takes part in the outcome of the run.
+        looks: How often pairs are asked whether they decide; each look has its share of 5 %.
 
     Raises:
         RegressionError: There are too few pairs, or they measured different things.
@@ -71,16 +73,17 @@ def judge_pairs(
     if any((f.job, f.name, f.unit) != (first.job, first.name, first.unit) for f in baseline):
         found = f"{baseline[0].name} of {baseline[0].job} beside {first.name} of {first.job}"
         raise RegressionError("speed of two checkouts", found, "one figure of one job")
-    ratio = ratio_of_medians(
+    ratio = ratio_of_pairs(
         np.array([figure.value for figure in baseline]),
         np.array([figure.value for figure in candidate]),
+        looks,
     )
     better = _direction(first)
     outcome = judge_ratio(ratio, tolerance, better)
     reason = (
-        f"{first.name} is {ratio.value:.3f} of the baseline's, 95 % interval {ratio.low:.3f} to "
-        f"{ratio.high:.3f} from {ratio.pairs} pairs in turn; {tolerance:.0%} {_worse(better)} is "
-        "tolerated"
+        f"{first.name} is {ratio.value:.3f} of the baseline's, {100 * ratio.confidence:.0f} % "
+        f"interval {ratio.low:.3f} to {ratio.high:.3f} from {ratio.pairs} pairs in turn; "
+        f"{tolerance:.0%} {_worse(better)} is tolerated"
     )
     details: dict[str, float | int] = {
         "ratio": ratio.value,

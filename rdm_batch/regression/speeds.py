@@ -1,34 +1,31 @@
 """Gate 4 for the jobs of a suite: in turn with another checkout, or against the history.
 
-Of repeats of one job in one night the middle one counts. benchmarks/experiments/nights.py compares
-that with the best one, from measured repeats: of many the middle moves less from night to night.
+Of repeats of one job in one night the mean of the middle half counts. What that finds, and what the
+median and the best one do, benchmarks/experiments/nights.py compares, from measured repeats.
 """
 
 from __future__ import annotations
 
 import shutil
-import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from rdm_batch.cluster.connect import NONE
 from rdm_batch.errors import RdmBatchError
 from rdm_batch.files import canonical_digest
 from rdm_batch.regression.baseline import Baseline
-from rdm_batch.regression.figures import figures_of
-from rdm_batch.regression.interleave import (
-    TimedRun,
-    check_checkout,
-    run_in_turn,
-    run_timed,
-)
+from rdm_batch.regression.figures import figures_of, search_figures
+from rdm_batch.regression.interleave import run_in_turn, run_searches, run_timed
 from rdm_batch.regression.records import Figure, Run, Verdict
 from rdm_batch.regression.speed import judge_history, judge_pairs
-from rdm_batch.regression.statistics.ratios import LEAST_PAIRS
+from rdm_batch.regression.statistics.middle import middle_half
+from rdm_batch.regression.statistics.ratios import MOST_PAIRS, looks_of
 from rdm_batch.regression.suite import Suite, SuiteJob
-from rdm_batch.specs.suite import SPEED_FIGURES
 
 _HERE = Path(__file__).parents[2]
 
@@ -40,10 +37,12 @@ class Turns:
     Args:
         baseline: With the other checkout, run after run.
         candidate: With this one.
+        looks: How often it was to be asked whether they decide.
     """
 
     baseline: tuple[tuple[Figure, ...], ...]
     candidate: tuple[tuple[Figure, ...], ...]
+    looks: int = 1
 
     @property
     def names(self) -> set[str]:
@@ -63,35 +62,43 @@ def take_turns(
     job: SuiteJob,
     against: Path,
     address: str,
-    pairs: int = LEAST_PAIRS,
+    pairs: int = MOST_PAIRS,
     done: Callable[[], None] = lambda: None,
 ) -> Turns:
-    """Run a job with another checkout and this one in turn, A B B A ...
+    """Run a job with another checkout and this one in turn, A B B A ..., until it is decided.
 
     Args:
         suite: The suite.
         job: Which of its jobs; nothing is scored.
         against: Folder with the other checkout.
         address: Where to work.
-        pairs: Runs of each that are counted.
+        pairs: Runs of each that are counted, at most.
         done: Called after every run.
 
     Raises:
         RegressionError: That is no checkout, there are too few pairs, or a run fails.
     """
-    check_checkout(against)
-    path, overrides = suite.path.parent / job.entry.job, job.entry.overrides
-    sides = run_in_turn(against, _HERE, path, overrides, pairs, address, done)
-    baseline, candidate = (
-        tuple(_figures(job.name, run, address) for run in side) for side in sides
-    )
-    return Turns(baseline, candidate)
+    gate, looks = job.entry.gates.speed, looks_of(pairs)
+    assert gate is not None
+
+    def turns(*sides: Sequence[tuple[Figure, ...]]) -> Turns:
+        return Turns(tuple(sides[0]), tuple(sides[1]), len(looks))
+
+    def decided(*sides: Sequence[tuple[Figure, ...]]) -> bool:
+        found = turns(*sides)
+        if gate.primary not in found.names:
+            return False
+        verdict = _in_turn(job.name, gate.primary, found, gate.tolerance, True)
+        return verdict.outcome != "undecided"
+
+    measure = partial(_measure, suite, job, address)
+    return turns(*run_in_turn(against, _HERE, measure, looks, decided, done))
 
 
 def repeat_job(
     suite: Suite, job: SuiteJob, address: str, done: Callable[[], None] = lambda: None
 ) -> tuple[Figure, ...]:
-    """Run a job as often as its gate says, each time in a process of its own, and not scored.
+    """Run a job, or its searches, as often as its gate says, each time in a process of its own.
 
     Args:
         suite: The suite.
@@ -100,22 +107,20 @@ def repeat_job(
         done: Called after every run.
 
     Returns:
-        Of each figure that all runs have measured the middle, with all values beside it. Its
-        description says how often it was measured: five runs and three do not compare.
+        Of each figure that all runs have measured the mean of the middle half, with all values
+        beside it. Its description says how often it was measured: five runs and three do not
+        compare.
 
     Raises:
         RegressionError: A run fails.
     """
     gate = job.entry.gates.speed
     assert gate is not None
-    path, overrides = suite.path.parent / job.entry.job, job.entry.overrides
     runs: list[tuple[Figure, ...]] = []
     with tempfile.TemporaryDirectory(prefix="rdm_batch-repeats-") as work:
         for number in range(gate.repeats):
             output = Path(work) / f"{number}"
-            runs.append(
-                _figures(job.name, run_timed(_HERE, path, output, overrides, address), address)
-            )
+            runs.append(_measure(suite, job, address, _HERE, output))
             shutil.rmtree(output, ignore_errors=True)
             done()
     of_each = [{figure.name: figure for figure in run} for run in runs]
@@ -128,17 +133,17 @@ def repeat_job(
 
 
 def middle_of(figures: Sequence[Figure]) -> Figure:
-    """Give the median of what was measured of one figure in one night, with all values beside it.
+    """Give the mean of the middle half of what one night measured of a figure, with all values.
 
     Args:
         figures: In the order they were measured; of one description.
     """
     first = figures[0]
     values = tuple(figure.value for figure in figures)
-    description = {"measured": first.description, "middle of": len(values)}
+    description = {"measured": first.description, "middle half of": len(values)}
     return first.model_copy(
         update={
-            "value": statistics.median(values),
+            "value": float(middle_half(np.array([values]))[0]),
             "values": values,
             "description": canonical_digest(description, escape=False),
         }
@@ -184,10 +189,11 @@ def judge_speeds(
             continue
         accepted = None if baseline is None else baseline.find(job.name, tonight.machine_class)
         known = None if accepted is None else accepted.run
-        for name in (gate.primary, *(name for name in SPEED_FIGURES if name != gate.primary)):
+        for name in (gate.primary, *(name for name in gate.figures if name != gate.primary)):
             decides = name == gate.primary
-            if name in turns.get(job.name, Turns((), ())).names:
-                verdicts.append(_in_turn(job.name, name, turns, gate.tolerance, decides))
+            taken = turns.get(job.name, Turns((), ()))
+            if name in taken.names:
+                verdicts.append(_in_turn(job.name, name, taken, gate.tolerance, decides))
             elif decides or tonight.figure(job.name, name) is not None:
                 verdicts.append(
                     judge_history(tonight, runs, job.name, name, known, gate.tolerance, decides)
@@ -195,11 +201,9 @@ def judge_speeds(
     return verdicts
 
 
-def _in_turn(
-    job: str, name: str, turns: Mapping[str, Turns], tolerance: float, decides: bool
-) -> Verdict:
+def _in_turn(job: str, name: str, turns: Turns, tolerance: float, decides: bool) -> Verdict:
     try:
-        return judge_pairs(*turns[job].of(name), tolerance, decides)
+        return judge_pairs(*turns.of(name), tolerance, decides, turns.looks)
     except RdmBatchError as error:
         # A figure of 0 has no ratio: what else the night has found is not to be lost for that.
         return Verdict(
@@ -212,9 +216,19 @@ def _in_turn(
         )
 
 
-def _figures(job: str, run: TimedRun, address: str) -> tuple[Figure, ...]:
+def _measure(
+    suite: Suite, job: SuiteJob, address: str, checkout: Path, output: Path
+) -> tuple[Figure, ...]:
+    """Measure a job once with a checkout, or its searches alone where its gate says so."""
+    gate = job.entry.gates.speed
+    assert gate is not None
+    path, overrides = suite.path.parent / job.entry.job, job.entry.overrides
+    if gate.searches is not None:
+        found = run_searches(checkout, path, output, overrides, gate.searches)
+        return search_figures(found.latency, job.name, found.identity)
+    run = run_timed(checkout, path, output, overrides, address)
     others = {}
     if address == NONE:
         # On Ray the work is done by other processes than the one that was measured.
         others = {"peak_memory_bytes": float(run.peak_memory_bytes), "cpu_s": run.cpu_s}
-    return figures_of(run.report, job, run.report.spec_digest, others)
+    return figures_of(run.report, job.name, run.report.spec_digest, others)

@@ -23,6 +23,8 @@ OF_OWN_PROCESS = ("cpu_s",)
 """What can be told of a job alone in its process only."""
 SPEED_FIGURES = (*SPEEDS, *LATENCIES, *MEMORIES)
 """What is measured of a job besides its scores."""
+SEARCH_FIGURES = tuple(f"search_{p}_s" for p in ("p50", "p95", "p99"))
+"""What is measured of its searches alone, in place of the job."""
 
 
 class NamedChange(Spec):
@@ -81,7 +83,8 @@ class SpeedSpec(Spec):
 
     primary: str = Field(
         default="images_per_s",
-        description=f"The figure that decides: {', '.join(f'`{name}`' for name in SPEED_FIGURES)}.",
+        description=f"The figure that decides: {', '.join(f'`{name}`' for name in SPEED_FIGURES)}; "
+        f"with `searches` {', '.join(f'`{name}`' for name in SEARCH_FIGURES)}.",
     )
     tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.03,
@@ -91,17 +94,38 @@ class SpeedSpec(Spec):
     repeats: Annotated[int, Field(ge=1, le=100)] = Field(
         default=25,
         description="How often the job is run for its speed alone every night, each time by a "
-        "process of its own and without scores; of every figure the middle one is the night's. 1: "
+        "process of its own and without scores; of every figure the mean of the middle half is the "
+        "night's. 1: "
         "the speed of the one run that is scored, for long jobs on machines that do nothing else.",
+    )
+    searches: Annotated[int, Field(ge=1_000, le=1_000_000)] | None = Field(
+        default=None,
+        description="Instead of the job, so many of its searches are timed in every repeat, one "
+        "after the other by a process that does nothing else. What a job itself waits for a "
+        "search (`batch_p99_s`) is also what its other threads do meanwhile. None: the job.",
     )
 
     @model_validator(mode="after")
     def _known(self) -> SpeedSpec:
-        if self.primary not in SPEED_FIGURES:
-            raise ValueError(f"primary is {self.primary!r}, which is none of the figures of speed")
+        if self.primary not in self.figures:
+            with_searches = "with" if self.searches else "without"
+            raise ValueError(
+                f"primary is {self.primary!r}, which is none of the figures of speed "
+                f"{with_searches} searches: {', '.join(self.figures)}"
+            )
         if self.primary in OF_OWN_PROCESS and self.repeats == 1:
             raise ValueError(f"{self.primary} is that of a process of its own: repeats is 1")
         return self
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Return the figures that the gate judges."""
+        return SEARCH_FIGURES if self.searches else SPEED_FIGURES
+
+    @property
+    def repeated(self) -> bool:
+        """Return whether anything is run besides the one run that is scored."""
+        return self.repeats > 1 or self.searches is not None
 
 
 class GatesSpec(Spec):

@@ -31,7 +31,7 @@ from tests.tiny_heads import TINY_KNN_DISCRETE, TINY_RARM, TINY_RDM, random_weig
 graphs = []
 # Sixteen tokens in lengths of 4, 8, 12 and 16; one of two images is decoded after the other.
 token_loop._BUCKET = 4
-decode._PIXELS_AT_ONCE = 64
+decode._PIXELS_AT_ONCE_ON_CPU = 64
 
 def backend(graph, inputs):
     graphs.append(graph)

@@ -81,7 +81,7 @@ def test_decoding_in_parts_gives_the_same_bytes_as_part_by_part(
 ) -> None:
     head = _head()
     latents = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(decode, "_PIXELS_AT_ONCE", 2 * 16**2)
+    monkeypatch.setattr(decode, "_PIXELS_AT_ONCE_ON_CPU", 2 * 16**2)
     together = head.decode(latents)
     assert torch.equal(together, torch.cat([head.decode(latents[:2]), head.decode(latents[2:])]))
 

@@ -78,7 +78,7 @@ def test_nothing_is_kept_that_the_next_call_overwrites(
     for module in (rdm, rarm, token_loop, knn_discrete, unet_steps):
         monkeypatch.setattr(module, "compiled", recorded)
     # Decoded in two parts, by one graph.
-    monkeypatch.setattr(decode, "_PIXELS_AT_ONCE", architecture.image_size**2)
+    monkeypatch.setattr(decode, "_PIXELS_AT_ONCE_ON_CPU", architecture.image_size**2)
     monkeypatch.setattr(token_loop, "_BUCKET", 4)
     for compile in (False, True):
         weights = random_weights(architecture)

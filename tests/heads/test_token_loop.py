@@ -148,7 +148,13 @@ def test_parts_that_are_decoded_have_one_shape(count: int, shapes: set[int]) -> 
         return 2 * part
 
     # Four images of this size at once.
-    images = decode_in_parts(decode, latents, 724, even=True)
+    images = decode_in_parts(decode, latents, 128, even=True)
     assert seen == shapes
     assert torch.equal(images, 2 * latents)
-    assert np.array_equal(decode_in_parts(decode, latents, 724).numpy(), images.numpy())
+    assert np.array_equal(decode_in_parts(decode, latents, 128).numpy(), images.numpy())
+
+
+def test_large_images_are_decoded_alone_on_a_cpu() -> None:
+    seen = []
+    decode_in_parts(lambda part: seen.append(len(part)) or part, torch.zeros(3, 1, 1, 1), 256)
+    assert seen == [1, 1, 1]

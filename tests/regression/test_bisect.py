@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from rdm_batch.cli import main
 from rdm_batch.errors import RegressionError
@@ -16,8 +17,28 @@ from rdm_batch.regression.bisect import Found, Tier, _Made, bisect
 from rdm_batch.regression.suite import load_suite
 from rdm_batch.reports.progress import Progress
 from rdm_batch.storage.png import encode_png
+from tests.job_kit import job_document, write_job
 from tests.regression.kit import make_canary, make_images, make_night
 from tests.regression.test_suite import write_suite
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+from pathlib import Path
+
+# The program of the working tree, but for what this commit does to bytes of images.
+real = Path({real!r})
+__path__.append(str(real))
+exec(compile((real / "__init__.py").read_text(), str(real / "__init__.py"), "exec"))
+
+import numpy as np
+from rdm_batch.storage import png
+
+encode = png.encode_png
+brighter = int((Path(__file__).parents[1] / "value").read_text())
+png.encode_png = lambda image: encode(
+    np.clip(image.astype(np.int16) + brighter, 0, 255).astype(np.uint8)
+)
+"""
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -126,3 +147,46 @@ def test_a_job_that_the_suite_does_not_have_is_named(
     assert "quik is no job of the suite; needed quick; did you mean quick?" in (
         capsys.readouterr().err
     )
+
+
+def test_the_program_of_every_commit_is_run_and_judged_by_both_gates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = job_document(tmp_path)
+    document["output"]["shard_size"] = 24
+    document["sampling"] |= {"batch_size": 24, "num_steps": 2}
+    document["evaluation"]["scores"] = ["fid"]
+    write_job(tmp_path / "job.yaml", document)
+    entry = {
+        "name": "tiny",
+        "job": "job.yaml",
+        "canary": 8,
+        "gates": {"paired": {"primary": "fid", "delta": {"fid": 1e-8}}},
+    }
+    suite = {"kind": "suite", "name": "test", "baseline": "b.yaml", "output": str(tmp_path / "out")}
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite | {"jobs": [entry]}))
+
+    folder = tmp_path / "repository"
+    (folder / "rdm_batch").mkdir(parents=True)
+    program = PROGRAM.format(real=str(ROOT / "rdm_batch"))
+    (folder / "rdm_batch" / "__init__.py").write_text(program)
+    git(folder, "init", "--quiet")
+    commits = []
+    # A byte more brightness moves the score of these random networks (7.6e-7) by 5e-10, 90 by 2e-7.
+    for number, value in enumerate(["0", "1", "90"]):
+        (folder / "value").write_text(value)
+        git(folder, "add", ".")
+        git(folder, "commit", "--quiet", "-m", f"change {number}")
+        commits.append(git(folder, "rev-parse", "HEAD"))
+    monkeypatch.chdir(folder)
+    for gate, first in (("identity", 1), ("paired", 2)):
+        suited = ("--suite", str(tmp_path / "suite.yaml"), "--job", "tiny", "--gate", gate)
+        assert main(["bench", "bisect", commits[0], commits[first], *suited]) == 0
+        said = capsys.readouterr().out
+        assert f"first bad commit: {commits[first]} change {first}" in said
+        if gate == "identity":
+            assert "images of 8 of 8 samples, largest byte difference 1" in said
+        else:
+            assert "fid moved by" in said
+    assert git(folder, "status", "--porcelain") == ""
+    assert git(folder, "worktree", "list").count("\n") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import yaml
 
 from benchmarks.pipeline.jobs import null_job
 from rdm_batch.errors import RegressionError
-from rdm_batch.regression import interleave
 from rdm_batch.regression.floor import measure_floor
-from rdm_batch.regression.interleave import TimedRun, check_checkout, run_in_turn, run_timed
+from rdm_batch.regression.interleave import (
+    check_checkout,
+    run_in_turn,
+    run_searches,
+    run_timed,
+)
 from rdm_batch.regression.records import Figure, Run
 from rdm_batch.regression.series import series_of
 from rdm_batch.regression.speed import judge_history, judge_pairs
-from rdm_batch.reports.run_report import RunReport
 from tests.regression.kit import make_figure, make_run, night
 
 ROOT = Path(__file__).parents[2]
@@ -150,40 +154,47 @@ def test_checkouts_in_turn_pass_fail_or_need_more_pairs() -> None:
     assert unsure.outcome == "undecided"
     assert unsure.details["needed"] > 8
     first, second = pairs(1.0, 0.002, 4)
-    with pytest.raises(RegressionError, match="5 pairs or more"):
+    with pytest.raises(RegressionError, match="6 pairs or more"):
         judge_pairs(first, second)
     with pytest.raises(RegressionError, match="one figure of one job"):
-        judge_pairs([make_figure()] * 5, [rate(1.0)] * 5)
+        judge_pairs([make_figure()] * 6, [rate(1.0)] * 6)
 
 
 def test_what_is_no_checkout_is_told_before_anything_runs(tmp_path: Path) -> None:
     check_checkout(ROOT)
     with pytest.raises(RegressionError, match="is no checkout that can be run"):
         check_checkout(tmp_path)
-    with pytest.raises(RegressionError, match="5 or more"):
-        run_in_turn(ROOT, ROOT, tmp_path / "job.yaml", pairs=4)
     with pytest.raises(RegressionError, match="ended with status 1"):
-        run_in_turn(ROOT, ROOT, tmp_path / "missing.yaml")
+        run_timed(ROOT, tmp_path / "missing.yaml", tmp_path / "out")
 
 
-def test_checkouts_take_turns_after_one_run_of_each_that_does_not_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    order: list[str] = []
+def test_checkouts_take_turns_after_one_run_of_each_that_does_not_count() -> None:
+    order: list[Path] = []
 
-    def timed(checkout: Path, job: Path, output: Path, *_: Any) -> TimedRun:
+    def measure(checkout: Path, output: Path) -> str:
         output.mkdir()
-        order.append(output.name)
-        return TimedRun(RunReport.model_construct(job_name=output.name), 1, 1.0)
+        order.append(output)
+        return output.name
 
-    monkeypatch.setattr(interleave, "run_timed", timed)
     seen: list[int] = []
-    first, second = run_in_turn(
-        ROOT, ROOT, tmp_path / "job.yaml", done=lambda: seen.append(len(order))
-    )
-    assert [run.report.job_name for run in first] == ["2", "5", "6", "9", "10"]
-    assert [run.report.job_name for run in second] == ["3", "4", "7", "8", "11"]
+    asked: list[int] = []
+
+    def decided(first: Sequence[str], second: Sequence[str]) -> bool:
+        assert len(first) == len(second)
+        asked.append(len(first))
+        return len(first) == 5
+
+    def done() -> None:
+        seen.append(len(order))
+
+    first, second = run_in_turn(ROOT, ROOT, measure, (2, 5, 7), decided, done)
+    assert first == ["2", "5", "6", "9", "10"]
+    assert second == ["3", "4", "7", "8", "11"]
+    assert asked == [2, 5]
     assert seen == list(range(1, 13))
+    never, _ = run_in_turn(ROOT, ROOT, measure, (2, 3), lambda *_: False)
+    assert len(never) == 3
+    assert not any(output.exists() for output in order)
 
 
 def test_a_timed_run_reports_its_speed_and_its_memory(tmp_path: Path) -> None:
@@ -196,6 +207,24 @@ def test_a_timed_run_reports_its_speed_and_its_memory(tmp_path: Path) -> None:
     # Importing PyTorch alone takes a second or so of one core.
     assert 0.2 < found.cpu_s < 100
     assert not (tmp_path / "unused").exists()
+
+
+def test_searches_are_timed_alone_in_a_process_of_their_own(tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(yaml.safe_dump(null_job(16, tmp_path / "unused")))
+    output = tmp_path / "out"
+    found = run_searches(ROOT, job, output, ["sampling.num_samples=8"], 1000)
+    assert found.latency.count == 1000
+    assert 0 < found.latency.p50_s <= found.latency.p99_s < 10
+    other = run_searches(ROOT, job, output, ["conditioning.k_nn=2"], 1000)
+    assert other.identity != found.identity
+    assert not output.exists()
+    assert not (tmp_path / "unused").exists()
+    older = tmp_path / "older"
+    (older / "rdm_batch").mkdir(parents=True)
+    (older / "rdm_batch" / "__init__.py").touch()
+    with pytest.raises(RegressionError, match="No module named"):
+        run_searches(older, job, output, [], 1000)
 
 
 def test_the_floor_is_a_rate_a_processor_has() -> None:

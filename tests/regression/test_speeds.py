@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rdm_batch.errors import RegressionError
@@ -10,6 +11,7 @@ from rdm_batch.regression import speeds
 from rdm_batch.regression.history import History
 from rdm_batch.regression.interleave import TimedRun
 from rdm_batch.regression.records import Figure, Verdict
+from rdm_batch.regression.searches import TimedSearches
 from rdm_batch.regression.speeds import (
     Turns,
     judge_speeds,
@@ -19,6 +21,7 @@ from rdm_batch.regression.speeds import (
     with_repeats,
 )
 from rdm_batch.regression.suite import Suite, load_suite
+from rdm_batch.reports.latency import summarize_latencies
 from tests.regression.kit import (
     accept_night,
     make_figure,
@@ -61,6 +64,42 @@ def test_two_checkouts_in_turn_decide_at_once(suite: Suite) -> None:
         assert {verdict.figure for verdict in verdicts} == {"images_per_s", "retriever_bytes"}
 
 
+@pytest.mark.parametrize(
+    ("rate", "noise", "pairs", "outcome"),
+    [
+        (1.0, 0.001, 9, "pass"),
+        (1.0, 0.0, 9, "pass"),
+        (0.9, 0.001, 9, "fail"),
+        (0.97, 0.05, 20, "undecided"),
+    ],
+)
+def test_checkouts_are_run_until_they_decide(
+    suite: Suite,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rate: float,
+    noise: float,
+    pairs: int,
+    outcome: str,
+) -> None:
+    before, random = tmp_path / "before", np.random.default_rng(0)
+    (before / "rdm_batch").mkdir(parents=True)
+    (before / "rdm_batch" / "__init__.py").touch()
+
+    def timed(checkout: Path, job: Path, output: Path, *_: Any) -> TimedRun:
+        value = 10 * np.exp(noise * random.standard_normal())
+        return TimedRun(with_rate(value * (1 if checkout == before else rate)), 1 << 20, 3.0)
+
+    monkeypatch.setattr(speeds, "run_timed", timed)
+    turns = take_turns(suite, suite.jobs[0], before, "none", 20)
+    assert (len(turns.baseline), len(turns.candidate), turns.looks) == (pairs, pairs, 3)
+    tonight = make_run(night(0), figures=measured(1.0))
+    said = decided(judge_speeds(suite, tonight, (), None, {"quick": turns}))
+    assert said.outcome == outcome
+    assert "98 % interval" in said.reason
+    assert f"from {pairs} pairs in turn" in said.reason
+
+
 def test_a_figure_of_zero_loses_no_night(suite: Suite) -> None:
     tonight = make_run(night(0), figures=measured(10.0, 0.0))
     runs = tuple(measured(10.0, 0.0) for _ in range(6))
@@ -91,6 +130,8 @@ def test_without_a_checkout_the_history_of_this_class_decides(suite: Suite, tmp_
 def test_what_is_no_checkout_is_refused(suite: Suite, tmp_path: Path) -> None:
     with pytest.raises(RegressionError, match="is no checkout that can be run"):
         take_turns(suite, suite.jobs[0], tmp_path, "none")
+    with pytest.raises(RegressionError, match="6 pairs or more"):
+        take_turns(suite, suite.jobs[0], tmp_path, "none", 5)
 
 
 def test_of_repeats_the_middle_counts_and_all_are_kept() -> None:
@@ -130,3 +171,36 @@ def test_a_job_is_repeated_in_processes_of_its_own(
     assert not any(output.exists() for output in outputs)
     # What Ray's processes take this one cannot tell.
     assert "cpu_s" not in {figure.name for figure in repeat_job(suite, suite.jobs[0], "local")}
+
+
+def test_searches_alone_are_judged_in_place_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = {"primary": "search_p99_s", "searches": 1000, "repeats": 3}
+    suite = load_suite(write_suite(tmp_path, job={"gates": {"identity": False, "speed": gate}}))
+    asked: list[int] = []
+
+    def timed(checkout: Path, job: Path, output: Path, overrides: Any, count: int) -> TimedSearches:
+        asked.append(count)
+        seconds = np.full(count, 0.001)
+        seconds[-20:] = 0.001 * (1 + len(asked))
+        return TimedSearches(identity="a" * 64, latency=summarize_latencies(seconds))
+
+    monkeypatch.setattr(speeds, "run_searches", timed)
+    found = {figure.name: figure for figure in repeat_job(suite, suite.jobs[0], "local")}
+    assert asked == [1000] * 3
+    assert set(found) == {"search_p50_s", "search_p95_s", "search_p99_s"}
+    assert found["search_p99_s"].values == pytest.approx((0.002, 0.003, 0.004))
+    assert found["search_p99_s"].value == pytest.approx(0.003)
+    tonight = make_run(night(0), figures=(*measured(10.0), *found.values()))
+    verdicts = judge_speeds(suite, tonight, (), None, {})
+    assert {(v.figure, v.decides) for v in verdicts} == {
+        ("search_p99_s", True),
+        ("search_p50_s", False),
+        ("search_p95_s", False),
+    }
+    # Of more searches the p99 is another one.
+    gates = {"identity": False, "speed": gate | {"searches": 2000}}
+    other = load_suite(write_suite(tmp_path, job={"gates": gates}))
+    more = {figure.name: figure for figure in repeat_job(other, other.jobs[0], "local")}
+    assert more["search_p99_s"].description != found["search_p99_s"].description

@@ -52,6 +52,12 @@ def problems_of(path: Path) -> str:
             {"speed": {"primary": "cpu_s", "repeats": 1}},
             "cpu_s is that of a process of its own: repeats is 1",
         ),
+        ({"speed": {"primary": "search_p99_s"}}, "none of the figures of speed without searches"),
+        ({"speed": {"searches": 2_000}}, "none of the figures of speed with searches: search_p50"),
+        (
+            {"speed": {"primary": "search_p99_s", "searches": 999}},
+            "greater than or equal to 1000",
+        ),
         ({"speed": {"repeats": 0}}, "greater than or equal to 1"),
         ({"closeness": [{"name": "a", "largest_byte": 1, "mean_byte": 1}]}, "neither versions nor"),
         (

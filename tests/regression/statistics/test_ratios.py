@@ -14,8 +14,9 @@ from rdm_batch.regression.statistics.ratios import (
     Ratio,
     in_turn,
     judge_ratio,
+    looks_of,
     pairs_that_decide,
-    ratio_of_medians,
+    ratio_of_pairs,
 )
 
 
@@ -27,48 +28,76 @@ def test_turns_cancel_a_straight_drift() -> None:
     assert drift[sides == "A"].mean() == drift[sides == "B"].mean()
 
 
-def test_interval_is_that_of_all_resamples_of_five_pairs() -> None:
-    random = np.random.default_rng(0)
-    first, second = 1 + 0.05 * random.random((2, 5))
-    found = ratio_of_medians(first, second)
-    drawn = np.array(list(itertools.product(range(5), repeat=5)))  # 3,125, each as likely
-    ratios = np.median(second[drawn], axis=1) / np.median(first[drawn], axis=1)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    assert found.value == np.median(second) / np.median(first)
-    # 10,000 of them stand for all: a neighboring value of few distinct ones may be the quantile.
-    spread = ratios.max() - ratios.min()
-    assert found.low == pytest.approx(low, abs=0.05 * spread)
-    assert found.high == pytest.approx(high, abs=0.05 * spread)
+@pytest.mark.parametrize(("pairs", "looks"), [(6, 1), (8, 5), (11, 1), (12, 3)])
+def test_interval_holds_what_wilcoxons_test_does_not_refuse(pairs: int, looks: int) -> None:
+    random = np.random.default_rng(pairs)
+    first, second = np.exp(0.05 * random.standard_normal((2, pairs)))
+    found = ratio_of_pairs(first, second, looks)
+    assert found.confidence == 1 - 0.05 / looks
+
+    def p_value(ratio: float) -> float:
+        logs = np.log(second / first) - np.log(ratio)
+        return float(scipy.stats.wilcoxon(logs, method="exact").pvalue)
+
+    # Just inside the interval the test says nothing, just outside it does.
+    for edge, step in ((found.low, -1e-9), (found.high, 1e-9)):
+        assert p_value(edge * (1 - step)) > 0.05 / looks
+        assert p_value(edge * (1 + step)) <= 0.05 / looks
+    means = [
+        (a + b) / 2 for a, b in itertools.combinations_with_replacement(_logs(first, second), 2)
+    ]
+    assert found.value == pytest.approx(np.exp(np.median(means)), rel=1e-12)
 
 
-def test_interval_is_close_to_scipys_bootstrap_and_pairs_make_it_narrow() -> None:
+def _logs(first: np.ndarray, second: np.ndarray) -> list[float]:
+    return list(np.log(second / first))
+
+
+def test_what_a_pair_shares_cancels_and_equal_figures_have_no_width() -> None:
     random = np.random.default_rng(1)
     shared = np.exp(0.2 * random.standard_normal(30))
     first, second = (shared * np.exp(0.01 * random.standard_normal(30)) for _ in range(2))
-    found = ratio_of_medians(first, 0.9 * second)
-
-    def statistic(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.median(b, axis=axis) / np.median(a, axis=axis)
-
-    other = scipy.stats.bootstrap(
-        (first, 0.9 * second), statistic, paired=True, method="percentile", rng=2
-    ).confidence_interval
-    width = found.high - found.low
-    assert (found.low, found.high) == pytest.approx((other.low, other.high), abs=0.1 * width)
-    apart = ratio_of_medians(first, 0.9 * random.permutation(second))
-    assert apart.high - apart.low > 2 * width
-    assert ratio_of_medians(first, 0.9 * second) == found
+    found = ratio_of_pairs(first, 0.9 * second)
+    assert found.low < 0.9 < found.high
+    assert found.high - found.low < 0.02
+    apart = ratio_of_pairs(first, 0.9 * random.permutation(second))
+    assert apart.high - apart.low > 5 * (found.high - found.low)
+    same = ratio_of_pairs(np.full(8, 5.0), np.full(8, 6.0), 5)
+    assert (same.low, same.high) == pytest.approx((1.2, 1.2), rel=1e-12)
 
 
-def test_interval_of_five_pairs_covers_about_as_often_as_it_says() -> None:
+def test_all_looks_together_err_less_often_than_they_say() -> None:
     random = np.random.default_rng(2)
-    covered = []
-    for _ in range(150):
-        first, second = np.exp(0.03 * random.standard_normal((2, 5)))
-        found = ratio_of_medians(first, second)
-        covered.append(found.low <= 1 <= found.high)
-    # 0.95 are asked for. Percentile intervals of so few err by some; 150 draws tell to 0.02.
-    assert np.mean(covered) > 0.88
+    looks, trials, wrong, taken = looks_of(40), 300, 0, []
+    for _ in range(trials):
+        # Just what is tolerated: neither verdict is right.
+        first, second = np.exp(0.02 * random.standard_normal((2, 40)))
+        for pairs in looks:
+            ratio = ratio_of_pairs(first[:pairs], 0.97 * second[:pairs], len(looks))
+            outcome = judge_ratio(ratio, 0.03, "higher")
+            if outcome != "undecided":
+                break
+        wrong += outcome != "undecided"
+        # Nothing has changed: it passes, and most often long before the last pair.
+        for pairs in looks:
+            ratio = ratio_of_pairs(first[:pairs], second[:pairs], len(looks))
+            if judge_ratio(ratio, 0.03, "higher") == "pass":
+                break
+        taken.append(pairs)
+    # 0.05 at most, to a standard error of 0.0126.
+    assert wrong / trials < 0.05 + 2 * 0.0126
+    assert np.mean(taken) < 20
+
+
+def test_looks_end_at_the_last_pair_and_begin_where_they_can_decide() -> None:
+    assert looks_of(40) == (8, 12, 18, 27, 40)
+    assert looks_of(9) == (9,)
+    for most in range(6, 100):
+        looks = looks_of(most)
+        assert looks[-1] == most
+        assert 2.0 ** (1 - looks[0]) <= 0.05 / len(looks)
+    with pytest.raises(RegressionError, match="6 pairs or more"):
+        looks_of(5)
 
 
 @pytest.mark.parametrize(
@@ -91,10 +120,12 @@ def test_only_getting_worse_fails(low: float, high: float, better: str, outcome:
 
 
 def test_too_few_pairs_and_impossible_figures_are_refused() -> None:
-    with pytest.raises(RegressionError, match="5 pairs or more"):
-        ratio_of_medians(np.ones(4), np.ones(4))
+    with pytest.raises(RegressionError, match="6 pairs or more"):
+        ratio_of_pairs(np.ones(5), np.ones(5))
+    with pytest.raises(RegressionError, match="8 pairs or more"):
+        ratio_of_pairs(np.ones(7), np.ones(7), 5)
     with pytest.raises(RegressionError, match="above 0"):
-        ratio_of_medians(np.ones(5), np.array([1, 1, 0, 1, 1.0]))
+        ratio_of_pairs(np.ones(6), np.array([1, 1, 0, 1, 1, 1.0]))
 
 
 def test_bounds_hold_the_next_seed_as_often_as_they_say() -> None:
