@@ -2,7 +2,7 @@
 
 One evaluation of the network: a solver step of a UNet, or a token in the middle of an image.
 A change's predicted gain is what the counts say: operations at the measured rate of products,
-plus the memory traffic of every operation at the measured rate of copies. A change of memory
+plus the memory traffic of every operation at the measured rate of memory. A change of memory
 layout changes no counts, so its prediction is none; nor are the multiplications counted that
 filtering saves: operations are those of plain convolutions everywhere, and so are the floors.
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -13,7 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.timing import best_time
 from rdm_batch.backends import multiplying
+from rdm_batch.heads.native_code import native_library
 from rdm_batch.heads.work import count_flops
+from rdm_batch.models.huge_pages import huge_empty
+
+READ_BYTES: Final = 800_000_000
+"""What the rate of memory is measured with: the weights of a transformer of published size."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +94,16 @@ def count_work(run: Callable[[], object], network: nn.Module, evaluations: int =
     return Work(count_flops(run), float(counter.num_bytes), float(evaluations * weight_bytes))
 
 
-def measure_machine(device: str, dtype: torch.dtype, size: int, tf32: bool = False) -> Machine:
-    """Measure the rate of large products, and of copying a large tensor of random numbers.
+def measure_machine(
+    device: str,
+    dtype: torch.dtype,
+    size: int,
+    tf32: bool = False,
+    read_bytes: int = READ_BYTES,
+) -> Machine:
+    """Measure the rate of large products, and of memory.
 
-    The rate is the better of a matrix product and a 3 x 3 convolution of as many channels as
+    The first is the better of a matrix product and a 3 x 3 convolution of as many channels as
     fit: on CPU two libraries compute them, and the faster says what the machine can do.
 
     Args:
@@ -98,10 +111,12 @@ def measure_machine(device: str, dtype: torch.dtype, size: int, tf32: bool = Fal
         dtype: Type of the factors.
         size: Side of the square factors.
         tf32: Whether factors in float32 may be rounded to TF32 on a GPU; else they are IEEE.
+        read_bytes: Size of what a CPU reads: more than its caches hold.
     """
     with multiplying(tf32):
         rate = max(matmul_rate(device, dtype, size), _convolution_rate(device, dtype, size))
-    return Machine(rate, copy_rate(device, size))
+    memory = read_rate(read_bytes) if device == "cpu" else copy_rate(device, size)
+    return Machine(rate, memory)
 
 
 def matmul_rate(device: str, dtype: torch.dtype, size: int) -> float:
@@ -117,6 +132,28 @@ def _convolution_rate(device: str, dtype: torch.dtype, size: int) -> float:
     image, kernel = (x.to(memory_format=torch.channels_last) for x in (image, kernel))
     seconds = best_time(lambda: F.conv2d(image, kernel, padding=1), 5, device)
     return 2 * 9 * channels**2 * 8 * side**2 / seconds
+
+
+def read_rate(num_bytes: int) -> float:
+    """Measure the bytes a second that PyTorch's threads read of memory on the CPU, in large pages.
+
+    Weights are read from one end to the other and not written; of copies a part stays in caches.
+
+    Args:
+        num_bytes: To read, at least.
+
+    Raises:
+        ClusterError: There is no compiler for the loop that reads.
+    """
+    threads = torch.get_num_threads()
+    random = torch.randn(2**20)
+    count = -(-num_bytes // (4 * threads * len(random))) * threads * len(random)
+    numbers = huge_empty((count,), torch.float32)
+    for part in numbers.split(len(random)):
+        part.copy_(random)
+    read = native_library(Path(__file__).with_name("reading.cpp")).read_floats
+    address, length = ctypes.c_void_p(numbers.data_ptr()), ctypes.c_long(count)
+    return 4 * count / best_time(lambda: read(address, length, threads), 5)
 
 
 def copy_rate(device: str, size: int) -> float:

@@ -63,7 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     speed, bandwidth = product_speed(args.dim), memory_bandwidth()
     kept = drawn.folder / f"proposal-{len(sample)}-{args.k}"
-    exact_s, exact = search_exactly(database, sample, args.k, kept)
+    block_s, exact = search_exactly(database, sample, args.k, kept)
+    exact_s = sum(block_s)
     index_s, found = search_by_index(database, images, args.k, args.threads)
     counted, truth = count_neighbors(found.ids[: len(sample)]), count_neighbors(exact.ids)
     (shard,) = database.manifest.shards

@@ -62,7 +62,7 @@ def equal_recall(index: ShardIndex, rows: np.ndarray, asked: Asked, recall: floa
         tried.append((found, trial))
         if len(tried) > _RAISES and found < tried[-1 - _RAISES][0] + 0.001:
             return tried[-1 - _RAISES][1]
-        leaves = min(settings.leaves or 1, round((settings.leaves_to_search or 1) * 1.15) + 1)
+        leaves = min(settings.leaves or 1, round((settings.leaves_to_search or 1) * 1.04) + 1)
         settings = settings.model_copy(update={"leaves_to_search": leaves})
 
 

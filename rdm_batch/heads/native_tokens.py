@@ -8,6 +8,7 @@ they are read in and one pass of the threads over all layers of a token
 from __future__ import annotations
 
 import ctypes
+import weakref
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -95,6 +96,7 @@ class NativeTransformer:
         self._next_logits, self._room_for_token = library.next_logits, library.room_for_token
         self._next_logits.restype = None
         self._room_for_token.restype = ctypes.c_int64
+        self._spare: Tensor | None = None
         self._transformer = transformer
         self._config = transformer.config
         self._eps = transformer.blocks[0].norm1.eps
@@ -124,17 +126,20 @@ class NativeTransformer:
         config, (samples, neighbors) = self._config, context.shape[:2]
         folded = folds(samples, neighbors, config.head_channels)
         project = _folded if folded else _apart
-        kept, addresses = [], []
-        for place, block in enumerate(self._transformer.blocks):
-            rows = 2 * samples if guided and place > 0 else samples
-            per_head = (rows, config.num_heads)
-            past = [
-                huge_empty((*per_head, positions, config.head_channels), self._dtype)
-                for positions in (_whole(config.num_positions, _LANES), config.num_positions)
-            ]
-            of_batch = [*past, *project(block.attn2, context)]
+        # Keys lie in whole vectors of positions.
+        of_row = [_whole(config.num_positions, _LANES), config.num_positions]
+        counts = [
+            (2 * samples if guided and place > 0 else samples) * config.width * positions
+            for place in range(config.depth)
+            for positions in of_row
+        ]
+        past = self._take_room(sum(counts))
+        parts = iter(past[: sum(counts)].split(counts))
+        kept, addresses = [past], []
+        for laid, block in zip(self._laid, self._transformer.blocks, strict=False):
+            of_batch = [next(parts), next(parts), *project(block.attn2, context)]
             kept += of_batch
-            addresses.append([part.data_ptr() for part in (*self._laid[place], *of_batch)])
+            addresses.append([part.data_ptr() for part in (*laid, *of_batch)])
         sizes = torch.tensor(
             [
                 config.depth,
@@ -153,7 +158,23 @@ class NativeTransformer:
             dtype=torch.int64,
         )
         room = torch.zeros(int(self._room_for_token(_address(sizes))))
-        return NativeGeneration(sizes, torch.tensor(addresses), room, tuple(kept), guided)
+        generation = NativeGeneration(sizes, torch.tensor(addresses), room, tuple(kept), guided)
+        # Where nobody generates with it any more, the next batch may.
+        weakref.finalize(generation, self._give_back, past)
+        return generation
+
+    def _take_room(self, count: int) -> Float[Tensor, " room"]:
+        """Give memory for keys and values: that of a batch that has ended, if it is enough.
+
+        Memory asked for anew is cleared by the system first, hundreds of MB a batch.
+        """
+        spare, self._spare = self._spare, None
+        if spare is not None and len(spare) >= count:
+            return spare
+        return huge_empty((count,), self._dtype)
+
+    def _give_back(self, past: Float[Tensor, " room"]) -> None:
+        self._spare = past
 
     def next_logits(
         self, tokens: Int[Tensor, " batch"], position: int, generation: NativeGeneration

@@ -15,8 +15,10 @@ from rdm_batch.errors import DatabaseError
 
 # Values copied to float64 at a time: 16 MB.
 _BLOCK_VALUES = 1 << 21
-# Candidates scored at a time: their float64 copy stays in the processor's cache.
-_CANDIDATE_BLOCK_VALUES = 1 << 17
+# Candidates scored at a time, 32 rows of 512: their float64 copy stays in the cache of a core,
+# where the next ones find it after a search has driven everything else out.
+_CANDIDATE_BLOCK_VALUES = 1 << 14
+_FEW_VALUES = 1 << 17
 
 
 def check_embeddings(
@@ -79,7 +81,7 @@ def as_float32(rows: Float[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
     Args:
         rows: In float16 or float32.
     """
-    if rows.dtype == np.float16 and rows.size <= _CANDIDATE_BLOCK_VALUES:
+    if rows.dtype == np.float16 and rows.size <= _FEW_VALUES:
         rows = rows.astype(np.float64)
     converted: Float32[np.ndarray, "..."] = rows.astype(np.float32)
     return converted
@@ -153,12 +155,16 @@ def score_candidates(
         candidates: Positions of the rows to score for each query.
     """
     scores = np.empty(candidates.shape, dtype=np.float32)
-    step = max(1, _CANDIDATE_BLOCK_VALUES // max(1, candidates.shape[1] * embeddings.shape[1]))
-    for start in range(0, len(candidates), step):
-        part = slice(start, start + step)
-        rows = embeddings.take(candidates[part], axis=0).astype(np.float64)
-        row_lengths = np.sqrt(np.vecdot(rows, rows)) if norms is None else norms[candidates[part]]
-        lengths = queries.lengths[part, None] * row_lengths
-        with np.errstate(divide="ignore", invalid="ignore"):  # of mapped rows, told by the caller
-            scores[part] = np.vecdot(queries.values[part, None], rows) / lengths
+    rows_at_once = max(1, _CANDIDATE_BLOCK_VALUES // embeddings.shape[1])
+    queries_at_once = max(1, rows_at_once // max(1, candidates.shape[1]))
+    # Mapped rows without a direction are told of by the caller.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for start in range(0, len(candidates), queries_at_once):
+            asked = slice(start, start + queries_at_once)
+            values, lengths = queries.values[asked, None], queries.lengths[asked, None]
+            for first in range(0, candidates.shape[1], rows_at_once):
+                part = asked, slice(first, first + rows_at_once)
+                rows = embeddings.take(candidates[part], axis=0).astype(np.float64)
+                norm = np.sqrt(np.vecdot(rows, rows)) if norms is None else norms[candidates[part]]
+                scores[part] = np.vecdot(values, rows) / (lengths * norm)
     return scores

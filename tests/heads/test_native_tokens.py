@@ -165,6 +165,27 @@ def test_a_head_draws_with_it_the_tokens_of_the_plain_head() -> None:
         assert len(drawn.tokens.unique()) > 9
 
 
+def test_a_batch_takes_the_memory_of_the_one_before_and_of_no_other() -> None:
+    native = NativeTransformer(_transformer())
+    inputs, fewer = _inputs(4, 3), _inputs(2, 3)
+    expected, of_fewer = _logits(native, inputs), _logits(native, fewer)
+    begun = native.start(inputs[0], guided=True)
+    # Other numbers are left there by what is drawn meanwhile.
+    beside = native.start(inputs[0].flip(0), guided=True)
+    steps = []
+    for position in range(36):
+        steps.append(native.next_logits(inputs[1][:, position], position, begun))
+        native.next_logits(inputs[1][:, 35 - position], position, beside)
+    assert torch.equal(torch.stack(steps), expected)
+    assert begun.kept[0].data_ptr() != beside.kept[0].data_ptr()
+    of_beside = beside.kept[0].data_ptr()
+    del beside
+    again = native.start(fewer[0], guided=True)
+    assert again.kept[0].data_ptr() == of_beside
+    del again, begun
+    assert torch.equal(_logits(native, fewer), of_fewer)
+
+
 @pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU packs no bfloat16")
 def test_a_head_in_bfloat16_draws_with_it_whatever_else_multiplies_there() -> None:
     networks = load_networks(ARCHITECTURE, random_weights(ARCHITECTURE))

@@ -76,7 +76,7 @@ def test_the_effort_chosen_is_sure_of_its_target_and_the_least_that_is(rows: np.
             tried = index.searching(index.settings.model_copy(update=effort))
             found = tuning._recalls(tried, rows, learned, k, truth)
             if found.mean() - 1.64 * found.std(ddof=1) / np.sqrt(len(found)) >= 0.95:
-                costs[leaves, count] = leaves * 4000 / 60 + 15 * count
+                costs[leaves, count] = leaves * 4000 / 60 + 30 * count
     assert costs[tuned.leaves_to_search, tuned.reorder] == min(costs.values())
 
 

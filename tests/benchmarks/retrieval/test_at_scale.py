@@ -34,10 +34,12 @@ def test_three_indexes_are_asked_the_same_in_one_run(tmp_path: Path) -> None:
     record = read_record(path)
     assert record is not None
     (part,) = record.parts
-    memory, build, pictures, texts = part.rows
+    memory, build, pictures, recall, texts, _, few, fewer = part.rows
     assert memory.name == "600 manifold rows: resident, a million rows"
     assert build.details["peak GB"] > 0
-    for row in (pictures, texts):
+    assert recall.value == pictures.details["this: recall"]
+    assert recall.needed == 0.95 > fewer.needed == 0.9
+    for row in (pictures, texts, few):
         assert {"this: recall", "raw: recall", "before: recall"} <= row.details.keys()
         assert row.details["this: recall"] > 0.8
         assert row.details["raw: recall"] >= row.details["this: recall"] - 0.002
