@@ -214,7 +214,9 @@ def draw_images(
     job = _job(case, num_samples, guidance_scale)
     if keep is None:
         return _draw(job)
-    name = hashlib.sha256(job.model_dump_json().encode()).hexdigest()[:16]
+    # A field that a later release adds, and the job does not state, makes no other set.
+    stated = job.model_dump_json(exclude_defaults=True)
+    name = hashlib.sha256(stated.encode()).hexdigest()[:16]
     path = keep / f"{name}.npz"
     if path.exists():
         with np.load(path) as kept:
