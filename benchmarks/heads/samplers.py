@@ -214,8 +214,9 @@ def draw_images(
     job = _job(case, num_samples, guidance_scale)
     if keep is None:
         return _draw(job)
-    # A field that a later release adds, and the job does not state, makes no other set.
-    stated = job.model_dump_json(exclude_defaults=True)
+    # Neither makes another set: where nothing is written to, which depends on the folder this runs
+    # in, and a field that a later release adds and the job does not state.
+    stated = job.model_dump_json(exclude_defaults=True, exclude={"output"})
     name = hashlib.sha256(stated.encode()).hexdigest()[:16]
     path = keep / f"{name}.npz"
     if path.exists():
