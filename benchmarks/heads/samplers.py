@@ -214,7 +214,10 @@ def draw_images(
     job = _job(case, num_samples, guidance_scale)
     if keep is None:
         return _draw(job)
-    name = hashlib.sha256(job.model_dump_json().encode()).hexdigest()[:16]
+    # Neither makes another set: where nothing is written to, which depends on the folder this runs
+    # in, and a field that a later release adds and the job does not state.
+    stated = job.model_dump_json(exclude_defaults=True, exclude={"output"})
+    name = hashlib.sha256(stated.encode()).hexdigest()[:16]
     path = keep / f"{name}.npz"
     if path.exists():
         with np.load(path) as kept:
