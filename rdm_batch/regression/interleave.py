@@ -21,6 +21,7 @@ from rdm_batch.reports.saved import REPORT_KEY
 
 _FIND = "import rdm_batch; print(rdm_batch.__file__)"
 _LAST_LINES = 5
+_ROOT = Path(__file__).parents[2]
 Measured = TypeVar("Measured")
 
 
@@ -164,6 +165,11 @@ def run_searches(
         RegressionError: They cannot be timed: the job searches nothing, or the checkout is from
             before searches were timed alone.
     """
+    module = Path(searches.__file__).relative_to(_ROOT)
+    if not (checkout / module).is_file():
+        # Where the package is installed as well, Python would run that one's.
+        found = f"has no {module}: it is from before searches were timed alone"
+        raise RegressionError(str(checkout), found, "a later commit")
     command = [sys.executable, "-P", "-m", searches.__name__, str(job.resolve()), str(count)]
     for override in (*overrides, "evaluation=null", f"output.uri={output}"):
         command += ["--set", override]
