@@ -33,6 +33,7 @@ _LATER: dict[tuple[str, str], Any] = {
     ("sampling", "reuse_deep_features"): 1,
     ("conditioning", "samples_per_query"): 1,
     ("conditioning", "query_weight"): None,
+    ("conditioning", "common_pseudo_queries"): False,
 }
 """Fields that jobs did not have once, and what they are where left alone: then they do not enter,
 so that sample sets of before can be completed."""

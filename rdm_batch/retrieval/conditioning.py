@@ -16,7 +16,6 @@ from jaxtyping import Float, Float32, Float64, Int64
 from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.embeddings import check_embeddings, score_pairs
 from rdm_batch.retrieval.merge import Neighbors, order_by_score
-from rdm_batch.retrieval.proposal import Proposal, Weighting
 from rdm_batch.retrieval.retriever import Retriever
 from rdm_batch.retrieval.shard import check_dim
 
@@ -44,22 +43,17 @@ class Conditioning:
 
 def unconditional(
     retriever: Retriever,
-    proposal: Proposal,
-    uniforms: Float64[np.ndarray, " n"],
+    query_ids: Int64[np.ndarray, " n"],
     k_nn: int,
-    weighting: Weighting,
 ) -> Conditioning:
-    """Draw a pseudo-query per sample; its k nearest rows are the context.
+    """Take the k nearest rows of a pseudo-query per sample as the context.
 
     Args:
         retriever: The database.
-        proposal: Rows to draw from, already truncated for top-m sampling.
-        uniforms: One number in [0, 1) per sample.
+        query_ids: Rows that are the pseudo-queries, as ``Proposal`` draws them.
         k_nn: Tokens per context; the pseudo-query itself leads them, unless other rows of its
             very direction take all places.
-        weighting: Draw by p_D or uniformly.
     """
-    query_ids = proposal.draw(uniforms, weighting)
     queries = retriever.fetch(query_ids)
     found = with_own_rows(retriever.search(queries, k_nn), query_ids, queries)
     return Conditioning(found.embeddings, found.ids, found.scores, query_ids)

@@ -6,6 +6,7 @@ p_D(y) is how often y serves as a neighbor of the training set X (RDM, Blattmann
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,8 @@ from jaxtyping import Float64, Int, Int64
 from rdm_batch.errors import DatabaseError
 
 Weighting = Literal["proposal", "uniform"]
+_MOST_TRIES = 4_096
+_MISSED = 1e-9
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,56 @@ class Proposal:
             uniforms: One number in [0, 1) per sample.
             weighting: From p_D restricted to these entries, or each entry equally.
         """
+        drawn: Int64[np.ndarray, " n"] = self.row_ids[self._entries(uniforms, weighting)]
+        return drawn
+
+    def tries(self, top_m: float, weighting: Weighting) -> int:
+        """Count the numbers that a sample needs for ``draw_common``: its tries, and one more.
+
+        One of so many tries meets the kept entries but for a billionth of the samples, or for
+        more of them where so little is kept that it would take more than ``_MOST_TRIES``.
+        """
+        kept = self.probabilities(weighting)[: len(self.truncate(top_m).row_ids)].sum()
+        if kept >= 1:
+            return 2
+        return 1 + min(_MOST_TRIES, math.ceil(math.log(_MISSED) / math.log1p(-kept)))
+
+    def draw_common(
+        self, uniforms: Float64[np.ndarray, "n tries"], top_m: float, weighting: Weighting
+    ) -> Int64[np.ndarray, " n"]:
+        """Draw from the entries that ``truncate`` keeps, sharing rows with draws that keep others.
+
+        Every sample draws from all entries, number after number, until an entry is kept: what it
+        draws from fewer entries is what it draws from more of them, wherever that is among the
+        fewer (common random numbers by rejection). The distribution is that of
+        ``truncate(top_m).draw``, which answers with the last number where no try has met it.
+
+        Args:
+            uniforms: ``tries`` numbers in [0, 1) per sample, from the beginning of its stream.
+            top_m: Fraction of entries kept.
+            weighting: From p_D restricted to the kept entries, or each of them equally.
+        """
+        kept = self.truncate(top_m)
+        found = kept.draw(uniforms[:, -1], weighting)
+        entries = self._entries(uniforms[:, :-1], weighting)
+        met = entries < len(kept.row_ids)
+        first = entries[np.arange(len(entries)), met.argmax(axis=1)]
+        shared: Int64[np.ndarray, " n"] = np.where(met.any(axis=1), self.row_ids[first], found)
+        return shared
+
+    def _entries(
+        self, uniforms: Float64[np.ndarray, " *shape"], weighting: Weighting
+    ) -> Int64[np.ndarray, " *shape"]:
+        """Find the entry of each number in [0, 1)."""
         if weighting == "uniform":
-            entries = np.floor(uniforms * len(self.row_ids)).astype(np.int64)
-            drawn: Int64[np.ndarray, " n"] = self.row_ids[entries]
-            return drawn
+            even: Int64[np.ndarray, " *shape"] = np.floor(uniforms * len(self.row_ids)).astype(
+                np.int64
+            )
+            return even
         cumulative = np.cumsum(self.counts)
         places = np.floor(uniforms * cumulative[-1])
-        drawn = self.row_ids[np.searchsorted(cumulative, places, side="right")]
-        return drawn
+        found: Int64[np.ndarray, " *shape"] = np.searchsorted(cumulative, places, side="right")
+        return found
 
 
 def count_neighbors(neighbor_ids: Int[np.ndarray, "n k"]) -> Proposal:

@@ -123,6 +123,12 @@ class UnconditionalConditioning(_Conditioning):
         description="Draw from the kept entries in proportion to the proposal distribution, or "
         "uniformly. `uniform` with `top_m: 1.0` needs no proposal distribution.",
     )
+    common_pseudo_queries: bool = Field(
+        default=False,
+        description="Whether jobs that differ in `top_m` share pseudo-queries: a sample draws from "
+        "the whole pool until a row is among those kept. The distribution is the same, the "
+        "samples are others.",
+    )
 
     @property
     def query_leads(self) -> bool:

@@ -37,7 +37,7 @@ def test_unconditional_context_is_the_neighbors_of_a_drawn_row(
     retriever: CompositeRetriever, rows: np.ndarray
 ) -> None:
     uniforms = np.random.default_rng(0).random(20)
-    result = conditioning.unconditional(retriever, every_row(300), uniforms, 4, "proposal")
+    result = conditioning.unconditional(retriever, every_row(300).draw(uniforms, "proposal"), 4)
     assert result.query_ids is not None
     np.testing.assert_array_equal(result.query_ids, np.floor(uniforms * 300).astype(int))
     ids, scores = exact_top_k(rows, rows[result.query_ids].astype(np.float32), 4)
@@ -48,12 +48,10 @@ def test_unconditional_context_is_the_neighbors_of_a_drawn_row(
 
 
 def test_samples_do_not_depend_on_their_batch(retriever: CompositeRetriever) -> None:
-    uniforms = np.random.default_rng(0).random(30)
-    whole = conditioning.unconditional(retriever, every_row(300), uniforms, 5, "uniform")
+    drawn = every_row(300).draw(np.random.default_rng(0).random(30), "uniform")
+    whole = conditioning.unconditional(retriever, drawn, 5)
     for start, end in [(0, 1), (3, 30), (29, 30)]:
-        part = conditioning.unconditional(
-            retriever, every_row(300), uniforms[start:end], 5, "uniform"
-        )
+        part = conditioning.unconditional(retriever, drawn[start:end], 5)
         np.testing.assert_array_equal(part.context, whole.context[start:end])
         np.testing.assert_array_equal(part.neighbor_scores, whole.neighbor_scores[start:end])
 
@@ -172,8 +170,8 @@ class _Forgetful:
 
 def test_a_pseudo_query_that_an_index_misses_leads_its_neighbors_all_the_same() -> None:
     rows = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
-    uniforms = np.random.default_rng(1).random(12)
-    found = conditioning.unconditional(_Forgetful(rows), every_row(30), uniforms, 4, "uniform")
+    drawn = every_row(30).draw(np.random.default_rng(1).random(12), "uniform")
+    found = conditioning.unconditional(_Forgetful(rows), drawn, 4)
     assert found.query_ids is not None
     ids, scores = exact_top_k(rows, rows[found.query_ids], 4)
     np.testing.assert_array_equal(found.neighbor_ids[:, 0], found.query_ids)
@@ -187,10 +185,7 @@ def test_rows_of_the_same_direction_keep_their_order() -> None:
     rows[:4] = rows[20]
     # The fourth of five equal rows: an exact search of three finds others, by their ids.
     exact = ShardSearcher(rows, build_index(rows, IndexSettings(), "test"))
-    drawn = np.array([3.5 / 30])
-    found = conditioning.unconditional(
-        CompositeRetriever([exact]), every_row(30), drawn, 3, "uniform"
-    )
+    found = conditioning.unconditional(CompositeRetriever([exact]), np.array([3]), 3)
     assert found.neighbor_ids.tolist() == [[0, 1, 2]]
 
 

@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import scipy.stats
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.retrieval.proposal import Proposal, count_neighbors, every_row, merge_counts
+from rdm_batch.retrieval.proposal import (
+    Proposal,
+    Weighting,
+    count_neighbors,
+    every_row,
+    merge_counts,
+)
 
 
 def make_proposal(counts: list[int]) -> Proposal:
@@ -51,6 +60,52 @@ def test_draws_follow_the_weighting() -> None:
     assert weighted[1].tolist() == [6000, 3000, 1000]
     uniform = np.unique(proposal.draw(uniforms, "uniform"), return_counts=True)[1]
     assert uniform.tolist() == [3333, 3334, 3333]
+
+
+@pytest.mark.parametrize("weighting", ["proposal", "uniform"])
+def test_draws_from_fewer_rows_are_those_from_more_wherever_they_may_be(
+    weighting: Weighting,
+) -> None:
+    counts = np.sort(np.random.default_rng(0).integers(1, 100, size=200))[::-1]
+    proposal = make_proposal(counts.tolist())
+    # As a sample's stream gives them: who needs fewer numbers reads fewer of the same.
+    uniforms = np.random.default_rng(1).random((4_000, proposal.tries(0.05, weighting)))
+
+    def drawn(top_m: float) -> Any:
+        return proposal.draw_common(
+            uniforms[:, : proposal.tries(top_m, weighting)], top_m, weighting
+        )
+
+    whole = proposal.draw(uniforms[:, 0], weighting)
+    assert (drawn(1.0) == whole).all()
+    for fewer, more in [(0.05, 0.2), (0.2, 1.0), (0.05, 1.0)]:
+        kept = np.isin(drawn(more), proposal.truncate(fewer).row_ids)
+        assert (drawn(fewer)[kept] == drawn(more)[kept]).all()
+        assert kept.any()
+
+
+@pytest.mark.parametrize("weighting", ["proposal", "uniform"])
+@pytest.mark.parametrize("top_m", [0.02, 0.3])
+def test_common_draws_have_the_distribution_of_the_others(
+    top_m: float, weighting: Weighting
+) -> None:
+    counts = np.sort(np.random.default_rng(0).integers(1, 100, size=200))[::-1]
+    proposal = make_proposal(counts.tolist())
+    uniforms = np.random.default_rng(1).random((20_000, proposal.tries(top_m, weighting)))
+    drawn = proposal.draw_common(uniforms, top_m, weighting)
+    kept = proposal.truncate(top_m)
+    found = np.array([(drawn == row).sum() for row in kept.row_ids])
+    assert found.sum() == 20_000
+    expected = 20_000 * kept.probabilities(weighting)
+    assert scipy.stats.chisquare(found, expected).pvalue > 1e-3
+
+
+def test_who_meets_no_kept_row_draws_from_them_all_the_same() -> None:
+    proposal = make_proposal([1] * 10)
+    assert proposal.tries(0.2, "uniform") == 94
+    uniforms = np.full((3, 5), 0.999)
+    uniforms[:, -1] = [0.0, 0.4, 0.8]
+    assert proposal.draw_common(uniforms, 0.2, "uniform").tolist() == [100, 100, 101]
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 1023, 1024, 10**12 + 7])

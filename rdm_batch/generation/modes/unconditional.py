@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rdm_batch.errors import RdmBatchError, SpecError
 from rdm_batch.generation.modes.mode import (
+    Conditioner,
     Embed,
     NoPictures,
     NoQueries,
@@ -34,10 +35,24 @@ class UnconditionalConditioner:
 
     def __call__(self, noise: SampleNoise, retriever: Retriever) -> SampleInputs:
         """Condition each sample on the neighbors of its pseudo-query."""
-        uniforms = noise.uniform(QUERY, ())
-        return SampleInputs(
-            unconditional(retriever, self.proposal, uniforms, self.k_nn, self.weighting)
-        )
+        rows = self.proposal.draw(noise.uniform(QUERY, ()), self.weighting)
+        return SampleInputs(unconditional(retriever, rows, self.k_nn))
+
+
+@dataclass(frozen=True)
+class CommonConditioner:
+    """Draw a pseudo-query that other jobs draw as well, wherever they keep it."""
+
+    proposal: Proposal
+    top_m: float
+    k_nn: int
+    weighting: Weighting
+
+    def __call__(self, noise: SampleNoise, retriever: Retriever) -> SampleInputs:
+        """Condition each sample on the neighbors of its pseudo-query."""
+        uniforms = noise.uniform(QUERY, (self.proposal.tries(self.top_m, self.weighting),))
+        rows = self.proposal.draw_common(uniforms, self.top_m, self.weighting)
+        return SampleInputs(unconditional(retriever, rows, self.k_nn))
 
 
 @dataclass(frozen=True)
@@ -59,12 +74,13 @@ class Unconditional(NoTexts, NoQueries, NoPictures):
                 "rebuild it with --proposal-from, or set weighting: uniform and top_m: 1.0",
             )
 
-    def build_conditioner(self, opened: Resolved, embed: Embed) -> UnconditionalConditioner:
+    def build_conditioner(self, opened: Resolved, embed: Embed) -> Conditioner:
         """Draw from the share of the proposal distribution that the job keeps."""
         proposal = opened.proposal
         if proposal is None:
             rows = every_row(opened.database.manifest.rows)
             proposal = rows.without(opened.database.removed())
-        return UnconditionalConditioner(
-            proposal.truncate(self.spec.top_m), self.spec.k_nn, self.spec.weighting
-        )
+        spec = self.spec
+        if spec.common_pseudo_queries:
+            return CommonConditioner(proposal, spec.top_m, spec.k_nn, spec.weighting)
+        return UnconditionalConditioner(proposal.truncate(spec.top_m), spec.k_nn, spec.weighting)

@@ -16,7 +16,7 @@ from rdm_batch.generation.modes.class_pools import ClassConditioner
 from rdm_batch.generation.modes.mode import Conditioner, SampleInputs
 from rdm_batch.generation.modes.queried import ContextOf, Turn, variant_of
 from rdm_batch.generation.modes.text import TextConditioner
-from rdm_batch.generation.modes.unconditional import UnconditionalConditioner
+from rdm_batch.generation.modes.unconditional import CommonConditioner, UnconditionalConditioner
 from rdm_batch.inputs.databases import Database, open_database
 from rdm_batch.retrieval.composite import CompositeRetriever
 from rdm_batch.retrieval.merge import Neighbors
@@ -124,6 +124,27 @@ def test_top_m_keeps_the_most_frequent_rows(
     # The rows of this database are numbered by falling frequency.
     assert set(found.query_ids.tolist()) == set(range(ROWS // 10))
     assert (found.neighbor_ids[:, 0] == found.query_ids).all()
+
+
+def test_jobs_that_keep_other_rows_may_share_their_queries(
+    built_world: World, retriever: CompositeRetriever
+) -> None:
+    def drawn(top_m: float, samples: range) -> np.ndarray:
+        conditioner = CommonConditioner(_proposal(built_world), top_m, 3, "proposal")
+        query_ids = _inputs(conditioner, retriever, samples).conditioning.query_ids
+        assert query_ids is not None
+        return query_ids
+
+    few, more, samples = drawn(0.1, range(64)), drawn(0.5, range(64)), range(64)
+    shared = more < ROWS // 10
+    assert 0 < shared.sum() < 64
+    assert (few[shared] == more[shared]).all()
+    assert few.max() < ROWS // 10
+    alone = UnconditionalConditioner(_proposal(built_world), 3, "proposal")
+    whole = _inputs(alone, retriever, samples).conditioning.query_ids
+    assert whole is not None
+    assert (drawn(1.0, samples) == whole).all()
+    assert drawn(0.1, range(40, 64)).tolist() == few[40:].tolist()
 
 
 def test_sample_i_takes_prompt_i_mod_p(retriever: CompositeRetriever) -> None:
