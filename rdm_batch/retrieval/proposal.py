@@ -98,33 +98,36 @@ class Proposal:
         drawn: Int64[np.ndarray, " n"] = self.row_ids[self._entries(uniforms, weighting)]
         return drawn
 
-    def tries(self, top_m: float, weighting: Weighting) -> int:
+    def tries(self, kept: Proposal, weighting: Weighting) -> int:
         """Count the numbers that a sample needs for ``draw_common``: its tries, and one more.
 
         One of so many tries meets the kept entries but for a billionth of the samples, or for
         more of them where so little is kept that it would take more than ``_MOST_TRIES``.
+
+        Args:
+            kept: These entries, truncated.
+            weighting: How they are drawn.
         """
-        kept = self.probabilities(weighting)[: len(self.truncate(top_m).row_ids)].sum()
-        if kept >= 1:
+        share = self.probabilities(weighting)[: len(kept.row_ids)].sum()
+        if share >= 1:
             return 2
-        return 1 + min(_MOST_TRIES, math.ceil(math.log(_MISSED) / math.log1p(-kept)))
+        return 1 + min(_MOST_TRIES, math.ceil(math.log(_MISSED) / math.log1p(-share)))
 
     def draw_common(
-        self, uniforms: Float64[np.ndarray, "n tries"], top_m: float, weighting: Weighting
+        self, uniforms: Float64[np.ndarray, "n tries"], kept: Proposal, weighting: Weighting
     ) -> Int64[np.ndarray, " n"]:
-        """Draw from the entries that ``truncate`` keeps, sharing rows with draws that keep others.
+        """Draw from the entries that are kept, sharing rows with draws that keep others.
 
         Every sample draws from all entries, number after number, until an entry is kept: what it
         draws from fewer entries is what it draws from more of them, wherever that is among the
-        fewer (common random numbers by rejection). The distribution is that of
-        ``truncate(top_m).draw``, which answers with the last number where no try has met it.
+        fewer (common random numbers by rejection). The distribution is that of ``kept.draw``,
+        which answers with the last number where no try has met it.
 
         Args:
             uniforms: ``tries`` numbers in [0, 1) per sample, from the beginning of its stream.
-            top_m: Fraction of entries kept.
+            kept: These entries, truncated: what is drawn from.
             weighting: From p_D restricted to the kept entries, or each of them equally.
         """
-        kept = self.truncate(top_m)
         found = kept.draw(uniforms[:, -1], weighting)
         entries = self._entries(uniforms[:, :-1], weighting)
         met = entries < len(kept.row_ids)

@@ -69,12 +69,14 @@ def test_draws_from_fewer_rows_are_those_from_more_wherever_they_may_be(
     counts = np.sort(np.random.default_rng(0).integers(1, 100, size=200))[::-1]
     proposal = make_proposal(counts.tolist())
     # As a sample's stream gives them: who needs fewer numbers reads fewer of the same.
-    uniforms = np.random.default_rng(1).random((4_000, proposal.tries(0.05, weighting)))
+    uniforms = np.random.default_rng(1).random(
+        (4_000, proposal.tries(proposal.truncate(0.05), weighting))
+    )
 
     def drawn(top_m: float) -> Any:
-        return proposal.draw_common(
-            uniforms[:, : proposal.tries(top_m, weighting)], top_m, weighting
-        )
+        kept = proposal.truncate(top_m)
+        numbers = uniforms[:, : proposal.tries(kept, weighting)]
+        return proposal.draw_common(numbers, kept, weighting)
 
     whole = proposal.draw(uniforms[:, 0], weighting)
     assert (drawn(1.0) == whole).all()
@@ -91,9 +93,9 @@ def test_common_draws_have_the_distribution_of_the_others(
 ) -> None:
     counts = np.sort(np.random.default_rng(0).integers(1, 100, size=200))[::-1]
     proposal = make_proposal(counts.tolist())
-    uniforms = np.random.default_rng(1).random((20_000, proposal.tries(top_m, weighting)))
-    drawn = proposal.draw_common(uniforms, top_m, weighting)
     kept = proposal.truncate(top_m)
+    uniforms = np.random.default_rng(1).random((20_000, proposal.tries(kept, weighting)))
+    drawn = proposal.draw_common(uniforms, kept, weighting)
     found = np.array([(drawn == row).sum() for row in kept.row_ids])
     assert found.sum() == 20_000
     expected = 20_000 * kept.probabilities(weighting)
@@ -102,10 +104,11 @@ def test_common_draws_have_the_distribution_of_the_others(
 
 def test_who_meets_no_kept_row_draws_from_them_all_the_same() -> None:
     proposal = make_proposal([1] * 10)
-    assert proposal.tries(0.2, "uniform") == 94
+    kept = proposal.truncate(0.2)
+    assert proposal.tries(kept, "uniform") == 94
     uniforms = np.full((3, 5), 0.999)
     uniforms[:, -1] = [0.0, 0.4, 0.8]
-    assert proposal.draw_common(uniforms, 0.2, "uniform").tolist() == [100, 100, 101]
+    assert proposal.draw_common(uniforms, kept, "uniform").tolist() == [100, 100, 101]
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 1023, 1024, 10**12 + 7])

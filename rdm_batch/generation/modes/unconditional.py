@@ -39,20 +39,27 @@ class UnconditionalConditioner:
         return SampleInputs(unconditional(retriever, rows, self.k_nn))
 
 
-@dataclass(frozen=True)
 class CommonConditioner:
-    """Draw a pseudo-query that other jobs draw as well, wherever they keep it."""
+    """Draw a pseudo-query that other jobs draw as well, wherever they keep it.
 
-    proposal: Proposal
-    top_m: float
-    k_nn: int
-    weighting: Weighting
+    Args:
+        proposal: All entries.
+        top_m: Fraction of them that this job keeps.
+        k_nn: Tokens per context.
+        weighting: How entries are drawn.
+    """
+
+    def __init__(self, proposal: Proposal, top_m: float, k_nn: int, weighting: Weighting) -> None:
+        self._proposal, self._k_nn, self._weighting = proposal, k_nn, weighting
+        # Once, not with every batch: both look at all entries.
+        self._kept = proposal.truncate(top_m)
+        self._tries = proposal.tries(self._kept, weighting)
 
     def __call__(self, noise: SampleNoise, retriever: Retriever) -> SampleInputs:
         """Condition each sample on the neighbors of its pseudo-query."""
-        uniforms = noise.uniform(QUERY, (self.proposal.tries(self.top_m, self.weighting),))
-        rows = self.proposal.draw_common(uniforms, self.top_m, self.weighting)
-        return SampleInputs(unconditional(retriever, rows, self.k_nn))
+        uniforms = noise.uniform(QUERY, (self._tries,))
+        rows = self._proposal.draw_common(uniforms, self._kept, self._weighting)
+        return SampleInputs(unconditional(retriever, rows, self._k_nn))
 
 
 @dataclass(frozen=True)
