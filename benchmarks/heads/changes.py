@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.heads import published_procedure as published
+from benchmarks.heads.code_changes import code_variants
 from benchmarks.heads.counting import Machine, count_work
 from benchmarks.heads.procedures import (
     Settings,
@@ -24,6 +26,7 @@ from benchmarks.heads.procedures import (
     rarm_networks,
     rdm_networks,
 )
+from benchmarks.heads.variants import Variant
 from benchmarks.timing import best_time
 from rdm_batch.backends import multiplying
 from rdm_batch.heads.native_tokens import NativeTransformer, can_draw_natively
@@ -31,21 +34,6 @@ from rdm_batch.models.filtering import filter_convolutions
 from rdm_batch.models.packed import can_pack, pack_linears
 from rdm_batch.models.streamed import stream_linears
 from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to evaluate a network.
-
-    Attributes:
-        change: What it does that the one before does not.
-        counts: Whether the change shows in counted work.
-        run: Evaluates.
-    """
-
-    change: str
-    counts: bool
-    run: Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -74,7 +62,13 @@ def measure_changes(
     architecture: Architecture, settings: Settings, machine: Machine
 ) -> list[Change]:
     """Time every variant in IEEE float32, and count its work."""
-    make = _unet_variants if isinstance(architecture, RdmArchitecture) else _transformer_variants
+    make: Callable[[Any, Settings, str], Iterator[Variant]]
+    if isinstance(architecture, RdmArchitecture):
+        make = _unet_variants
+    elif isinstance(architecture, RarmArchitecture):
+        make = _transformer_variants
+    else:
+        make = code_variants
     counted = [
         count_work(variant.run, torch.nn.Module())
         for variant in make(architecture, settings, "meta")

@@ -13,25 +13,28 @@ GPU of copies. Then both procedures are timed, then every change
 between them (see ``changes``). A solver step costs the same whichever it is, so a few are timed;
 the published procedure's cost of a token grows with its position, so it is timed at five
 positions and summed by the trapezoid rule, and the rule is tried on a network that is drawn from
-in full. ``--small`` shrinks the networks, to try the benchmark itself.
+in full. Heads that may need fewer steps than the procedure are billed those as well. ``--small``
+shrinks the networks, to try the benchmark itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import torch
 
 from benchmarks.heads.changes import check_integration, measure_changes
+from benchmarks.heads.code_procedures import measure_codes
 from benchmarks.heads.counting import READ_BYTES, Machine, measure_machine
-from benchmarks.heads.procedures import Settings, decoder_errors, measure
+from benchmarks.heads.decoding import decoder_errors
+from benchmarks.heads.procedures import Settings, measure
 from benchmarks.heads.rows import change_rows, error_rows, open_rows, part_name, procedure_rows
 from benchmarks.heads.shrunk import small
 from benchmarks.recorder import Recorder, parser_of, run
 from benchmarks.records import Row
 from rdm_batch.heads.arithmetic import Precision, torch_dtype
-from rdm_batch.specs.families import Architecture, RarmArchitecture
+from rdm_batch.specs.families import Architecture, KnnDiscreteArchitecture, RarmArchitecture
 from rdm_batch.specs.presets import PRESETS
 
 _PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
@@ -39,6 +42,13 @@ _CHANGES = (
     "Each change on top of the one above it, which is its baseline: one evaluation for the batch "
     "(a step, or the token halfway), both guidance branches, float32."
 )
+_PREDICTED = "Predicted ratios: by the work counted, at the rates measured before."
+_MIDDLE = "A step in the middle of the process was timed, and stands for all."
+_OWN_SETTINGS: dict[str, dict[str, Any]] = {
+    # A query and ten neighbors, as published.
+    "knn_continuous": {"k_nn": 11, "fewer_steps": (20,)},
+    "knn_discrete": {"k_nn": 11, "fewer_steps": (50, 25, 10)},
+}
 _RULE = "Baseline: the trapezoid rule over five lengths. A ratio near 1 says that it holds."
 
 
@@ -56,12 +66,18 @@ def measure_preset(
         f"{machine.bytes_per_s / 1e9:.0f} GB/s {memory}"
         for precision, machine in machines.items()
     }
+    settings = replace(settings, **_OWN_SETTINGS.get(architecture.kind, {}))
     described: dict[str, Any] = asdict(settings) | {"precisions": list(settings.precisions)}
+    if fewer := list(described.pop("fewer_steps")):
+        described["fewer_steps"] = fewer
     if settings.device == "cuda":
         described["gpu"] = torch.cuda.get_device_name()
     described |= {"threads": torch.get_num_threads()} | rates
-    rows = procedure_rows(part, measure(architecture, settings), machines, settings)
-    recorder.add(part, rows, described)
+    if isinstance(architecture, KnnDiscreteArchitecture):
+        measured, notes = measure_codes(architecture, settings), [_PREDICTED, _MIDDLE]
+    else:
+        measured, notes = measure(architecture, settings), [_PREDICTED]
+    recorder.add(part, procedure_rows(part, measured, machines, settings), described, notes)
     recorder.add(
         f"{part}: changes",
         change_rows(measure_changes(architecture, settings, machines["float32"])),

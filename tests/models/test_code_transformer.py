@@ -8,6 +8,7 @@ from diffusers import Transformer2DModel
 
 from rdm_batch.models.code_transformer import CodeTransformer
 from rdm_batch.specs.networks import CodeTransformerConfig
+from rdm_batch.specs.presets import PRESETS
 
 SIZES = {"codebook_size": 32, "depth": 3, "num_heads": 2, "head_channels": 16, "context_dim": 24}
 
@@ -48,6 +49,13 @@ def test_the_network_is_that_of_diffusers(gelu: str) -> None:
         expected = theirs(states, context, timestep=torch.tensor(time - 1)).sample
         # Float32 sums in another order: log-probabilities of up to 4 agree to a few 1e-7.
         torch.testing.assert_close(found.transpose(1, 2), expected, rtol=0, atol=1e-5)
+
+
+def test_the_preset_is_of_published_size() -> None:
+    with torch.device("meta"):
+        network = CodeTransformer(PRESETS["knn-discrete-256"].transformer)
+    # "About 370 M" of VQ-Diffusion's base, and "about 400 M" of KNN-Diffusion.
+    assert sum(parameter.numel() for parameter in network.parameters()) == 388_781_895
 
 
 @torch.inference_mode()
