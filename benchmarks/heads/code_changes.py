@@ -11,6 +11,7 @@ from benchmarks.heads import published_codes
 from benchmarks.heads.code_procedures import MiddleStep, code_networks, states_between
 from benchmarks.heads.procedures import Settings, normal
 from benchmarks.heads.variants import Variant
+from rdm_batch.models.layers import Attention
 from rdm_batch.models.packed import can_pack, pack_linears
 from rdm_batch.sampling.code_sampler import chosen, guide_codes
 from rdm_batch.sampling.mask_replace import MaskReplaceSchedule
@@ -45,11 +46,13 @@ def code_variants(
     times = torch.full((1,), later, device=device)
     both = torch.cat([context, torch.zeros_like(context)])
 
-    def fused() -> Tensor:
+    def fewer_passes() -> Tensor:
         logits = transformer(torch.cat([states, states]), times, transformer.keys_values(both))
         return finish(guide_codes(logits, scale))
 
-    yield Variant("fused attention", True, fused)
+    yield Variant(
+        "normalizations in a pass, feed-forward layers in pieces (CPU)", False, fewer_passes
+    )
     projected = transformer.keys_values(context)
 
     def apart() -> Tensor:
@@ -73,3 +76,8 @@ def code_variants(
     if device == "cpu" and can_pack(torch.float32):
         pack_linears(transformer)
     yield Variant("packed linear layers (CPU)", False, step)
+
+
+def _fused(attention: Attention, x: Tensor, context: Tensor) -> Tensor:
+    attended: Tensor = attention(x, attention.keys_values(context))
+    return attended

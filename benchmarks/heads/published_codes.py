@@ -21,12 +21,19 @@ from torch.nn import functional as F
 
 from benchmarks.heads.published_procedure import attend
 from rdm_batch.models.code_transformer import CodeTransformer
-from rdm_batch.models.layers import mark_query
+from rdm_batch.models.layers import Attention, mark_query
 from rdm_batch.sampling.mask_replace import MaskReplaceSchedule
+
+Attend = Callable[[Attention, Tensor, Tensor], Tensor]
+"""Attend from a sequence to a context."""
 
 
 def predict_codes(
-    transformer: CodeTransformer, states: Tensor, times: Tensor, context: Tensor
+    transformer: CodeTransformer,
+    states: Tensor,
+    times: Tensor,
+    context: Tensor,
+    attend: Attend = attend,
 ) -> Tensor:
     """Give the logits of every clean code, each row with its own time and context.
 
@@ -35,6 +42,7 @@ def predict_codes(
         states: Codes or the mask, (rows, positions).
         times: 1 to T, (rows,).
         context: Query and neighbors of every row as stored, zeros for none.
+        attend: How attention is computed.
     """
     if transformer.config.marks_query:
         context = mark_query(context, transformer.context_roles.weight)
@@ -59,16 +67,20 @@ def _timed_norm(norm: nn.Module, x: Tensor, times: Tensor) -> Tensor:
 
 
 def log_clean_codes(
-    transformer: CodeTransformer, scale: float, states: Tensor, time: int, context: Tensor
+    transformer: CodeTransformer,
+    scale: float,
+    states: Tensor,
+    time: int,
+    context: Tensor,
+    attend: Attend = attend,
 ) -> Tensor:
     """Give log p(x_0 | x_t), guided away from that without a context if the scale is above 1."""
     times = torch.full((len(states),), time, device=states.device)
     if scale == 1:
-        return predict_codes(transformer, states, times, context).log_softmax(2)
+        return predict_codes(transformer, states, times, context, attend).log_softmax(2)
     both = torch.cat([context, torch.zeros_like(context)])
-    logits = predict_codes(
-        transformer, torch.cat([states, states]), torch.cat([times, times]), both
-    )
+    twice = torch.cat([states, states]), torch.cat([times, times]), both
+    logits = predict_codes(transformer, *twice, attend)
     conditional, unconditional = logits.log_softmax(2).chunk(2)
     guided = unconditional + scale * (conditional - unconditional)
     return guided - guided.logsumexp(2, keepdim=True)
