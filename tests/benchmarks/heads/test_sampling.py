@@ -85,10 +85,12 @@ def test_small_run_prints_a_table_and_writes_every_figure(
 
 def test_a_head_over_codes_is_billed_for_fewer_steps_too(tmp_path: Path) -> None:
     path = tmp_path / "heads.json"
-    main([*SMALL, "--json", str(path), "--presets", "knn-discrete-256"])
+    some = ("--parts", "speed", "changes")
+    main([*SMALL, *some, "--json", str(path), "--presets", "knn-discrete-256"])
     record = read_record(path)
     assert record is not None
     parts = {part.name: part for part in record.parts}
+    assert not any("decoder" in name for name in parts)
     part = parts["knn-discrete-256, CPU, shrunk"]
     assert part.settings["k_nn"] == 11
     plain, *own = part.rows
