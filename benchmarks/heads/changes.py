@@ -32,7 +32,9 @@ from rdm_batch.backends import multiplying
 from rdm_batch.heads.native_tokens import NativeTransformer, can_draw_natively
 from rdm_batch.models.filtering import filter_convolutions
 from rdm_batch.models.packed import can_pack, pack_linears
+from rdm_batch.models.query_unet import QueryUNet, both_branches
 from rdm_batch.models.streamed import stream_linears
+from rdm_batch.models.unet import TimeBiases
 from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
 
 
@@ -104,25 +106,35 @@ def _unet_variants(
     twice = torch.cat([x, x]), torch.cat([times, times]), both
     yield Variant("published procedure", True, lambda: published.predict_noise(unet, *twice))
     yield Variant("fused attention", True, lambda: unet(*twice))
-    biases = unet.time_biases(times[:1])
+    biases, rows = unet.time_biases(times[:1]), x
+    if isinstance(unet, QueryUNet):
+        # The query enters with the time: from there on the branches differ.
+        rows, time = twice[0], unet.time_embeddings(times[:1])
+        query = both_branches(unet.query_embed(context[:, 0]))
+
+    def added() -> TimeBiases:
+        return unet.biases(time, query) if isinstance(unet, QueryUNet) else biases
+
     features = unet.context_features(context, guided=True)
     yield Variant(
         "nothing twice, nothing for the zero context",
         True,
-        lambda: unet.predict(x, biases, features),
+        lambda: unet.predict(rows, added(), features),
     )
     unet.to(memory_format=torch.channels_last)
-    last = x.contiguous(memory_format=torch.channels_last)
-    yield Variant("channels last", False, lambda: unet.predict(last, biases, features))
+    last = rows.contiguous(memory_format=torch.channels_last)
+    yield Variant("channels last", False, lambda: unet.predict(last, added(), features))
     if device == "cpu" and can_pack(torch.float32):
         pack_linears(unet)
-    yield Variant("packed linear layers (CPU)", False, lambda: unet.predict(last, biases, features))
+    yield Variant(
+        "packed linear layers (CPU)", False, lambda: unet.predict(last, added(), features)
+    )
     if device == "cpu":
         filter_convolutions(unet)
     yield Variant(
         "half the multiplications of convolutions (CPU)",
         False,
-        lambda: unet.predict(last, biases, features),
+        lambda: unet.predict(last, added(), features),
     )
 
 

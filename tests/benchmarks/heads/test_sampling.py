@@ -14,9 +14,12 @@ from benchmarks.heads.sampling import main
 from benchmarks.heads.shrunk import small
 from benchmarks.records import read_record
 from rdm_batch.heads import native_tokens
+from rdm_batch.heads.work import flops_per_sample
 from rdm_batch.specs.presets import PRESETS
+from rdm_batch.specs.sampling import DdimSampling
 
 SMALL = ("--small", "--batch", "1", "--timed-steps", "1", "--repeats", "1")
+ANY_MACHINE = Machine(1e9, 1e9)
 PRECISIONS = ("--precisions", "float32", "bfloat16")
 
 
@@ -132,6 +135,18 @@ def test_a_head_whose_query_enters_with_the_time_is_measured() -> None:
     assert [found.num_steps for found in (published, own, fewer)] == [100, 100, 20]
     assert own.work.flops < published.work.flops
     assert own.sample_s == pytest.approx(5 * fewer.sample_s)
+    architecture = small(PRESETS["knn-continuous-256"])
+    plain, *_, last = measure_changes(architecture, settings, ANY_MACHINE)
+
+    def counted(num_steps: int) -> float:
+        sampling = DdimSampling(
+            sampler="ddim", num_samples=1, num_steps=num_steps, guidance_scale=2.0
+        )
+        return flops_per_sample(architecture, sampling, 3)
+
+    # The last change makes a step of the head.
+    assert 1e9 * last.gflop == pytest.approx(counted(2) - counted(1))
+    assert last.gflop < plain.gflop
 
 
 def test_a_compiled_head_is_measured_beside_the_plain_one(
@@ -144,6 +159,6 @@ def test_a_compiled_head_is_measured_beside_the_plain_one(
     published, plain, compiled = measure(architecture, settings)
     assert (plain.procedure, compiled.procedure) == ("this package", "this package, compiled")
     assert plain.work == compiled.work != published.work
-    changes = measure_changes(architecture, settings, Machine(1e9, 1e9))
+    changes = measure_changes(architecture, settings, ANY_MACHINE)
     assert changes[-1].change == "a kernel for all of a token (CPU, compiled)"
     assert changes[-1].ms > 0
