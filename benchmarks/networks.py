@@ -7,14 +7,23 @@ from dataclasses import dataclass
 import torch
 
 from rdm_batch.heads.arithmetic import Precision
+from rdm_batch.heads.knn_continuous import KnnContinuousHead
+from rdm_batch.heads.knn_discrete import KnnDiscreteHead
 from rdm_batch.heads.rarm import RarmHead
 from rdm_batch.heads.rdm import RdmHead
-from rdm_batch.models.networks import RarmNetworks, RdmNetworks, build_networks
+from rdm_batch.models.networks import (
+    KnnContinuousNetworks,
+    KnnDiscreteNetworks,
+    RarmNetworks,
+    RdmNetworks,
+    build_networks,
+)
 from rdm_batch.sampling.autoregressive import TokenSampler
+from rdm_batch.sampling.code_sampler import CodeSampler
 from rdm_batch.sampling.solver import Solver
 from rdm_batch.specs.families import Architecture
 
-Networks = RdmNetworks | RarmNetworks
+Networks = RdmNetworks | RarmNetworks | KnnDiscreteNetworks
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,8 @@ def diffusion_head(
 ) -> RdmHead:
     """Build a diffusion head whose steps are to be looked at, around its networks."""
     assert isinstance(networks, RdmNetworks)
-    return RdmHead(networks, solver, guidance_scale, how.device, how.precision, how.compile)
+    make = KnnContinuousHead if isinstance(networks, KnnContinuousNetworks) else RdmHead
+    return make(networks, solver, guidance_scale, how.device, how.precision, how.compile)
 
 
 def autoregressive_head(
@@ -49,3 +59,13 @@ def autoregressive_head(
     """Build an autoregressive head whose tokens are to be looked at, around its networks."""
     assert isinstance(networks, RarmNetworks)
     return RarmHead(networks, sampler, guidance_scale, how.device, how.precision, how.compile)
+
+
+def code_head(
+    networks: Networks, sampler: CodeSampler, guidance_scale: float, how: Arithmetic = PLAIN
+) -> KnnDiscreteHead:
+    """Build a head over codes whose steps are to be looked at, around its networks."""
+    assert isinstance(networks, KnnDiscreteNetworks)
+    return KnnDiscreteHead(
+        networks, sampler, guidance_scale, how.device, how.precision, how.compile
+    )

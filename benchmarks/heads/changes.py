@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.heads import published_procedure as published
+from benchmarks.heads.code_changes import code_variants
 from benchmarks.heads.counting import Machine, count_work
 from benchmarks.heads.procedures import (
     Settings,
@@ -24,28 +26,16 @@ from benchmarks.heads.procedures import (
     rarm_networks,
     rdm_networks,
 )
+from benchmarks.heads.variants import Variant
 from benchmarks.timing import best_time
 from rdm_batch.backends import multiplying
 from rdm_batch.heads.native_tokens import NativeTransformer, can_draw_natively
 from rdm_batch.models.filtering import filter_convolutions
 from rdm_batch.models.packed import can_pack, pack_linears
+from rdm_batch.models.query_unet import QueryUNet, both_branches
 from rdm_batch.models.streamed import stream_linears
+from rdm_batch.models.unet import TimeBiases
 from rdm_batch.specs.families import Architecture, RarmArchitecture, RdmArchitecture
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to evaluate a network.
-
-    Attributes:
-        change: What it does that the one before does not.
-        counts: Whether the change shows in counted work.
-        run: Evaluates.
-    """
-
-    change: str
-    counts: bool
-    run: Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,13 @@ def measure_changes(
     architecture: Architecture, settings: Settings, machine: Machine
 ) -> list[Change]:
     """Time every variant in IEEE float32, and count its work."""
-    make = _unet_variants if isinstance(architecture, RdmArchitecture) else _transformer_variants
+    make: Callable[[Any, Settings, str], Iterator[Variant]]
+    if isinstance(architecture, RdmArchitecture):
+        make = _unet_variants
+    elif isinstance(architecture, RarmArchitecture):
+        make = _transformer_variants
+    else:
+        make = code_variants
     counted = [
         count_work(variant.run, torch.nn.Module())
         for variant in make(architecture, settings, "meta")
@@ -110,25 +106,35 @@ def _unet_variants(
     twice = torch.cat([x, x]), torch.cat([times, times]), both
     yield Variant("published procedure", True, lambda: published.predict_noise(unet, *twice))
     yield Variant("fused attention", True, lambda: unet(*twice))
-    biases = unet.time_biases(times[:1])
+    biases, rows = unet.time_biases(times[:1]), x
+    if isinstance(unet, QueryUNet):
+        # The query enters with the time: from there on the branches differ.
+        rows, time = twice[0], unet.time_embeddings(times[:1])
+        query = both_branches(unet.query_embed(context[:, 0]))
+
+    def added() -> TimeBiases:
+        return unet.biases(time, query) if isinstance(unet, QueryUNet) else biases
+
     features = unet.context_features(context, guided=True)
     yield Variant(
         "nothing twice, nothing for the zero context",
         True,
-        lambda: unet.predict(x, biases, features),
+        lambda: unet.predict(rows, added(), features),
     )
     unet.to(memory_format=torch.channels_last)
-    last = x.contiguous(memory_format=torch.channels_last)
-    yield Variant("channels last", False, lambda: unet.predict(last, biases, features))
+    last = rows.contiguous(memory_format=torch.channels_last)
+    yield Variant("channels last", False, lambda: unet.predict(last, added(), features))
     if device == "cpu" and can_pack(torch.float32):
         pack_linears(unet)
-    yield Variant("packed linear layers (CPU)", False, lambda: unet.predict(last, biases, features))
+    yield Variant(
+        "packed linear layers (CPU)", False, lambda: unet.predict(last, added(), features)
+    )
     if device == "cpu":
         filter_convolutions(unet)
     yield Variant(
         "half the multiplications of convolutions (CPU)",
         False,
-        lambda: unet.predict(last, biases, features),
+        lambda: unet.predict(last, added(), features),
     )
 
 

@@ -35,6 +35,8 @@ class Settings:
     num_steps: int = 100
     timed_steps: int = 2
     repeats: int = 2
+    fewer_steps: Sequence[int] = ()
+    """Numbers of steps that this package's procedure is billed for besides."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,10 @@ def measure(architecture: Architecture, settings: Settings) -> list[Measurement]
     """Measure the published procedure, in IEEE float32, then this package's in every precision."""
     if isinstance(architecture, RdmArchitecture):
         with multiplying():
-            published_first = _published_rdm(architecture, settings)
-        return [
-            published_first,
-            *(_own_rdm(architecture, settings, one) for one in settings.precisions),
-        ]
+            found = _published_rdm(architecture, settings)
+        for one in settings.precisions:
+            found += _own_rdm(architecture, settings, one)
+        return found
     with multiplying():
         published_first = _published_rarm(architecture, settings)
     # On a CPU in both ways: compiling is asked for, and needs a compiler.
@@ -111,7 +112,7 @@ def rarm_networks(architecture: RarmArchitecture, device: str) -> RarmNetworks:
     return networks
 
 
-def _published_rdm(architecture: RdmArchitecture, settings: Settings) -> Measurement:
+def _published_rdm(architecture: RdmArchitecture, settings: Settings) -> list[Measurement]:
     solver = _solver(architecture, settings)
 
     def make(networks: RdmNetworks, device: str) -> tuple[Callable[[], Tensor], ...]:
@@ -124,12 +125,13 @@ def _published_rdm(architecture: RdmArchitecture, settings: Settings) -> Measure
             lambda: published.decode(networks.autoencoder, noise),
         )
 
-    return _measure_rdm("published", "float32", make, architecture, settings)
+    every = (settings.num_steps,)
+    return _measure_rdm("published", "float32", make, architecture, settings, every)
 
 
 def _own_rdm(
     architecture: RdmArchitecture, settings: Settings, precision: Precision
-) -> Measurement:
+) -> list[Measurement]:
     solver = _solver(architecture, settings)
 
     def make(networks: RdmNetworks, device: str) -> tuple[Callable[[], Tensor], ...]:
@@ -142,7 +144,8 @@ def _own_rdm(
             lambda: head.decode(noise),
         )
 
-    return _measure_rdm("this package", precision, make, architecture, settings)
+    every = (settings.num_steps, *settings.fewer_steps)
+    return _measure_rdm("this package", precision, make, architecture, settings, every)
 
 
 def _measure_rdm(
@@ -151,24 +154,50 @@ def _measure_rdm(
     make: Callable[[RdmNetworks, str], tuple[Callable[[], Tensor], ...]],
     architecture: RdmArchitecture,
     settings: Settings,
-) -> Measurement:
+    numbers_of_steps: tuple[int, ...],
+) -> list[Measurement]:
     counted = rdm_networks(architecture, "meta")
     sample, decode = make(counted, "meta")
-    steps = settings.num_steps / settings.timed_steps
-    work = count_work(sample, counted.unet, settings.timed_steps) * steps
-    work = (work + count_work(decode, counted.autoencoder.decoder)) * (1 / settings.batch)
+    works = (
+        count_work(sample, counted.unet, settings.timed_steps) * (1 / settings.timed_steps),
+        count_work(decode, counted.autoencoder.decoder),
+    )
     networks = rdm_networks(architecture, settings.device)
     sample, decode = make(networks, settings.device)
     reset_peak_memory(settings.device)
-    return Measurement(
-        procedure,
-        precision,
-        settings.num_steps,
-        best_time(sample, settings.repeats, settings.device) * steps,
+    times = (
+        best_time(sample, settings.repeats, settings.device) / settings.timed_steps,
         best_time(decode, settings.repeats, settings.device),
-        work,
-        peak_memory_bytes(settings.device),
     )
+    peak = peak_memory_bytes(settings.device)
+    return [
+        billed(procedure, precision, number, times, works, settings.batch, peak)
+        for number in numbers_of_steps
+    ]
+
+
+def billed(
+    procedure: str,
+    precision: Precision,
+    num_steps: int,
+    times: tuple[float, float],
+    works: tuple[Work, Work],
+    batch: int,
+    peak: int,
+) -> Measurement:
+    """Give what a number of steps and decoding take for a batch.
+
+    Args:
+        procedure: Whose it is.
+        precision: Its arithmetic.
+        num_steps: Solver steps.
+        times: Of a step and of decoding, seconds.
+        works: Likewise, for the batch.
+        batch: Samples.
+        peak: Memory in use, bytes.
+    """
+    work = (works[0] * num_steps + works[1]) * (1 / batch)
+    return Measurement(procedure, precision, num_steps, times[0] * num_steps, times[1], work, peak)
 
 
 def _token_sampler(architecture: RarmArchitecture) -> TokenSampler:
@@ -316,22 +345,3 @@ def _quadratic(first: Sequence[Work], at: int) -> Work:
 def _grid(architecture: RarmArchitecture, settings: Settings, device: str) -> Tensor:
     size = architecture.latent_size
     return torch.ones(settings.batch, size, size, dtype=torch.int64, device=device)
-
-
-def decoder_errors(architecture: Architecture, device: str) -> dict[str, float]:
-    """Compare decoding in channels_last and in bfloat16 with float32, relative to its range."""
-    torch.manual_seed(0)
-    networks = random_networks(architecture, device)
-    decoder = networks.autoencoder.decoder
-    size = architecture.latent_size
-    features = normal((1, architecture.autoencoder.latent_channels, size, size), device)
-    with torch.inference_mode():
-        exact = decoder(features)
-        reordered = decoder.to(memory_format=torch.channels_last)(features)
-        rounded = decoder.bfloat16()(features.bfloat16()).float()
-    scale = exact.abs().max()
-    return {
-        "channels_last_max": float((reordered - exact).abs().max() / scale),
-        "bfloat16_max": float((rounded - exact).abs().max() / scale),
-        "bfloat16_mean": float((rounded - exact).abs().mean() / scale),
-    }

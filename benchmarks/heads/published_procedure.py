@@ -15,13 +15,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdm_batch.models.autoencoder import KlAutoencoder, VqAutoencoder
-from rdm_batch.models.layers import Attention, TransformerBlock, timestep_embedding
+from rdm_batch.models.layers import (
+    Attention,
+    TransformerBlock,
+    mark_query,
+    timestep_embedding,
+)
+from rdm_batch.models.query_unet import QueryUNet
 from rdm_batch.models.transformer import CausalTransformer
 from rdm_batch.models.unet import ResidualBlock, SpatialTransformer, UNet
 from rdm_batch.sampling.ddim import DdimSolver
 
 
-def _attend(attention: Attention, x: Tensor, context: Tensor, is_causal: bool = False) -> Tensor:
+def attend(attention: Attention, x: Tensor, context: Tensor, is_causal: bool = False) -> Tensor:
+    """Attend by explicit products and a softmax, one matrix for every row and head."""
+
     def split(values: Tensor) -> Tensor:
         batch, tokens, width = values.shape
         heads = attention.num_heads
@@ -46,14 +54,17 @@ def _attend(attention: Attention, x: Tensor, context: Tensor, is_causal: bool = 
 
 def _transform(block: TransformerBlock, x: Tensor, context: Tensor, is_causal: bool) -> Tensor:
     normed = block.norm1(x)
-    x = _attend(block.attn1, normed, normed, is_causal) + x
-    x = _attend(block.attn2, block.norm2(x), context) + x
+    x = attend(block.attn1, normed, normed, is_causal) + x
+    x = attend(block.attn2, block.norm2(x), context) + x
     return block.ff(block.norm3(x)) + x
 
 
 def predict_noise(unet: UNet, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
     """Evaluate the UNet on a batch, every row with its own time and context."""
     embedding = unet.time_embed(timestep_embedding(timesteps, unet.config.model_channels))
+    if isinstance(unet, QueryUNet):
+        embedding = embedding + unet.query_embed(context[:, 0])
+        context = mark_query(context, unet.context_roles.weight)
 
     def apply(layers: nn.ModuleList, x: Tensor) -> Tensor:
         for layer in layers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rdm_batch.specs.families import Architecture, RarmArchitecture
+from rdm_batch.specs.families import Architecture, KnnDiscreteArchitecture, RarmArchitecture
 
 
 def small(architecture: Architecture) -> Architecture:
@@ -24,6 +24,11 @@ def small(architecture: Architecture) -> Architecture:
         return architecture.model_copy(
             update={"transformer": transformer, "autoencoder": autoencoder, "start_token": 65}
         )
+    if isinstance(architecture, KnnDiscreteArchitecture):
+        codes = architecture.transformer.model_copy(
+            update={"depth": 2, "num_heads": 2, "codebook_size": 64, "grid_size": 4}
+        )
+        return architecture.model_copy(update={"transformer": codes, "autoencoder": autoencoder})
     unet = architecture.unet.model_copy(update={"model_channels": 32})
     return architecture.model_copy(
         update={"unet": unet, "autoencoder": autoencoder, "latent_size": 8}

@@ -25,13 +25,12 @@ from rdm_batch.models.checkpoint_fit import (
     NOT_WEIGHTS,
     WeightsCopy,
     fit_problems,
+    fitting_preset,
     names_in_file,
-    preset_problems,
     shape_problems,
 )
 from rdm_batch.models.networks import tensor_shapes
 from rdm_batch.specs.families import Architecture, parse_architecture
-from rdm_batch.specs.presets import PRESETS
 
 FORMAT: Final = "rdm_batch"
 
@@ -194,8 +193,8 @@ def _decide_architecture(
         except SpecError as error:
             raise CheckpointError(str(file.path), f"its architecture: {error.found}") from error
     if stored is None and given is None:
-        fitting = [name for name in PRESETS if not preset_problems(file, PRESETS[name])]
-        hint = f"; the preset {fitting[0]} fits" if fitting else ""
+        fitting = fitting_preset(file)
+        hint = f"; the preset {fitting} fits" if fitting else ""
         return None, [f"the file does not carry its architecture: name a preset or give one{hint}"]
     if stored is not None and given is not None and stored != given:
         return given, [

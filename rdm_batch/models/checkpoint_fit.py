@@ -102,17 +102,31 @@ def shape_problems(
     return missing + unexpected + misshapen
 
 
-def preset_problems(file: WeightsFile, preset: Architecture) -> int:
-    """Count the tensors of a preset that a file lacks or has in another shape."""
-    return sum(
-        name not in file.entries or file.entries[name].shape != shape
-        for name, shape in tensor_shapes(preset).items()
-    )
+def fitting_preset(file: WeightsFile) -> str | None:
+    """Name the preset a file has all tensors of, if there is one."""
+    closest, problems = _closest(file)
+    return None if problems else closest
+
+
+def _closest(file: WeightsFile) -> tuple[str, int]:
+    """Find the preset of which a file lacks fewest tensors, or has in another shape, and how many.
+
+    Of several the largest: the networks of one may be part of another's.
+    """
+    shapes = {name: tensor_shapes(preset) for name, preset in PRESETS.items()}
+    problems = {
+        preset: sum(
+            name not in file.entries or file.entries[name].shape != shape
+            for name, shape in of_preset.items()
+        )
+        for preset, of_preset in shapes.items()
+    }
+    closest = min(problems, key=lambda name: (problems[name], -len(shapes[name])))
+    return closest, problems[closest]
 
 
 def _closest_preset(file: WeightsFile) -> str | None:
     """Name the preset most tensors of a file fit, if any fit half of it."""
-    problems = {name: preset_problems(file, preset) for name, preset in PRESETS.items()}
-    closest = min(problems, key=lambda name: problems[name])
-    fits_half = 2 * problems[closest] <= len(tensor_shapes(PRESETS[closest]))
+    closest, problems = _closest(file)
+    fits_half = 2 * problems <= len(tensor_shapes(PRESETS[closest]))
     return closest if fits_half else None

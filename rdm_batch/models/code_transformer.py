@@ -7,7 +7,7 @@ stores such transformers.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Final, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -17,11 +17,15 @@ from torch.nn import functional as F
 from rdm_batch.models.layers import (
     Attention,
     KeysValues,
+    add_to,
     cross_attend,
     mark_query,
     timestep_embedding,
 )
 from rdm_batch.specs.networks import CodeTransformerConfig
+
+_INNER_AT_ONCE: Final = 2**21
+"""Numbers between the layers of a feed-forward layer that a CPU's caches hold: 8 MiB in float32."""
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
@@ -68,6 +72,9 @@ class _TimedNorm(nn.Module):
         self, x: Float[Tensor, "batch position width"], row: Int[Tensor, " _"]
     ) -> Float[Tensor, "batch position width"]:
         scale, shift = self.linear(F.silu(self.emb(row)))[:, None].chunk(2, dim=-1)
+        if len(row) == 1:
+            # As weight and bias of the normalization: a pass over the numbers in place of three.
+            return F.layer_norm(x, x.shape[-1:], 1 + scale[0, 0], shift[0, 0])
         normed = F.layer_norm(x, x.shape[-1:])
         out: Tensor = normed * (1 + scale) + shift
         return out
@@ -83,7 +90,12 @@ class _Activated(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch inner"]:
         x = self.proj(x)
-        return x * torch.sigmoid(1.702 * x) if self._sigmoid else F.gelu(x)
+        if not self._sigmoid:
+            return F.gelu(x)
+        if torch.is_grad_enabled():
+            return x * torch.sigmoid(1.702 * x)
+        # In place: memory that is asked for anew has to be cleared by the system first.
+        return (1.702 * x).sigmoid_().mul_(x)
 
 
 class _FeedForward(nn.Module):
@@ -109,7 +121,8 @@ class _Block(nn.Module):
         self.norm2 = _TimedNorm(width, config.num_times)
         self.attn2 = Attention(width, config.context_dim, *heads, bias=True)
         self.norm3 = nn.LayerNorm(width)
-        self.ff = _FeedForward(width, config.expansion * width, config.gelu == "sigmoid")
+        self._inner = config.expansion * width
+        self.ff = _FeedForward(width, self._inner, config.gelu == "sigmoid")
 
     def forward(
         self,
@@ -118,11 +131,24 @@ class _Block(nn.Module):
         context: KeysValues,
         guided: bool,
     ) -> Float[Tensor, "_ position width"]:
-        queries, *keys_values = self.attn1.queries_keys_values(self.norm1(x, row))
-        x = x + self.attn1.attend(queries, (keys_values[0], keys_values[1]))
+        queries, keys, values = self.attn1.queries_keys_values(self.norm1(x, row))
+        if _is_eager_on_cpu(x):
+            # All queries read them, and a head's rows are far from each other otherwise.
+            keys, values = keys.contiguous(), values.contiguous()
+        x = add_to(self.attn1.attend(queries, (keys, values)), x)
         x = cross_attend(self.attn2, lambda tokens: self.norm2(tokens, row), x, context, guided)
-        out: Tensor = x + self.ff(self.norm3(x))
-        return out
+        if not _is_eager_on_cpu(x):
+            return x + cast(Tensor, self.ff(self.norm3(x)))
+        # Position by position it is the same, and what lies between the layers stays in caches.
+        for piece in x.flatten(0, 1).split(max(1, _INNER_AT_ONCE // self._inner)):
+            piece += self.ff(self.norm3(piece))
+        return x
+
+
+def _is_eager_on_cpu(x: Tensor) -> bool:
+    """Say whether numbers are computed here and now, by a CPU, and nothing records how."""
+    recorded = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    return x.device.type == "cpu" and not recorded
 
 
 class CodeTransformer(nn.Module):

@@ -120,9 +120,16 @@ def test_the_unconditional_query_leads_its_context(knn_world: World) -> None:
     assert np.array_equal(batch.neighbor_ids[:, 0], batch.query_ids)
 
 
-def test_a_checkpoint_of_the_other_backbone_is_refused(knn_world: World) -> None:
-    document = knn_world.job(model__backbone="continuous", sampling__sampler="ddim")
-    assert_says(problem_of(document), "is 'knn_continuous'", "holds a 'knn_discrete' head")
+@pytest.mark.parametrize(
+    ("backbone", "other"), [("discrete", "continuous"), ("continuous", "discrete")]
+)
+def test_a_checkpoint_of_the_other_backbone_is_refused(
+    world: World, tmp_path: Path, backbone: str, other: str
+) -> None:
+    sampler = BACKBONES[other][1]["sampler"]
+    knn_world = _world(world, tmp_path, backbone)
+    document = knn_world.job(model__backbone=other, sampling__sampler=sampler)
+    assert_says(problem_of(document), f"is 'knn_{other}'", f"holds a 'knn_{backbone}' head")
 
 
 def test_an_unknown_backbone_or_field_is_named(knn_world: World) -> None:

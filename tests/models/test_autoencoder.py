@@ -26,8 +26,9 @@ def _images() -> torch.Tensor:
         (PRESETS["rdm-imagenet-256"].autoencoder, 55_322_782, 205),
         (PRESETS["rarm-imagenet-256"].autoencoder, 76_073_859, 343),
         (PRESETS["rdm-768"].autoencoder, None, 342),
+        (PRESETS["knn-discrete-256"].autoencoder, 65_532_547, 299),
     ],
-    ids=["vq-f4", "vq-f16", "kl-f16"],
+    ids=["vq-f4", "vq-f16", "kl-f16", "vq-f8"],
 )
 def test_published_sizes_have_published_parameter_counts(
     config: VqAutoencoderConfig | KlAutoencoderConfig, num_parameters: int | None, num_tensors: int

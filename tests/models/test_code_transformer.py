@@ -6,8 +6,12 @@ import pytest
 import torch
 from diffusers import Transformer2DModel
 
+from rdm_batch.models import code_transformer
 from rdm_batch.models.code_transformer import CodeTransformer
 from rdm_batch.specs.networks import CodeTransformerConfig
+from rdm_batch.specs.presets import PRESETS
+from tests.compare import relative_error
+from tests.tolerances import REORDERED_REL
 
 SIZES = {"codebook_size": 32, "depth": 3, "num_heads": 2, "head_channels": 16, "context_dim": 24}
 
@@ -50,6 +54,13 @@ def test_the_network_is_that_of_diffusers(gelu: str) -> None:
         torch.testing.assert_close(found.transpose(1, 2), expected, rtol=0, atol=1e-5)
 
 
+def test_the_preset_is_of_published_size() -> None:
+    with torch.device("meta"):
+        network = CodeTransformer(PRESETS["knn-discrete-256"].transformer)
+    # "About 370 M" of VQ-Diffusion's base, and "about 400 M" of KNN-Diffusion.
+    assert sum(parameter.numel() for parameter in network.parameters()) == 388_781_895
+
+
 @torch.inference_mode()
 def test_samples_may_have_times_of_their_own() -> None:
     ours, _ = _pair("exact")
@@ -59,6 +70,22 @@ def test_samples_may_have_times_of_their_own() -> None:
     for row, time in enumerate((1, 50, 100)):
         alone = ours(states, torch.tensor([time]), projected)[row]
         torch.testing.assert_close(together[row], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("gelu", ["exact", "sigmoid"])
+@pytest.mark.parametrize("inner_at_once", [2**21, 5 * 4 * 32])
+def test_what_is_computed_in_place_and_in_pieces_is_what_training_computes(
+    gelu: str, inner_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Five positions a piece, so that pieces reach over samples and the last one is shorter.
+    monkeypatch.setattr(code_transformer, "_INNER_AT_ONCE", inner_at_once)
+    ours, _ = _pair(gelu)
+    states, context = torch.arange(48).reshape(3, 16) % 33, torch.ones(3, 2, 24)
+    given = (states, torch.tensor([50]), ours.keys_values(context), True)
+    with_gradients = ours(*given)
+    assert with_gradients.requires_grad
+    with torch.inference_mode():
+        assert relative_error(ours(*given), with_gradients.detach()) <= REORDERED_REL
 
 
 @torch.inference_mode()

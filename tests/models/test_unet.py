@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rdm_batch.models.query_unet import QueryUNet
 from rdm_batch.models.unet import UNet
 from rdm_batch.specs.networks import UNetConfig
 from rdm_batch.specs.presets import PRESETS
@@ -36,20 +37,22 @@ def _inputs(batch: int = 3, k_nn: int = 2) -> tuple[torch.Tensor, torch.Tensor, 
 
 
 @pytest.mark.parametrize(
-    ("config", "num_parameters"),
+    ("network", "config", "num_parameters", "num_tensors"),
     [
-        (PRESETS["rdm-imagenet-256"].unet, 400_920_579),
-        (PRESETS["rdm-768"].unet, 1_335_480_400),
+        (UNet, PRESETS["rdm-imagenet-256"].unet, 400_920_579, 688),
+        (UNet, PRESETS["rdm-768"].unet, 1_335_480_400, 688),
+        # The query's projection, and two roles.
+        (QueryUNet, PRESETS["knn-continuous-256"].unet, 400_920_579 + 512 * (768 + 2), 690),
     ],
-    ids=["imagenet-256", "768"],
+    ids=["imagenet-256", "768", "knn"],
 )
 def test_published_sizes_have_published_parameter_counts(
-    config: UNetConfig, num_parameters: int
+    network: type[UNet], config: UNetConfig, num_parameters: int, num_tensors: int
 ) -> None:
     with torch.device("meta"):
-        unet = UNet(config)
+        unet = network(config)
     assert sum(parameter.numel() for parameter in unet.parameters()) == num_parameters
-    assert len(unet.state_dict()) == 688
+    assert len(unet.state_dict()) == num_tensors
 
 
 def test_new_network_predicts_zero() -> None:

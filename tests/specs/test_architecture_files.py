@@ -250,6 +250,8 @@ def test_presets_have_their_sizes() -> None:
         "rdm-ffhq-256": (256, 512),
         "rdm-768": (768, 768),
         "rarm-imagenet-256": (256, 512),
+        "knn-continuous-256": (256, 512),
+        "knn-discrete-256": (256, 512),
     }
 
 
