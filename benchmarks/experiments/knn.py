@@ -277,7 +277,7 @@ def main(argv: list[str] | None = None, judge: Judge | None = None) -> None:
     parser.add_argument("--judge", type=Path, help="file of the judge, made if there is none")
     parser.add_argument("--pictures", type=Path, help="folder for grids of samples")
     parser.add_argument("--guidance", type=float, default=2.0)
-    parser.add_argument("--truncation", type=float, default=1.0, help="of the discrete head")
+    parser.add_argument("--truncation", type=float, default=0.86, help="of the discrete head")
     parser.add_argument("--purity", type=float, help="of the discrete head")
     args = parser.parse_args(argv)
 

@@ -48,7 +48,19 @@ def _add(parser: argparse.ArgumentParser) -> None:
         "--shares", nargs="+", type=float, metavar="S", help="of each in the mean (default: equal)"
     )
     average.set_defaults(run=_run_average)
-    for action in (convert, average):
+    share = actions.add_parser(
+        "share",
+        help="write a weights file without what another one holds",
+        description="Write FILE again without the tensors that the file named by --beside has "
+        "too: heads around one first stage, encoders with one image tower. The new file lies "
+        "beside that one and is read together with it; `convert` makes one file of both again.",
+    )
+    share.add_argument("file", type=Path, metavar="FILE", help="a safetensors file")
+    share.add_argument(
+        "--beside", type=Path, required=True, metavar="OTHER", help="what holds the tensors too"
+    )
+    share.set_defaults(run=_run_share)
+    for action in (convert, average, share):
         action.add_argument(
             "--out", type=Path, required=True, metavar="FILE", help="a new file, safetensors"
         )
@@ -98,6 +110,17 @@ def _run_average(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_share(args: argparse.Namespace) -> int:
+    from rdm_batch.errors import CheckpointError
+    from rdm_batch.files import check_target
+    from rdm_batch.formats.shared_tensors import write_without_shared
+
+    check_target(args.out, CheckpointError)
+    left = write_without_shared(args.file, args.beside, args.out)
+    print(f"{args.out}: {left:,} bytes are left to {args.beside.name}")
+    return 0
+
+
 def _print(uri: str, info: CheckpointInfo) -> None:
     from rdm_batch.inputs.weights import describe_checkpoint
 
@@ -106,4 +129,4 @@ def _print(uri: str, info: CheckpointInfo) -> None:
         print(f"  {name:<18} {text}")
 
 
-CHECKPOINT = Command("checkpoint", "look into weights files, convert or average them", _add)
+CHECKPOINT = Command("checkpoint", "look into weights files, convert, average or share them", _add)

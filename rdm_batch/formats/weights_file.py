@@ -1,7 +1,8 @@
 """Open files of tensors without running anything that is in them.
 
 Opening reads names and shapes only; each tensor is read on request, straight into the
-memory it will stay in.
+memory it will stay in. A safetensors file may leave tensors to another one beside it
+(``shared_tensors``): opening compares the other's SHA-256 with the one it names.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ import torch
 from torch import Tensor
 
 from rdm_batch.errors import CheckpointError
-from rdm_batch.files import open_regular
+from rdm_batch.files import file_sha256, open_regular
+from rdm_batch.formats.format_error import FormatError
+from rdm_batch.formats.json_text import parse_json
 from rdm_batch.formats.safetensors_file import read_header
 from rdm_batch.formats.tensor_entry import StoredBytes, TensorEntry, damaged, extent
 from rdm_batch.formats.torch_archive import TensorName, read_archive, read_structure
 from rdm_batch.formats.torch_legacy import MAGIC, read_legacy
 
+SHARED: Final = "shared"
+"""Metadata of a safetensors file: what it leaves to which file beside it."""
 _READ_BYTES: Final = 4 << 20
 
 
@@ -35,11 +40,13 @@ class WeightsFile:
         path: The file.
         entries: Where every tensor lies.
         metadata: Text stored beside the tensors; empty for files of ``torch.save``.
+        beside: The file of those tensors that another one holds, by name.
     """
 
     path: Path
     entries: Mapping[str, TensorEntry]
     metadata: Mapping[str, str]
+    beside: Mapping[str, WeightsFile] = field(default_factory=dict)
     _compared: set[StoredBytes] = field(default_factory=set, repr=False, compare=False)
 
     def read(self, name: str) -> Tensor:
@@ -48,6 +55,8 @@ class WeightsFile:
         Raises:
             CheckpointError: The file ends before the tensor does, or its bytes were altered.
         """
+        if name in self.beside:
+            return self.beside[name].read(name)
         entry = self.entries[name]
         try:
             buffer = torch.empty(extent(entry), dtype=entry.dtype)
@@ -129,13 +138,52 @@ def open_weights(path: Path) -> WeightsFile:
             if head == MAGIC:
                 return WeightsFile(path, read_legacy(path, file), {})
             if head[8:9] == b"{":
-                return WeightsFile(path, *read_header(path, file))
+                return _with_shared(WeightsFile(path, *read_header(path, file)))
     except OSError as error:
         raise _unreadable(path, error) from None
     raise CheckpointError(
         str(path),
         "is neither a safetensors file nor one of torch.save",
         action="other pickles are not read; save the state dict by torch.save or as safetensors",
+    )
+
+
+def _with_shared(own: WeightsFile) -> WeightsFile:
+    """Add the tensors that a file leaves to another one beside it."""
+    if SHARED not in own.metadata:
+        return own
+    try:
+        match parse_json(own.metadata[SHARED]):
+            case {"file": str(name), "sha256": str(sha256), "names": list(names)}:
+                pass
+            case _:
+                raise FormatError("it lacks file, sha256 or names")
+        if not all(type(one) is str for one in names) or not own.entries.keys().isdisjoint(names):
+            raise FormatError("its names are no texts, or of tensors of its own")
+        if Path(name).name != name or name in ("", "..", own.path.name):
+            raise FormatError(f"{name!r} names no file beside it")
+    except FormatError as problem:
+        raise damaged(own.path, f"what it shares is unreadable: {problem}") from None
+    path = own.path.with_name(name)
+    try:
+        with open_regular(path) as file:
+            other = WeightsFile(path, *read_header(path, file))
+        found = file_sha256(path)
+    except OSError as error:
+        raise _not_beside(own.path, name, error.strerror or type(error).__name__) from None
+    lacking = [one for one in names if one not in other.entries]
+    if found != sha256 or lacking:
+        raise _not_beside(own.path, name, f"has SHA-256 {found[:12]}, not {sha256[:12]}")
+    entries = {**own.entries, **{one: other.entries[one] for one in names}}
+    return WeightsFile(own.path, entries, own.metadata, dict.fromkeys(names, other))
+
+
+def _not_beside(path: Path, name: str, problem: str) -> CheckpointError:
+    return CheckpointError(
+        str(path),
+        f"leaves tensors to {name} in the same folder, which {problem}",
+        "that file as it was when this one was written",
+        "copy both together, or write one file of both with `rdm-batch checkpoint convert`",
     )
 
 

@@ -328,12 +328,27 @@ class KnnEditTraining(KnnContinuousTraining):
         default="nearest",
         description="Which row of the database a picture's content is replaced from. `nearest`: "
         "its nearest neighbor, as published. `alike`: of `candidates` rows drawn at random the one "
-        "whose pixels correlate best, whatever it shows; for databases whose nearest rows show "
+        "whose pixels differ least, whatever it shows; for databases whose nearest rows show "
         "the same.",
     )
     candidates: PositiveInt = Field(default=16, description="Rows drawn for `alike`.")
     max_boxes: PositiveInt = Field(
         default=4, description="Boxes replaced in a picture: one to so many, at random."
+    )
+    whole_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the examples whose picture is replaced as a whole, in place of "
+        "boxes: no edge tells what does not belong there, the context alone does.",
+    )
+    context: Literal["nearest", "content"] = Field(
+        default="nearest",
+        description="`nearest`: the picture's own embedding and its `k_train` nearest neighbors. "
+        "`content`: `k_train` at random of the `neighbors_found` rows nearest to what its "
+        "embedding says besides background, place and size, and their mean in the query's place: "
+        "nearly what a text has, so that the rest has to be seen in the given picture. For "
+        "encoders whose embeddings tell the rest too.",
     )
     least_correlation: float = Field(
         default=0.5,
@@ -341,6 +356,12 @@ class KnnEditTraining(KnnContinuousTraining):
         le=1,
         description="Pictures whose aligned partner correlates less are left out of training.",
     )
+
+    @model_validator(mode="after")
+    def _content_is_shown(self) -> KnnEditTraining:
+        if self.context == "content" and self.k_train == 0:
+            raise ValueError("context 'content' is that of neighbors: k_train must not be 0")
+        return self
 
 
 TrainingSpec = Annotated[

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Int64, UInt8
 
 from rdm_batch.errors import SpecError
 
@@ -123,7 +123,10 @@ def align_all(
 
 
 class AlikePartners:
-    """Choose for a picture the most alike of some pictures drawn at random.
+    """Choose for a picture the one of some pictures drawn at random whose pixels differ least.
+
+    Correlation would not see another background, as long as it is darker or brighter where that
+    of the picture is.
 
     Args:
         images: The training pictures.
@@ -139,22 +142,15 @@ class AlikePartners:
         candidates: int,
         seed: int,
     ) -> None:
-        self._pool = pool
-        self._own, self._others = _centered(images), _centered(pool)
+        self._images, self._pool = images, pool
         random = np.random.default_rng(seed)
         self._drawn = random.integers(len(pool), size=(len(images), candidates))
 
     def __call__(self, row: int) -> UInt8[np.ndarray, "height width 3"]:
         """Give the partner of a training picture."""
-        drawn = self._drawn[row]
-        best = int(np.argmax(self._others[drawn] @ self._own[row]))
-        return self._pool[drawn[best]]
-
-
-def _centered(images: UInt8[np.ndarray, "n height width 3"]) -> Float32[np.ndarray, "n pixels"]:
-    """Give gray pictures without their mean and of length 1, whose products are correlations."""
-    gray = images.astype(np.float32).mean(axis=3).reshape(len(images), -1)
-    gray -= gray.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(gray, axis=1, keepdims=True)
-    centered: Float32[np.ndarray, "n pixels"] = gray / np.maximum(norms, 1e-6)
-    return centered
+        drawn = self._pool[self._drawn[row]]
+        apart = drawn.astype(np.int32) - self._images[row]
+        partner: UInt8[np.ndarray, "height width 3"] = drawn[
+            np.argmin((apart**2).sum(axis=(1, 2, 3)))
+        ]
+        return partner

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from rdm_batch.errors import DatabaseError, SpecError
@@ -15,8 +15,9 @@ from rdm_batch.inputs.databases import Database
 from rdm_batch.models.clip import ImageTextEncoder, load_encoder
 from rdm_batch.retrieval.exact import exact_top_k
 from rdm_batch.retrieval.rows import shard_rows
-from rdm_batch.specs.training import HeadTraining, KnnTraining, NeighborTraining
+from rdm_batch.specs.training import HeadTraining, KnnEditTraining, KnnTraining, NeighborTraining
 from rdm_batch.storage.object_store import local_path
+from rdm_batch.training.content import content_of, pixels_of, some_rows
 from rdm_batch.training.images import TrainingImages
 from rdm_batch.training.pictures import NUM_PREVIEWED
 from rdm_batch.training.queries import QueryDisturbance
@@ -110,6 +111,47 @@ class QueryContext:
         return context.masked_fill(without[:, None, None], 0.0)
 
 
+class DrawnContext:
+    """Show some of an image's nearest entries at random behind their mean, or zeros.
+
+    What a text and its neighbors look like: alike in what the text says, different in the rest.
+
+    Args:
+        neighbor_ids: Database rows nearest to each training image, best first.
+        embeddings: Database embeddings, as stored (not normalized).
+        k_train: Neighbors given.
+        zero_share: Share of the examples whose context is zero, for guidance.
+    """
+
+    def __init__(
+        self,
+        neighbor_ids: Int64[Tensor, "image found"],
+        embeddings: Float[Tensor, "row dim"],
+        k_train: int,
+        zero_share: float,
+    ) -> None:
+        self._neighbor_ids = neighbor_ids
+        self._embeddings = embeddings
+        self._k_train = k_train
+        self._zero_share = zero_share
+
+    @property
+    def nearest(self) -> Int64[Tensor, " image"]:
+        """Give the database row nearest to each training image."""
+        return self._neighbor_ids[:, 0]
+
+    def __call__(
+        self, rows: Int64[Tensor, " batch"], generator: torch.Generator
+    ) -> Float[Tensor, "batch entry dim"]:
+        """Give the mean and the neighbors of the training images in ``rows``."""
+        without = torch.rand(rows.shape, generator=generator) < self._zero_share
+        found = self._neighbor_ids[rows]
+        drawn = torch.rand(found.shape, generator=generator).argsort(dim=1)[:, : self._k_train]
+        shown = self._embeddings[found.gather(1, drawn)]
+        context = torch.cat([shown.mean(dim=1, keepdim=True), shown], dim=1)
+        return context.masked_fill(without[:, None, None], 0.0)
+
+
 class NoContext:
     """Show a single entry of zeros, as a fully parametric head sees it when it generates.
 
@@ -148,6 +190,8 @@ def training_context(
     embeddings = _read_database(spec, encoder)
     queries = encoder.encode_images(list(images.pixels.numpy()))
     if isinstance(spec, KnnTraining):
+        if isinstance(spec, KnnEditTraining) and spec.context == "content":
+            return _content_context(spec, embeddings, queries, images)
         return _query_context(spec, embeddings, queries)
     neighbor_ids, _ = exact_top_k(embeddings, queries, spec.neighbors_found)
     context = NeighborContext(
@@ -181,19 +225,52 @@ def _query_context(
     return context, np.concatenate([shown, shown_neighbors], axis=1)
 
 
+def _content_context(
+    spec: KnnEditTraining,
+    embeddings: Float32[np.ndarray, "row dim"],
+    queries: Float32[np.ndarray, "image dim"],
+    images: TrainingImages,
+) -> tuple[TrainingContext, Float32[np.ndarray, "shown entry dim"]]:
+    """Find the rows nearest to the content of every image."""
+    seen = some_rows(len(embeddings), spec.optimization.seed)
+    shown = pixels_of(spec.database, seen, images.pixels.shape[1])
+    content = content_of(queries, images.pixels.numpy(), embeddings[seen], shown)
+    nearest, scores = exact_top_k(embeddings, queries, 1)
+    itself = np.where(_is_itself(scores[:, 0]), nearest[:, 0], -1)
+    found = min(spec.neighbors_found + 1, len(embeddings))
+    neighbor_ids = _without(exact_top_k(embeddings, content, found)[0], itself)
+    context = DrawnContext(
+        torch.from_numpy(neighbor_ids), torch.from_numpy(embeddings), spec.k_train, spec.zero_share
+    )
+    generator = torch.Generator().manual_seed(spec.optimization.seed)
+    first = torch.arange(min(NUM_PREVIEWED, len(queries)))
+    return context, context(first, generator).numpy()
+
+
 def _without_itself(
     neighbor_ids: Int64[np.ndarray, "image k"], scores: Float32[np.ndarray, "image k"]
 ) -> Int64[np.ndarray, "image found"]:
-    """Drop an image's nearest entry where it is the image itself, else its last.
+    """Drop an image's nearest entry where it is the image itself, else its last."""
+    return _without(neighbor_ids, np.where(_is_itself(scores[:, 0]), neighbor_ids[:, 0], -1))
+
+
+def _is_itself(scores: Float32[np.ndarray, " image"]) -> Bool[np.ndarray, " image"]:
+    """Say whether the nearest entry of an image is the image itself.
 
     Embeddings of one image made in batches of other shapes differ in their last digits; those
     of two images that look alike differ by far more.
     """
-    itself = scores[:, 0] > 1 - 1e-6
-    kept: Int64[np.ndarray, "image found"] = np.where(
-        itself[:, None], neighbor_ids[:, 1:], neighbor_ids[:, :-1]
-    )
-    return kept
+    itself: Bool[np.ndarray, " image"] = scores > 1 - 1e-6
+    return itself
+
+
+def _without(
+    neighbor_ids: Int64[np.ndarray, "image k"], itself: Int64[np.ndarray, " image"]
+) -> Int64[np.ndarray, "image found"]:
+    """Drop one entry of every image: a given one where it is there, else the last."""
+    dropped = neighbor_ids == itself[:, None]
+    dropped[:, -1] |= ~dropped.any(axis=1)
+    return neighbor_ids[~dropped].reshape(len(neighbor_ids), -1)
 
 
 def _read_database(

@@ -34,7 +34,8 @@ from rdm_batch.specs.families import KnnContinuousArchitecture
 from rdm_batch.specs.training import KnnEditTraining
 from rdm_batch.storage.object_store import local_path
 from rdm_batch.training.alignment import AlikePartners, Pairs, align_all, opencv
-from rdm_batch.training.context import QueryContext, TrainingContext
+from rdm_batch.training.content import pixels_of, some_rows
+from rdm_batch.training.context import TrainingContext
 from rdm_batch.training.heads import HeadPlan, Weights, train_head
 from rdm_batch.training.images import TrainingImages, on_device_of
 from rdm_batch.training.loop import Compile
@@ -42,8 +43,6 @@ from rdm_batch.training.rdm import encode_latents
 
 _PREFIX = "model.diffusion_model."
 _STEM = "input_blocks.0.0.weight"
-_MAX_POOL = 1 << 15
-"""Rows that partners are drawn from, at most: their pixels are in memory."""
 _LEAST_SIDE, _MOST_SIDE = 0.25, 0.75
 """Sides of a box, by the picture's: what is given always shows some of the picture."""
 PAIRS_NAME = "pairs.json"
@@ -59,6 +58,7 @@ class EditObjective:
         pixels: The training set.
         pairs: What parts are replaced from.
         max_boxes: Boxes replaced in a picture, at most.
+        whole_share: Share of the examples whose picture is replaced as a whole.
         autoencoder: Encodes pictures with replaced parts, where the network computes.
         context: Gives query and neighbors of the training images.
         unet: The network.
@@ -71,6 +71,7 @@ class EditObjective:
         pixels: UInt8[Tensor, "image _ _ 3"],
         pairs: Pairs,
         max_boxes: int,
+        whole_share: float,
         autoencoder: VqAutoencoder | KlAutoencoder,
         context: TrainingContext,
         unet: QueryUNet,
@@ -82,6 +83,7 @@ class EditObjective:
         self._rows = torch.from_numpy(pairs.rows)
         self._partners = torch.from_numpy(pairs.partners)
         self._max_boxes = max_boxes
+        self._whole_share = whole_share
         self._autoencoder = autoencoder
         self._scale = architecture.scale_factor
         self._context = context
@@ -113,6 +115,9 @@ class EditObjective:
         images = self._pixels[self._rows[rows]]
         height, width = images.shape[1:3]
         inside = draw_boxes(len(rows), height, width, self._max_boxes, generator)
+        if self._whole_share:
+            whole = torch.rand(rows.shape, generator=generator) < self._whole_share
+            inside |= whole[:, None, None]
         return torch.where(inside[..., None], self._partners[rows], images)
 
     def compile(self, compiled: Compile) -> None:
@@ -215,6 +220,7 @@ def _plan(
             images.pixels,
             pairs,
             spec.max_boxes,
+            spec.whole_share,
             autoencoder,
             context,
             QueryUNet(unet),
@@ -252,29 +258,18 @@ def find_pairs(spec: KnnEditTraining, images: TrainingImages, context: TrainingC
             database have another size, or none of them fits.
         DatabaseError: The database keeps no pixels, or a file of it is damaged.
     """
-    database = Database.open(spec.database)
     pixels = images.pixels.numpy()
     size = pixels.shape[1]
-    (first,) = database.images(np.zeros(1, np.int64))
-    if first.shape[0] != size:
-        raise SpecError(
-            "database",
-            f"{spec.database} keeps pictures of {first.shape[0]} x {first.shape[0]}",
-            f"{size} x {size}, as the autoencoder takes them (--store-images {size})",
-        )
     if spec.partner == "alike":
-        rows = np.arange(database.manifest.rows)
-        if len(rows) > _MAX_POOL:
-            random = np.random.default_rng(spec.optimization.seed)
-            rows = np.sort(random.choice(rows, _MAX_POOL, replace=False))
-        pool = np.stack(database.images(rows))
+        num_rows = Database.open(spec.database).manifest.rows
+        pool = pixels_of(spec.database, some_rows(num_rows, spec.optimization.seed), size)
         alike = AlikePartners(pixels, pool, spec.candidates, spec.optimization.seed)
         return align_all(pixels, alike, spec.least_correlation)
-    nearest = context.nearest if isinstance(context, QueryContext) else None
+    nearest = getattr(context, "nearest", None)
     if nearest is None:
         raise SpecError("partner", "is 'nearest', but k_train is 0", "neighbors, or alike")
     distinct, places = np.unique(nearest.numpy(), return_inverse=True)
-    kept = database.images(distinct)
+    kept = pixels_of(spec.database, distinct, size)
     return align_all(pixels, lambda row: kept[places[row]], spec.least_correlation)
 
 

@@ -16,14 +16,22 @@ from rich.console import Console
 
 from rdm_batch.databases.build import build_database
 from rdm_batch.datasets.shapes import ShapesSource
-from rdm_batch.errors import CheckpointError, DatabaseError, RdmBatchError, SpecError
+from rdm_batch.errors import (
+    CheckpointError,
+    DatabaseError,
+    InvalidJobError,
+    RdmBatchError,
+    SpecError,
+)
 from rdm_batch.inputs.encoders import load_named_encoder
 from rdm_batch.models.checkpoint import load_checkpoint
+from rdm_batch.models.networks import KnnContinuousNetworks, build_networks
 from rdm_batch.models.query_unet import QueryUNet
 from rdm_batch.reports.progress import Progress
 from rdm_batch.specs.database import DatabaseBuild, EncodeSettings
-from rdm_batch.training.alignment import AlikePartners, align_all, aligned, opencv
-from rdm_batch.training.edits import draw_boxes, widened
+from rdm_batch.training.alignment import AlikePartners, Pairs, align_all, aligned, opencv
+from rdm_batch.training.context import NoContext
+from rdm_batch.training.edits import EditObjective, draw_boxes, widened
 from rdm_batch.training.loop import TrainingLoop
 from rdm_batch.training.train import train
 from tests.tiny_heads import TINY_KNN_CONTINUOUS, random_weights
@@ -74,7 +82,7 @@ def test_partners_that_do_not_fit_are_left_out() -> None:
         align_all(images, lambda row: flat, 1.0)
 
 
-def test_alike_partners_are_the_most_correlated_of_those_drawn() -> None:
+def test_alike_partners_are_those_drawn_whose_pixels_differ_least() -> None:
     source = ShapesSource("database", 40)
     pool = np.stack([source[index].image for index in range(40)])
     partners = AlikePartners(pool[:5], pool, 2_000, 0)
@@ -96,6 +104,24 @@ def test_one_to_four_boxes_of_stated_sides_are_drawn() -> None:
     assert float(several.max()) < 1
     assert several.mean() > 1.5 * one.float().mean()
     assert float(one.float().mean(0).max()) < 0.9  # everywhere, not in the middle alone
+
+
+@pytest.mark.parametrize(
+    ("share", "whole"), [(0.0, range(1)), (0.5, range(35, 66)), (1.0, range(100, 101))]
+)
+def test_a_share_of_the_pictures_is_replaced_as_a_whole(share: float, whole: range) -> None:
+    images, partners = torch.zeros(100, 32, 32, 3).byte(), torch.ones(100, 32, 32, 3).byte()
+    rows = torch.arange(100)
+    pairs = Pairs(rows.numpy(), partners.numpy(), 0)
+    networks = build_networks(TINY_KNN_CONTINUOUS)
+    assert isinstance(networks, KnnContinuousNetworks)
+    objective = EditObjective(
+        torch.zeros(100, 3, 8, 8), images, pairs, 1, share, networks.autoencoder, NoContext(6),
+        networks.unet, TINY_KNN_CONTINUOUS,
+    )  # fmt: skip
+    replaced = objective.replaced(rows, torch.Generator().manual_seed(2))
+    assert int(replaced.flatten(1).all(1).sum()) in whole
+    assert bool(replaced.flatten(1).any(1).all())
 
 
 def test_a_head_starts_from_what_it_was_before_it_saw_pictures() -> None:
@@ -150,12 +176,14 @@ def _settings(begun: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("partner", ["alike", "nearest"])
+@pytest.mark.parametrize("partner", ["alike", "nearest", "alike, by content"])
 def test_the_command_trains_and_resumes_bit_for_bit(
     begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partner: str
 ) -> None:
     monkeypatch.setattr("rdm_batch.training.context.NUM_PREVIEWED", 2)
-    settings = _settings(begun, partner=partner)
+    settings = _settings(begun, partner=partner.split(",")[0])
+    if "content" in partner:
+        settings |= {"context": "content", "whole_share": 0.5}
     weights = _train("knn_edit", tmp_path / "whole", **settings)
     architecture = load_checkpoint(weights, None).architecture
     assert architecture.unet.source_channels == 6
@@ -178,6 +206,8 @@ def test_the_command_trains_and_resumes_bit_for_bit(
     [
         ({"database": "none"}, DatabaseError, "database: .* does not keep the pixels"),
         ({"database": "small"}, SpecError, "keeps pictures of 16 x 16; needed 32 x 32"),
+        ({"database": "small", "context": "content"}, SpecError, "keeps pictures of 16 x 16"),
+        ({"context": "content", "k_train": 0}, InvalidJobError, "k_train must not be 0"),
         ({"partner": "nearest", "k_train": 0}, SpecError, "partner: is 'nearest', but k_train is"),
         (
             {"initialize_from": "package://shapes/rdm.safetensors"},

@@ -13,7 +13,7 @@ from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.models.clip import OpenClipEncoder, load_encoder
 from rdm_batch.models.pixels import to_uint8
 from rdm_batch.sampling.noise import SampleNoise
-from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling
+from rdm_batch.specs.sampling import AutoregressiveSampling, DdimSampling, MaskReplaceSampling
 from rdm_batch.training.weights import load_autoencoder
 
 WORLD = Path(__file__).parents[2] / "rdm_batch" / "assets" / "shapes"
@@ -113,11 +113,18 @@ def test_shape_of_the_neighbors_is_drawn(encoder: OpenClipEncoder, kind: str) ->
     assert np.mean(shown == np.repeat(np.arange(len(SHAPES)), 8)) > 0.8
 
 
-@pytest.mark.parametrize("backbone", ["continuous"])
+KNN_SAMPLING = {
+    "continuous": DdimSampling(sampler="ddim", num_samples=1, num_steps=20, guidance_scale=2.0),
+    "discrete": MaskReplaceSampling(
+        sampler="mask_replace", num_samples=1, num_steps=25, guidance_scale=2.0, truncation=0.86
+    ),
+}
+
+
+@pytest.mark.parametrize("backbone", KNN_SAMPLING)
 def test_what_a_text_asks_for_is_drawn(encoder: OpenClipEncoder, backbone: str) -> None:
     checkpoint = load_checkpoint(WORLD / f"knn_{backbone}.safetensors")
-    sampling = DdimSampling(sampler="ddim", num_samples=1, num_steps=20, guidance_scale=2.0)
-    head = build_head(checkpoint.architecture, checkpoint.state_dict, sampling)
+    head = build_head(checkpoint.architecture, checkpoint.state_dict, KNN_SAMPLING[backbone])
     pairs = [(shape, list(COLORS)[index]) for index, shape in enumerate(SHAPES)]
     texts = encoder.encode_texts([f"a {color} {shape}" for shape, color in pairs])
     found = open_database(WORLD / "database").search(texts, 10)
@@ -129,5 +136,5 @@ def test_what_a_text_asks_for_is_drawn(encoder: OpenClipEncoder, backbone: str) 
     choices /= np.linalg.norm(choices, axis=1, keepdims=True)
     shown = [names[best] for best in (images @ choices.T).argmax(1)]
     right = [pair == pairs[index // 4] for index, pair in enumerate(shown)]
-    # 95 % is promised of a thousand; of 24, three more may fail by chance.
-    assert np.mean(right) > 0.8
+    # Of a thousand 95 % and 87 % are right; of 24, three more may fail by chance.
+    assert np.mean(right) > {"continuous": 0.8, "discrete": 0.7}[backbone]
