@@ -140,7 +140,7 @@ class _Block(nn.Module):
         if not _is_eager_on_cpu(x):
             return x + cast(Tensor, self.ff(self.norm3(x)))
         # Position by position it is the same, and what lies between the layers stays in caches.
-        for piece in x.flatten(0, 1).split(max(1, _INNER_AT_ONCE // self._inner)):
+        for piece in x.view(-1, x.shape[-1]).split(max(1, _INNER_AT_ONCE // self._inner)):
             piece += self.ff(self.norm3(piece))
         return x
 
