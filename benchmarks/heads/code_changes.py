@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from benchmarks.heads import published_codes
+from benchmarks.heads import published_codes, published_procedure
 from benchmarks.heads.code_procedures import MiddleStep, code_networks, states_between
 from benchmarks.heads.procedures import Settings, normal
 from benchmarks.heads.variants import Variant
@@ -38,11 +38,13 @@ def code_variants(
         chances = published_codes.log_posterior(schedule, log_clean, states, later, earlier)
         return published_codes.by_gumbel_noise(chances, 0)
 
-    yield Variant(
-        "published procedure",
-        True,
-        lambda: finish(published_codes.log_clean_codes(transformer, scale, states, later, context)),
-    )
+    def plainly(attend: published_codes.Attend) -> Tensor:
+        return finish(
+            published_codes.log_clean_codes(transformer, scale, states, later, context, attend)
+        )
+
+    yield Variant("published procedure", True, lambda: plainly(published_procedure.attend))
+    yield Variant("fused attention", True, lambda: plainly(_fused))
     times = torch.full((1,), later, device=device)
     both = torch.cat([context, torch.zeros_like(context)])
 

@@ -112,6 +112,10 @@ def test_a_head_over_codes_is_billed_for_fewer_steps_too(tmp_path: Path) -> None
     changes = parts["knn-discrete-256, CPU, shrunk: changes"].rows
     assert changes[0].details["GFLOP"] > changes[-1].details["GFLOP"]
     assert all(change.value for change in changes)
+    assert [change.name for change in changes[:2]] == ["published procedure", "fused attention"]
+    assert [change.details["predicted ratio"] is None for change in changes] == [
+        *(True, False, True, False, True, True)
+    ]
 
 
 def test_what_is_asked_for_with_fewer_steps_is_asked_for_there_alone() -> None:
