@@ -5,10 +5,11 @@
 Inputs: none; rows are made (``rows.py``), clustered or on a curved manifold, and queries are drawn
 that are no rows. Three indexes of the same rows are asked the same queries, one at a time, in
 turns: this program's, as a database build makes and tunes it; raw ScaNN with the same tree and
-codes, rescoring inside from bfloat16 rows, its leaves raised until it finds as much; and what this
-program built before (``tree_ah``: sqrt(rows) leaves, a fifth searched). Each is loaded in a process
-of its own, whose memory without the page cache is counted. Building takes most of the time:
-``--build`` builds and ends, resumes where it was stopped, and ``--folder`` keeps it.
+codes, rescoring inside from bfloat16 rows, its leaves raised until it finds as much, with the
+fewest candidates that do; and what this program built before (``tree_ah``: sqrt(rows) leaves, a
+fifth searched). Each is loaded in a process of its own, whose memory without the page cache is
+counted. Building takes most of the time: ``--build`` builds and ends, resumes where it was stopped,
+and ``--folder`` keeps it.
 
 Floor of a query: the centers (one byte a dimension), the codes of the leaves searched, twice for
 each row lies in two, and the rescored rows, over the bandwidth of one thread. Predicted before the
@@ -21,6 +22,10 @@ code and two codes a row, 0.7 and 1.1 ms of codes, 0.15 ms of centers and 0.11 m
 0.95 and 1.35 ms for both at a recall of 0.95; raw ScaNN 8 % less; clustered rows 0.35 ms with the
 fewest leaves there are; the index of before 200 leaves of 1,000, 200,000 codes, 6 ms; a build of 7
 minutes on one core, 6.5 GB at its peak.
+Predicted before the first run with a kernel that scores: 0.10 ms above ScaNN's codes for 64
+candidates, half of it the kernel and half calls around it, where it was 0.28; on a day as slow as
+that of the last record 0.98 ms for pictures of the manifold, 1.04 for texts, 0.75 where 0.90 is
+enough; clustered 0.68; 1.0 to 1.1 times raw ScaNN, whose rescoring takes as long.
 """
 
 from __future__ import annotations
@@ -229,7 +234,8 @@ def _measure_kind(
     details: Details = {
         "this: leaves": f"{settings.leaves_to_search} of {settings.leaves}",
         "raw: leaves": raw.settings.leaves_to_search,
-        "reorder": settings.reorder,
+        "this: candidates": settings.reorder,
+        "raw: candidates": raw.settings.reorder,
     }
     details |= {f"{index}: recall": value for index, value in recalls.items()}
     details |= {f"{index}: p50 ms": value for index, value in middle.items()}

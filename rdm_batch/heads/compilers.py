@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rdm_batch.errors import ClusterError
+from rdm_batch.native import cpu_compiler
 
 
 def check_compiler(device: str, setting: str = "model.compile") -> None:
@@ -33,11 +34,6 @@ def check_compiler(device: str, setting: str = "model.compile") -> None:
             action="install gcc, g++ and the headers of Python (python3-dev) on every machine with "
             "heads, or set it to false",
         )
-
-
-def cpu_compiler() -> str:
-    """Name the compiler of C++ for the CPU, as PyTorch does."""
-    return os.environ.get("CXX") or "g++"
 
 
 def _missing(device: str) -> Iterator[str]:

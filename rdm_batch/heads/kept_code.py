@@ -10,16 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
-import stat
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from rdm_batch.errors import ClusterError
-from rdm_batch.files import canonical_digest, exclusive, file_sha256, user_cache, written_aside
+from rdm_batch.files import exclusive, file_sha256, user_cache, written_aside
+from rdm_batch.native import kind_of_cpu, private_folder
 
 _NAMES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 _SEAL = "sealed.json"
@@ -40,18 +37,9 @@ def use_kept_code() -> Path:
         ClusterError: The folder cannot be made, or somebody else can write into it.
     """
     named = [_named(name) for name in _NAMES]
-    folder = named[0] or (user_cache() / "compiled" / kind_of_cpu()).absolute()
+    folder = named[0] or (user_cache() / "compiled" / kind_of_code()).absolute()
     for each in (folder, *filter(None, named[1:])):
-        try:
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as problem:
-            raise ClusterError(
-                str(each),
-                f"cannot be made for compiled code: {problem.strerror or problem}",
-                "a folder of this user",
-                "set RDM_BATCH_CACHE to another one",
-            ) from problem
-        _refuse_shared(each)
+        private_folder(each)
     with exclusive(folder / _LOCK):
         sealed = _sealed(folder)
         damaged = [name for name, digest in sealed.items() if _digest(folder / name) != digest]
@@ -96,38 +84,9 @@ def _named(name: str) -> Path | None:
     return folder
 
 
-def kind_of_cpu() -> str:
-    """Name what code for a CPU is good for, with this Python and this PyTorch, by a digest.
-
-    What is for a GPU names it in every entry.
-    """
-    flags = ""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    of = [torch.__version__, sys.version, platform.machine(), flags]
-    return canonical_digest(of)[:16]
-
-
-def _refuse_shared(folder: Path) -> None:
-    """Make sure that nobody else can put code into a folder, or another one in its place."""
-    own = folder.stat()
-    reason = ""
-    if own.st_uid != os.geteuid():
-        reason = "belongs to somebody else"
-    elif own.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        reason = "others can write into it"
-    for place in folder.parents:
-        mode = place.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            reason = reason or f"anybody can replace what is in {place}"
-    if reason:
-        raise ClusterError(
-            str(folder),
-            f"is where compiled code is kept, but {reason}",
-            "a folder that this user alone writes to: what lies there is run",
-            "set RDM_BATCH_CACHE to another one, or take the permission away (chmod go-w)",
-        )
+def kind_of_code() -> str:
+    """Name what code that PyTorch has compiled is good for; what is for a GPU names it itself."""
+    return kind_of_cpu(torch.__version__)
 
 
 def _digest(path: Path) -> str | None:

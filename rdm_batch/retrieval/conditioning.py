@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.retrieval.embeddings import check_embeddings, score_pairs
+from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.merge import Neighbors, order_by_score
 from rdm_batch.retrieval.retriever import Retriever
+from rdm_batch.retrieval.scores import score_pairs
 from rdm_batch.retrieval.shard import check_dim
 
 ContextVariant = Literal["query", "query_and_neighbors", "neighbors"]

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.retrieval.embeddings import check_embeddings, score_pairs, unit_rows
+from rdm_batch.retrieval.embeddings import check_embeddings, unit_rows
+from rdm_batch.retrieval.scores import score_pairs
 
 _ROW_BLOCK = 8_192
 _QUERY_BLOCK = 256

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64, UInt32
+from jaxtyping import Float, Float32, UInt32
 
 from rdm_batch.errors import DatabaseError
 from rdm_batch.files import UNREADABLE
@@ -92,11 +92,7 @@ class ShardIndex:
 
     def candidates(
         self, unit_queries: Float32[np.ndarray, "n dim"], count: int
-    ) -> tuple[
-        Int64[np.ndarray, "n found"],
-        Float32[np.ndarray, "n found"],
-        Bool[np.ndarray, "n found"],
-    ]:
+    ) -> tuple[UInt32[np.ndarray, "n found"], Float32[np.ndarray, "n found"]]:
         """Propose up to ``count`` rows per query.
 
         Queries of a partitioned index are searched one by one: what ScaNN finds then cannot
@@ -109,12 +105,11 @@ class ShardIndex:
             count: Candidates per query, in 1..rows.
 
         Returns:
-            Row positions, ScaNN's own scores, and which of them are real: where fewer were found
-            for a query than for another, there is row 0 with a NaN score.
+            Row positions, and ScaNN's own scores: not finite where there is no row, since fewer
+            were found for a query than for another.
         """
         if len(unit_queries) == 0:
-            empty = np.empty((0, count))
-            return empty.astype(np.int64), empty.astype(np.float32), empty.astype(np.bool_)
+            return np.empty((0, count), np.uint32), np.empty((0, count), np.float32)
         if self.settings.kind == "brute_force":
             parts = [
                 self._searcher.search_batched(
@@ -137,7 +132,7 @@ class ShardIndex:
                 found, scores = self._searcher.search_batched_parallel(
                     unit_queries, count, rescored, leaves, batch_size=1
                 )
-        return found.astype(np.int64), scores, np.isfinite(scores)
+        return found, scores
 
 
 def _side_by_side(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
@@ -19,15 +19,17 @@ class Neighbors:
         ids: Database row ids, never negative.
         scores: Cosine similarities, recomputed exactly from the stored embeddings.
         embeddings: The rows as stored (not normalized), cast to float32.
+        looked_at: Whether whoever makes it has made sure that there are k of each.
     """
 
     ids: Int64[np.ndarray, "n k"]
     scores: Float32[np.ndarray, "n k"]
     embeddings: Float32[np.ndarray, "n k dim"]
+    looked_at: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, looked_at: bool) -> None:
         # The smallest of numbers is none where one of them is none.
-        if self.ids.size and (self.ids.min() < 0 or np.isnan(self.scores.min())):
+        if not looked_at and self.ids.size and (self.ids.min() < 0 or np.isnan(self.scores.min())):
             query = int(np.flatnonzero(((self.ids < 0) | np.isnan(self.scores)).any(axis=1))[0])
             raise DatabaseError(
                 f"query {query}",
@@ -92,4 +94,5 @@ def merge_top_k(parts: Sequence[Neighbors], k: int) -> Neighbors:
     scores = np.concatenate([part.scores for part in parts], axis=1)
     embeddings = np.concatenate([part.embeddings for part in parts], axis=1)
     best = order_by_score(ids, scores)[:, :k]
-    return Neighbors(*in_order(best, ids, scores, embeddings))
+    ids, scores, embeddings = in_order(best, ids, scores, embeddings)
+    return Neighbors(ids, scores, embeddings)

@@ -10,19 +10,15 @@ from jaxtyping import Float, Float32, Int64
 from rdm_batch.errors import DatabaseError
 from rdm_batch.retrieval.database import DatabaseManifest, check_files
 from rdm_batch.retrieval.effort import SearchEffort
-from rdm_batch.retrieval.embeddings import (
-    as_float32,
-    check_embeddings,
-    directions_of,
-    row_norms,
-    score_candidates,
-)
+from rdm_batch.retrieval.embeddings import check_embeddings
 from rdm_batch.retrieval.exact import check_k, exact_top_k, score_slack
 from rdm_batch.retrieval.index import ShardIndex, build_index, load_index
-from rdm_batch.retrieval.merge import Neighbors, in_order, order_by_score
+from rdm_batch.retrieval.merge import Neighbors
 from rdm_batch.retrieval.residency import anonymous_bytes, refuse_without_room, resident_bytes_of
 from rdm_batch.retrieval.row_records import RowRecord, read_records
 from rdm_batch.retrieval.rows import shard_rows
+from rdm_batch.retrieval.score_kernels import stored_rows, tell_of_numpy
+from rdm_batch.retrieval.scores import best_candidates, directions_of
 from rdm_batch.retrieval.tables import read_thumbnails
 
 SPARE_CANDIDATES = 16
@@ -61,9 +57,7 @@ class ShardSearcher:
         table: Path | None = None,
     ) -> None:
         self._embeddings = embeddings
-        # Norms of all rows would be all rows read, and as many numbers kept.
-        mapped = index is None or index.settings.kind == "tree_soar"
-        self._norms = None if mapped else row_norms(embeddings)
+        self._stored = stored_rows(embeddings)
         self._removed = np.empty(0, np.int64) if removed is None else removed
         self._index = index
         self._thumbnails = thumbnails
@@ -100,8 +94,37 @@ class ShardSearcher:
         """
         check_k(k, self.rows - len(self._removed), self._where)
         check_dim(queries.shape[1], self.dim, self._where)
-        positions, scores = self._best(queries, k)
-        return self._neighbors(positions, scores)
+        asked = directions_of(queries, f"queries to {self._where}")
+        if self._index is None:
+            return self.search_exactly(queries, k)
+        kind = self._index.settings.kind
+        wanted = k + SPARE_CANDIDATES
+        if kind == "tree_soar":
+            # ScaNN has ordered them by their codes alone.
+            wanted = max(self._index.settings.reorder, wanted)
+        count = min(self.rows, wanted + len(self._removed))
+        positions, rough = self._index.candidates(asked.unit, count)
+        if positions.shape[1] < k:
+            return self.search_exactly(queries, k)
+        if len(self._removed):
+            rough = np.where(np.isin(positions, self._removed), np.float32(np.nan), rough)
+        found, complete = best_candidates(
+            asked, self._stored, positions, rough, k, self._where, self.first_row
+        )
+        scanned = kind == "brute_force" and count < self.rows
+        if scanned or not complete:
+            doubtful = found.scores[:, -1] == -np.inf
+            if scanned:
+                # A row that is not a candidate scores at most the worst candidate's rough score.
+                worst = np.where(np.isfinite(rough), rough, np.inf).min(axis=1, initial=np.inf)
+                doubtful |= worst + score_slack(self.dim) >= found.scores[:, -1]
+            if doubtful.any():
+                positions, scores = self._scan(queries[doubtful], k)
+                found.positions[doubtful], found.scores[doubtful] = positions, scores
+                found.embeddings[doubtful] = self._embeddings[positions]
+        if self.first_row:
+            np.add(found.positions, self.first_row, out=found.positions)
+        return Neighbors(*found, looked_at=True)
 
     def search_exactly(self, queries: Float32[np.ndarray, "n dim"], k: int) -> Neighbors:
         """Find them by an exact scan, to judge the index.
@@ -110,70 +133,13 @@ class ShardSearcher:
             DatabaseError: k is out of range, or a query is not finite or has norm zero.
         """
         positions, scores = self._scan(queries, k)
-        return self._neighbors(positions, scores)
-
-    def _neighbors(
-        self, positions: Int64[np.ndarray, "n k"], scores: Float32[np.ndarray, "n k"]
-    ) -> Neighbors:
-        rows = as_float32(self._embeddings.take(positions, axis=0))
+        rows = self._embeddings[positions].astype(np.float32)
         return Neighbors(ids=positions + self.first_row, scores=scores, embeddings=rows)
-
-    def _best(
-        self, queries: Float32[np.ndarray, "n dim"], k: int
-    ) -> tuple[Int64[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
-        asked = directions_of(queries, f"queries to {self._where}")
-        if self._index is None:
-            return self._scan(queries, k)
-        kind = self._index.settings.kind
-        wanted = k + SPARE_CANDIDATES
-        if kind == "tree_soar":
-            # ScaNN has ordered them by their codes alone.
-            wanted = max(self._index.settings.reorder, wanted)
-        count = min(self.rows, wanted + len(self._removed))
-        positions, rough, valid = self._index.candidates(asked.unit, count)
-        if positions.shape[1] < k:
-            return self._scan(queries, k)
-        if len(self._removed):
-            valid &= np.isin(positions, self._removed, invert=True)
-        scores = score_candidates(asked, self._embeddings, self._norms, positions)
-        complete = bool(valid.all())
-        if not complete:
-            scores = np.where(valid, scores, np.float32(-np.inf))
-        self._refuse_nan(scores, positions)
-        order = order_by_score(positions, scores)[:, :k]
-        best_positions, best_scores = in_order(order, positions, scores)
-        if complete and kind != "brute_force":
-            return best_positions, best_scores
-        doubtful = best_scores[:, -1] == -np.inf
-        if kind == "brute_force" and count < self.rows:
-            # A row that is not a candidate scores at most the worst candidate's rough score.
-            worst = np.where(valid, rough, np.inf).min(axis=1, initial=np.inf)
-            doubtful |= worst + score_slack(self.dim) >= best_scores[:, -1]
-        if doubtful.any():
-            best_positions[doubtful], best_scores[doubtful] = self._scan(queries[doubtful], k)
-        return best_positions, best_scores
 
     def _scan(
         self, queries: Float32[np.ndarray, "n dim"], k: int
     ) -> tuple[Int64[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
         return exact_top_k(self._embeddings, queries, k, self._removed)
-
-    def _refuse_nan(
-        self,
-        scores: Float32[np.ndarray, "n count"],
-        positions: Int64[np.ndarray, "n count"],
-    ) -> None:
-        """Refuse mapped rows without a direction, which nobody has looked at before."""
-        # The smallest of numbers is none where one of them is none.
-        if scores.size and np.isnan(scores.min()):
-            bad = np.isnan(scores)
-            raise DatabaseError(
-                self._where,
-                f"row {self.first_row + int(positions[bad][0])} holds NaN or infinite values, or "
-                "has norm 0",
-                "finite embeddings",
-                "compare the database with its digests (`rdm-batch database check`)",
-            )
 
     def resident_bytes(self) -> int:
         """Say what opening it took of the memory, without files that are mapped."""
@@ -293,6 +259,7 @@ def open_shard(
             names = [Path(file.path).name for file in entry.index_files]
             folder = root / f"index/shard-{shard:05d}"
             index = load_index(folder, names, entry.rows, settings, num_threads)
+            tell_of_numpy()
     thumbnails = None if entry.thumbnails is None else root / entry.thumbnails.path
     gone = np.empty(0, np.int64)
     if removed is not None:

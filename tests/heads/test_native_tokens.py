@@ -269,7 +269,7 @@ def test_a_folder_that_machines_share_keeps_a_library_for_each_kind_of_cpu(
     source.write_text('extern "C" int one() { return 1; }')
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "code"))
     for kind in ("old", "new", "old"):
-        monkeypatch.setattr(native_code, "kind_of_cpu", lambda kind=kind: kind)
+        monkeypatch.setattr(native_code, "kind_of_code", lambda kind=kind: kind)
         native_code.native_library.cache_clear()
         assert native_code.native_library(source).one() == 1
     assert len(list((tmp_path / "code/native").glob("*.so"))) == 2

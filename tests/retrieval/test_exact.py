@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from rdm_batch.errors import DatabaseError
-from rdm_batch.retrieval.embeddings import score_pairs, unit_rows
+from rdm_batch.retrieval.embeddings import unit_rows
 from rdm_batch.retrieval.exact import exact_top_k, recall_at_k, score_slack
+from rdm_batch.retrieval.scores import score_pairs
 
 Vectors = Callable[..., np.ndarray]
 

@@ -76,7 +76,7 @@ def test_the_effort_chosen_is_sure_of_its_target_and_the_least_that_is(rows: np.
             tried = index.searching(index.settings.model_copy(update=effort))
             found = tuning._recalls(tried, rows, learned, k, truth)
             if found.mean() - 1.64 * found.std(ddof=1) / np.sqrt(len(found)) >= 0.95:
-                costs[leaves, count] = leaves * 4000 / 60 + 30 * count
+                costs[leaves, count] = leaves * 4000 / 60 + 10 * count
     assert costs[tuned.leaves_to_search, tuned.reorder] == min(costs.values())
 
 
@@ -95,7 +95,20 @@ def test_captions_of_the_database_are_the_texts_where_there_are(rows: np.ndarray
     texts = held_out(rows, captions)[1]
     assert texts.source == "captions of the database"
     np.testing.assert_array_equal(texts.queries, captions)
+    assert (texts.own == -1).all()
     assert held_out(rows, None)[1].source == "rows moved by the gap of CLIP"
+
+
+def test_texts_made_of_rows_are_no_easier_than_those_of_other_pictures(rows: np.ndarray) -> None:
+    index = build_index(rows, SOAR.model_copy(update={"leaves_to_search": 3}), "test")
+    of_rows = held_out(rows, None)[1]
+    others = moved(curved(2000, 4).astype(np.float32))
+    of_others = HeldOut("texts", "", others, np.full(2000, -1))
+    told, real = (tune(index, rows, asked, 0.5) for asked in (of_rows, of_others))
+    assert told.recall == pytest.approx(real.recall, abs=2 * (told.error + real.error))
+    # A row itself is found more surely than any other: with it they would look easier.
+    with_rows = HeldOut("texts", "", of_rows.queries, np.full(len(of_rows.queries), -1))
+    assert tune(index, rows, with_rows, 0.5).recall > told.recall
 
 
 def test_moved_pictures_share_one_gap(rows: np.ndarray) -> None:
@@ -123,7 +136,6 @@ def test_rows_are_mapped_and_only_codes_are_kept(
     np.testing.assert_array_equal(np.load(tmp_path / shard.rows_file.path), rows)
     searcher = open_shard(tmp_path, 0, manifest=manifest)
     assert isinstance(searcher._embeddings.base, np.memmap)
-    assert searcher._norms is None
 
 
 def test_equal_rows_and_settings_make_equal_indexes(tmp_path: Path) -> None:
