@@ -51,8 +51,9 @@ class NeighborContext:
         k_train: int,
         zero_share: float,
     ) -> None:
-        self._neighbor_ids = neighbor_ids[:, :k_train]
+        self._neighbor_ids = neighbor_ids
         self._embeddings = embeddings
+        self._k_train = k_train
         self._zero_share = zero_share
 
     @property
@@ -65,7 +66,7 @@ class NeighborContext:
     ) -> Float[Tensor, "batch k_nn dim"]:
         """Give the neighbors of the training images in ``rows``."""
         without = torch.rand(rows.shape, generator=generator) < self._zero_share
-        context = self._embeddings[self._neighbor_ids[rows]]
+        context = self._embeddings[self._neighbor_ids[rows][:, : self._k_train]]
         return context.masked_fill(without[:, None, None], 0.0)
 
 
@@ -111,34 +112,12 @@ class QueryContext:
         return context.masked_fill(without[:, None, None], 0.0)
 
 
-class DrawnContext:
+class DrawnContext(NeighborContext):
     """Show some of an image's nearest entries at random behind their mean, or zeros.
 
     What a text and its neighbors look like: alike in what the text says, different in the rest.
-
-    Args:
-        neighbor_ids: Database rows nearest to each training image, best first.
-        embeddings: Database embeddings, as stored (not normalized).
-        k_train: Neighbors given.
-        zero_share: Share of the examples whose context is zero, for guidance.
+    The ``k_train`` entries are drawn from all of ``neighbor_ids``.
     """
-
-    def __init__(
-        self,
-        neighbor_ids: Int64[Tensor, "image found"],
-        embeddings: Float[Tensor, "row dim"],
-        k_train: int,
-        zero_share: float,
-    ) -> None:
-        self._neighbor_ids = neighbor_ids
-        self._embeddings = embeddings
-        self._k_train = k_train
-        self._zero_share = zero_share
-
-    @property
-    def nearest(self) -> Int64[Tensor, " image"]:
-        """Give the database row nearest to each training image."""
-        return self._neighbor_ids[:, 0]
 
     def __call__(
         self, rows: Int64[Tensor, " batch"], generator: torch.Generator
