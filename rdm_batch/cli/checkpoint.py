@@ -53,7 +53,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         help="write a weights file without what another one holds",
         description="Write FILE again without the tensors that the file named by --beside has "
         "too: heads around one first stage, encoders with one image tower. The new file lies "
-        "beside that one and is read together with it; `convert` makes one file of both again.",
+        "beside that one and is read together with it; `convert` makes one file of a head again.",
     )
     share.add_argument("file", type=Path, metavar="FILE", help="a safetensors file")
     share.add_argument(

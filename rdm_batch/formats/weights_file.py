@@ -170,7 +170,8 @@ def _with_shared(own: WeightsFile) -> WeightsFile:
             other = WeightsFile(path, *read_header(path, file))
         found = file_sha256(path)
     except OSError as error:
-        raise _not_beside(own.path, name, error.strerror or type(error).__name__) from None
+        unread = f"cannot be read ({error.strerror or type(error).__name__})"
+        raise _not_beside(own.path, name, unread) from None
     lacking = [one for one in names if one not in other.entries]
     if found != sha256 or lacking:
         raise _not_beside(own.path, name, f"has SHA-256 {found[:12]}, not {sha256[:12]}")
@@ -183,7 +184,7 @@ def _not_beside(path: Path, name: str, problem: str) -> CheckpointError:
         str(path),
         f"leaves tensors to {name} in the same folder, which {problem}",
         "that file as it was when this one was written",
-        "copy both together, or write one file of both with `rdm-batch checkpoint convert`",
+        "copy both; `rdm-batch checkpoint convert` makes one file of a head where both are",
     )
 
 

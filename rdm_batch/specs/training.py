@@ -327,9 +327,9 @@ class KnnEditTraining(KnnContinuousTraining):
     partner: Literal["nearest", "alike"] = Field(
         default="nearest",
         description="Which row of the database a picture's content is replaced from. `nearest`: "
-        "its nearest neighbor, as published. `alike`: of `candidates` rows drawn at random the one "
-        "whose pixels differ least, whatever it shows; for databases whose nearest rows show "
-        "the same.",
+        "its nearest neighbor, as published (nearest to its content, with `context: content`). "
+        "`alike`: of `candidates` rows drawn at random the one whose pixels differ least, whatever "
+        "it shows; for databases whose nearest rows show the same.",
     )
     candidates: PositiveInt = Field(default=16, description="Rows drawn for `alike`.")
     max_boxes: PositiveInt = Field(
@@ -359,8 +359,14 @@ class KnnEditTraining(KnnContinuousTraining):
 
     @model_validator(mode="after")
     def _content_is_shown(self) -> KnnEditTraining:
-        if self.context == "content" and self.k_train == 0:
-            raise ValueError("context 'content' is that of neighbors: k_train must not be 0")
+        if self.context == "content":
+            if self.k_train == 0:
+                raise ValueError("context 'content' is that of neighbors: k_train must not be 0")
+            if self.query_noise or self.query_mix or self.query_drop:
+                raise ValueError(
+                    "context 'content' has the mean of neighbors as its query, which query_noise, "
+                    "query_mix and query_drop do not change: leave them out"
+                )
         return self
 
 

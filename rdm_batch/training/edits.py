@@ -35,7 +35,7 @@ from rdm_batch.specs.training import KnnEditTraining
 from rdm_batch.storage.object_store import local_path
 from rdm_batch.training.alignment import AlikePartners, Pairs, align_all, opencv
 from rdm_batch.training.content import pixels_of, some_rows
-from rdm_batch.training.context import TrainingContext
+from rdm_batch.training.context import NeighborContext, QueryContext, TrainingContext
 from rdm_batch.training.heads import HeadPlan, Weights, train_head
 from rdm_batch.training.images import TrainingImages, on_device_of
 from rdm_batch.training.loop import Compile
@@ -265,7 +265,7 @@ def find_pairs(spec: KnnEditTraining, images: TrainingImages, context: TrainingC
         pool = pixels_of(spec.database, some_rows(num_rows, spec.optimization.seed), size)
         alike = AlikePartners(pixels, pool, spec.candidates, spec.optimization.seed)
         return align_all(pixels, alike, spec.least_correlation)
-    nearest = getattr(context, "nearest", None)
+    nearest = context.nearest if isinstance(context, QueryContext | NeighborContext) else None
     if nearest is None:
         raise SpecError("partner", "is 'nearest', but k_train is 0", "neighbors, or alike")
     distinct, places = np.unique(nearest.numpy(), return_inverse=True)

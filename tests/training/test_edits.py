@@ -208,6 +208,11 @@ def test_the_command_trains_and_resumes_bit_for_bit(
         ({"database": "small"}, SpecError, "keeps pictures of 16 x 16; needed 32 x 32"),
         ({"database": "small", "context": "content"}, SpecError, "keeps pictures of 16 x 16"),
         ({"context": "content", "k_train": 0}, InvalidJobError, "k_train must not be 0"),
+        (
+            {"context": "content", "query_mix": 1.0},
+            InvalidJobError,
+            "do not change: leave them out",
+        ),
         ({"partner": "nearest", "k_train": 0}, SpecError, "partner: is 'nearest', but k_train is"),
         (
             {"initialize_from": "package://shapes/rdm.safetensors"},
