@@ -16,6 +16,7 @@ from rdm_batch.errors import RegressionError
 from rdm_batch.regression import searches
 from rdm_batch.regression.searches import TimedSearches
 from rdm_batch.regression.statistics.ratios import in_turn
+from rdm_batch.regression.usage import measure_usage
 from rdm_batch.reports.run_report import RunReport, load_report
 from rdm_batch.reports.saved import REPORT_KEY
 
@@ -31,9 +32,8 @@ class TimedRun:
 
     Args:
         report: What it says itself.
-        peak_memory_bytes: Largest resident memory of its processes.
-        cpu_s: Processor time of all its threads, start-up included. Others on a shared machine
-            move it far less than the time that passes.
+        peak_memory_bytes: As ``Usage`` has it.
+        cpu_s: As ``Usage`` has it.
     """
 
     report: RunReport
@@ -135,18 +135,13 @@ def run_timed(
     for override in (*overrides, *unscored, f"output.uri={output}"):
         command += ["--set", override]
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(
-            command, env=_environment(checkout), stdout=subprocess.DEVNULL, stderr=said
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if status:
+        usage = measure_usage(command, _environment(checkout), said)
+        if usage.status:
             said.seek(0)
-            found = f"ended with status {process.returncode} ({_last_lines(said.read())})"
+            found = f"ended with status {usage.status} ({_last_lines(said.read())})"
             raise RegressionError(f"{job} with {checkout}", found, "a finished run")
-    # Linux counts memory in kilobytes.
-    cpu_s = usage.ru_utime + usage.ru_stime
-    return TimedRun(load_report(output / REPORT_KEY), usage.ru_maxrss * 1024, cpu_s)
+    report = load_report(output / REPORT_KEY)
+    return TimedRun(report, usage.peak_memory_bytes, usage.cpu_s)
 
 
 def run_searches(

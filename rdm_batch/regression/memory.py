@@ -21,6 +21,20 @@ class PeakMemory:
     num_bytes: float | None = None
 
 
+def peak_resident() -> float | None:
+    """Return the most bytes this process ever held in memory; None where the system does not tell.
+
+    Unlike ``ru_maxrss`` this counts from the start of the program, not from that of the process
+    that started it.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return None if match is None else 1024.0 * int(match[1])
+
+
 @contextmanager
 def peak_memory() -> Iterator[PeakMemory]:
     """Measure the largest resident set of this process during a block."""
@@ -31,6 +45,4 @@ def peak_memory() -> Iterator[PeakMemory]:
         yield found
         return
     yield found
-    match = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    if match is not None:
-        found.num_bytes = 1024.0 * int(match[1])
+    found.num_bytes = peak_resident()

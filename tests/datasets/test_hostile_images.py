@@ -20,16 +20,14 @@ from rdm_batch.inputs.images import open_images
 from tests.datasets.hostile import bombs, chunk, encode, noise, png
 
 LOOK = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from rdm_batch.datasets.decode import decode_image, read_size
 from rdm_batch.errors import RdmBatchError
+from rdm_batch.regression.memory import peak_resident
 from rdm_batch.storage.png import decode_png
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-before, found = peak(), {}
+before, found = peak_resident(), {}
 for path in sorted(Path(sys.argv[1]).iterdir()):
     data, said, start = path.read_bytes(), [], time.process_time()
     readers = [decode_image, read_size] + ([decode_png] if path.suffix == ".png" else [])
@@ -39,7 +37,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
         except RdmBatchError as error:
             said.append(str(error))
     found[path.name] = said, time.process_time() - start
-print(json.dumps([found, peak() - before]))
+print(json.dumps([found, (peak_resident() - before) / 1e6]))
 """
 
 

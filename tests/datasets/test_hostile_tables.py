@@ -155,15 +155,13 @@ def _doubled() -> bytes:
 
 
 LOOK = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from rdm_batch.datasets.parquet import ImageParquet
 from rdm_batch.errors import RdmBatchError
+from rdm_batch.regression.memory import peak_resident
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-before, found = peak(), {}
+before, found = peak_resident(), {}
 for path in sorted(Path(sys.argv[1]).iterdir()):
     print(path.name, file=sys.stderr, flush=True)
     start = time.process_time()
@@ -174,7 +172,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
     except RdmBatchError as error:
         said = str(error)
     found[path.name] = said, time.process_time() - start
-print(json.dumps([found, peak() - before]))
+print(json.dumps([found, (peak_resident() - before) / 1e6]))
 """
 
 

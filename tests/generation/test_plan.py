@@ -93,13 +93,13 @@ def test_a_dry_run_of_a_billion_samples_is_short_and_small(world: World, tmp_pat
         tmp_path / "job.yaml", world.job(sampling__num_samples=10**9, output__shard_size=1)
     )
     limited = """
-import resource, sys
+import sys
+from rdm_batch.regression.memory import peak_resident
 from rdm_batch.run import main
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 import rdm_batch.generation.preflight
-loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+loaded = peak_resident()
 status = main(sys.argv[1:])
-print("MORE", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - loaded) // 1024)
+print("MORE", round((peak_resident() - loaded) / 1e6))
 """
     run = subprocess.run(
         [sys.executable, "-c", limited, str(path), "--dry-run"],

@@ -203,7 +203,7 @@ def test_a_timed_run_reports_its_speed_and_its_memory(tmp_path: Path) -> None:
     found = run_timed(ROOT, job, tmp_path / "out", ["sampling.num_samples=8"])
     assert found.report.throughput.images == 8
     # An interpreter with PyTorch in it takes more than 100 MB, eight samples no gigabytes.
-    assert 1e8 < found.peak_memory_bytes < 4e9
+    assert 1e8 < found.peak_memory_bytes < 2e9
     # Importing PyTorch alone takes a second or so of one core.
     assert 0.2 < found.cpu_s < 100
     assert not (tmp_path / "unused").exists()
