@@ -39,6 +39,7 @@ def test_three_indexes_are_asked_the_same_in_one_run(tmp_path: Path) -> None:
     assert build.details["peak GB"] > 0
     assert recall.value == pictures.details["this: recall"]
     assert recall.needed == 0.95 > fewer.needed == 0.9
+    assert (pictures.needed, texts.needed, few.needed) == (1.0, None, 1.0)
     for row in (pictures, texts, few):
         assert {"this: recall", "raw: recall", "before: recall"} <= row.details.keys()
         assert row.details["this: recall"] > 0.8
