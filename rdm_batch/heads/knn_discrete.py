@@ -128,14 +128,17 @@ class KnnDiscreteHead(NetworkHead):
 
         def predict(states: Tensor, time: int, asked: Tensor | None) -> Tensor:
             nonlocal failed_at
-            logits = logits_of(states, time)
-            bad = ~torch.isfinite(logits).flatten(1).all(dim=1)
+            logits = logits_of(states, time).float()
+            # What is not finite is the largest or the smallest; a table of which are takes longer.
+            flat = logits.flatten(1)
+            bad = ~(flat.amin(dim=1).isfinite() & flat.amax(dim=1).isfinite())
             bad = bad.reshape(-1, num_samples).any(dim=0)
             failed_at = torch.where(bad & (failed_at == 0), time, failed_at)
             branches = torch.cat([chosen(branch, asked) for branch in logits.split(num_samples)])
-            branches = branches.float()
             # A sample that failed is told of at the end; till then it must not fail the others.
-            branches = torch.nan_to_num(branches, nan=0.0, posinf=0.0, neginf=0.0)
+            # A GPU would have to wait to learn whether one has.
+            if self._device.type != "cpu" or bool(bad.any()):
+                branches = torch.nan_to_num(branches, nan=0.0, posinf=0.0, neginf=0.0)
             if self._guided:
                 return guide_codes(branches, self._guidance_scale)
             return branches.log_softmax(-1)

@@ -104,9 +104,10 @@ def test_a_context_that_does_not_fit_is_refused() -> None:
         _head().generate(np.zeros((1, 2, 7), np.float32), _noise(0))
 
 
-def test_logits_that_are_not_finite_name_sample_and_time() -> None:
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_logits_that_are_not_finite_name_sample_and_time(value: float) -> None:
     weights = random_weights(TINY_KNN_DISCRETE)
-    weights["transformer.out.bias"][3] = torch.inf
+    weights["transformer.out.bias"][3] = value
     with pytest.raises(CheckpointError, match=r"sample 5: its logits are not finite at time 20"):
         _head(weights).generate(_context(5), _noise(5))
 
