@@ -140,7 +140,7 @@ class KnnDiscreteHead(NetworkHead):
             if self._device.type != "cpu" or bool(bad.any()):
                 branches = torch.nan_to_num(branches, nan=0.0, posinf=0.0, neginf=0.0)
             if self._guided:
-                return guide_codes(branches, self._guidance_scale)
+                return guide_codes(branches, self._guidance_scale, self._sampler.plausibility)
             return branches.log_softmax(-1)
 
         num_tokens = self.architecture.transformer.num_positions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,7 +24,7 @@ StepUniform = Callable[[int], Tensor]
 
 
 def guide_codes(
-    branches: Float[Tensor, "rows *position code"], scale: float
+    branches: Float[Tensor, "rows *position code"], scale: float, plausibility: float = 0.0
 ) -> Float[Tensor, "asked *position code"]:
     """Extrapolate from unconditional to conditional log-probabilities, and normalize.
 
@@ -33,9 +34,16 @@ def guide_codes(
     Args:
         branches: Logits of all samples or tokens with their context, then those without.
         scale: s; 1 gives the conditional ones back.
+        plausibility: Codes with less than this times the conditional probability of the likeliest
+            one get none (Li et al. 2023, arXiv:2210.15097, equation 2): of codes that neither
+            finds likely the ratio is mostly error, and s raises it to a power. 0 keeps all.
     """
     conditional, unconditional = branches.log_softmax(-1).chunk(2)
-    return unconditional.lerp(conditional, scale).log_softmax(-1)
+    guided = unconditional.lerp(conditional, scale)
+    if plausibility > 0:
+        least = conditional.amax(-1, keepdim=True) + math.log(plausibility)
+        guided = guided.masked_fill(conditional < least, -torch.inf)
+    return guided.log_softmax(-1)
 
 
 def truncated(clean: Float64[Tensor, "*rows code"], share: float) -> Float64[Tensor, "*rows code"]:
@@ -81,6 +89,7 @@ class CodeSampler:
             purity-ordered sampling (arXiv:2205.16007): every step sets as many masked tokens
             as are left for each of the remaining steps, those preferred of which the network
             is surest, and a token that is set stays.
+        plausibility: Of guidance; see ``guide_codes``. 0 guides among all codes.
 
     Raises:
         SpecError: A setting is out of range.
@@ -90,6 +99,7 @@ class CodeSampler:
     num_steps: int
     truncation: float = 1.0
     purity: float | None = None
+    plausibility: float = 0.0
 
     def __post_init__(self) -> None:
         self.schedule.steps(self.num_steps)
@@ -97,6 +107,8 @@ class CodeSampler:
             raise SpecError("sampling.truncation", f"{self.truncation}", "above 0 and at most 1")
         if self.purity is not None and not 0 <= self.purity < float("inf"):
             raise SpecError("sampling.purity", f"{self.purity}", "a number, 0 or more")
+        if not 0 <= self.plausibility < 1:
+            raise SpecError("sampling.plausibility", f"{self.plausibility}", "0 or more, below 1")
 
     def sample(
         self,

@@ -46,7 +46,7 @@ def _token_by_token(spec: AutoregressiveSampling) -> TokenSampler:
 
 
 def _code_sampler(schedule: MaskReplaceSchedule, spec: MaskReplaceSampling) -> CodeSampler:
-    return CodeSampler(schedule, spec.num_steps, spec.truncation, spec.purity)
+    return CodeSampler(schedule, spec.num_steps, spec.truncation, spec.purity, spec.plausibility)
 
 
 SOLVERS: Final[dict[str, Callable[[NoiseSchedule, Any], Solver]]] = {

@@ -195,6 +195,18 @@ class MaskReplaceSampling(_Sampling):
         description="Set the codes first of which the network is surest, for good, sharpened by "
         "this factor (Tang et al. 2022, arXiv:2205.16007). None draws from the posterior.",
     )
+    plausibility: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="Guide only among codes that are, given the context, at least this times as "
+        "likely as the likeliest (Li et al. 2023, arXiv:2210.15097). 0 guides among all, as "
+        "published: guidance of 3 and more then lifts codes that hardly ever fit.",
+    )
+
+    @model_validator(mode="after")
+    def _guidance_is_limited(self) -> MaskReplaceSampling:
+        if self.plausibility > 0 and self.guidance_scale == 1:
+            raise ValueError("plausibility limits guidance, but there is none: guidance_scale is 1")
+        return self
 
     @property
     def columns(self) -> SamplerColumns:

@@ -149,8 +149,39 @@ def test_guidance_extrapolates_log_probabilities() -> None:
     torch.testing.assert_close(guide_codes(logits, 1.0)[0], conditional)
 
 
+def test_guidance_among_plausible_codes_lifts_no_other() -> None:
+    # The last code is likely in neither branch, but a hundred thousand times likelier in one.
+    conditional = torch.tensor([[0.6, 0.3, 0.0989, 0.001, 1e-4]], dtype=torch.float64)
+    unconditional = torch.tensor([[0.3, 0.3, 0.3, 0.1, 1e-9]], dtype=torch.float64)
+    logits = torch.cat([conditional, unconditional]).log()
+    assert guide_codes(logits, 4.0).exp()[0, 4] > 0.99
+    found = guide_codes(logits, 4.0, 0.2).exp()[0]
+    kept = torch.tensor([0.6**4 / 0.3**3, 0.3, 0.0, 0.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(found, kept / kept.sum())
+    assert torch.equal(guide_codes(logits, 4.0, 0.0), guide_codes(logits, 4.0))
+    assert guide_codes(logits, 4.0, 1 - 1e-9)[0].exp().tolist() == [1.0, 0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("purity", [None, 0.0, 2.0])
+def test_codes_without_any_chance_are_never_drawn(purity: float | None) -> None:
+    log_clean = torch.tensor([0.5, 0.0, 0.5, 0.0, 0.0], dtype=torch.float64).log()
+
+    def predict(states: torch.Tensor, _: int, asked: torch.Tensor | None) -> torch.Tensor:
+        return log_clean.expand(states.numel() if asked is None else int(asked.sum()), K)
+
+    codes = CodeSampler(SCHEDULE, 10, purity=purity).sample(predict, 16, 16, _uniform(16, 16))
+    assert set(codes.unique().tolist()) == {0, 2}
+
+
 @pytest.mark.parametrize(
-    "settings", [{"truncation": 0.0}, {"truncation": 1.1}, {"purity": -1.0}, {"num_steps": 101}]
+    "settings",
+    [
+        {"truncation": 0.0},
+        {"truncation": 1.1},
+        {"purity": -1.0},
+        {"plausibility": 1.0},
+        {"num_steps": 101},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(SpecError, match="sampling"):

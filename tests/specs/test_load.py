@@ -127,6 +127,20 @@ def test_preset_and_architecture_exclude_each_other() -> None:
         parse_job(document, "job")
 
 
+def test_plausibility_without_guidance_is_refused() -> None:
+    document = valid_job()
+    document["model"] = {
+        "head": "knn_diffusion",
+        "backbone": "discrete",
+        "checkpoint": "package://shapes/knn_discrete.safetensors",
+    }
+    document["sampling"] = {"sampler": "mask_replace", "num_samples": 1, "plausibility": 0.1}
+    with pytest.raises(InvalidJobError, match="sampling: plausibility limits guidance"):
+        parse_job(document, "job")
+    document["sampling"]["guidance_scale"] = 3.0
+    parse_job(document, "job")
+
+
 def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "job.yaml"
     path.write_text(text)
