@@ -202,18 +202,20 @@ def test_command_reports_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFi
     assert "no.yaml: there is no such file" in capsys.readouterr().err
 
 
-CONFIGS: list[tuple[str, str]] = [
-    *((kind, kind) for kind in TRAININGS),
-    ("kl", "autoencoder"),
-    ("clip-text", "clip"),
-    ("knn_continuous_mixed", "knn_continuous"),
-]
+CONFIGS = {
+    path.stem: yaml.safe_load(path.read_text())["train"]
+    for path in local_path("package://shapes/configs").glob("*.yaml")
+}
 
 
-@pytest.mark.parametrize(("name", "kind"), CONFIGS)
-def test_shipped_settings_load(name: str, kind: str) -> None:
-    configs = local_path("package://shapes/configs")
-    assert load_training(configs / f"{name}.yaml", kind).train == kind
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_shipped_settings_load(name: str) -> None:
+    path = local_path("package://shapes/configs") / f"{name}.yaml"
+    assert load_training(path, CONFIGS[name]).train == CONFIGS[name]
+
+
+def test_every_training_has_shipped_settings() -> None:
+    assert set(CONFIGS.values()) == set(TRAININGS)
 
 
 def test_a_network_that_does_not_fit_the_autoencoder_is_one_clear_error(tmp_path: Path) -> None:
