@@ -120,6 +120,7 @@ class Experiment:
             num_samples=1,
             truncation=self.args.truncation,
             purity=self.args.purity,
+            plausibility=self.args.plausibility if scale > 1 else 0.0,
         )
 
     def add(self, part: str, head: str, row: Row) -> None:
@@ -131,6 +132,7 @@ class Experiment:
             "steps": ", ".join(f"{steps} {name}" for name, steps in STEPS.items()),
             "truncation": self.args.truncation,
             "purity": self.args.purity,
+            "plausibility": self.args.plausibility,
         }
         name = f"{part}, {head}" if head else part
         self.recorder.add(name, [row], {"part": part, "head": head, **settings})
@@ -279,6 +281,7 @@ def main(argv: list[str] | None = None, judge: Judge | None = None) -> None:
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--truncation", type=float, default=0.86, help="of the discrete head")
     parser.add_argument("--purity", type=float, help="of the discrete head")
+    parser.add_argument("--plausibility", type=float, default=0.0, help="of the discrete head")
     args = parser.parse_args(argv)
 
     torch.set_num_threads(1)
