@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from rdm_batch.regression.memory import peak_resident
+
 Result = TypeVar("Result")
 
 
@@ -60,13 +62,10 @@ def reset_peak_memory(device: str = "cpu") -> None:
 
 
 def peak_memory_bytes(device: str = "cpu") -> int:
-    """Give the largest amount of memory used since the start, or since ``reset_peak_memory``.
-
-    Of this process alone: getrusage would begin with the maximum of the process before exec.
-    """
+    """Give the largest amount of memory used since the start, or since ``reset_peak_memory``."""
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no VmHWM")
+    peak = peak_resident()
+    if peak is None:
+        raise RuntimeError("/proc/self/status has no VmHWM")
+    return int(peak)

@@ -33,6 +33,7 @@ from benchmarks.retrieval.rows import Rows
 from rdm_batch.databases.room import build_bytes
 from rdm_batch.errors import RdmBatchError
 from rdm_batch.files import file_sha256
+from rdm_batch.regression.memory import peak_resident
 from rdm_batch.retrieval.database import MANIFEST_NAME
 
 _POLL_S = 0.01
@@ -67,7 +68,7 @@ def build(rows: Path, out: Path, shards: int, kill_after: float | None = None) -
         subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as process,
     ):
         while process.poll() is None:
-            peak = max(peak, _high_water(process.pid))
+            peak = max(peak, int(peak_resident(process.pid) or 0))
             if kill_after is not None and time.perf_counter() - begin > kill_after:
                 process.send_signal(signal.SIGKILL)
                 killed = True
@@ -80,15 +81,6 @@ def build(rows: Path, out: Path, shards: int, kill_after: float | None = None) -
         found = "\n".join(lines[-5:])
         raise RdmBatchError("database build", f"ended with {process.returncode}: {found}")
     return Ended(seconds, peak, _stage_of(lines, out), killed and process.returncode != 0)
-
-
-def _high_water(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = [line for line in text.splitlines() if line.startswith("VmHWM:")]
-    return int(found[0].split()[1]) * 1024 if found else 0
 
 
 def _stage_of(lines: list[str], out: Path) -> str:

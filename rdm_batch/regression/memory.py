@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 _RESET_PEAK = "5"
 """As proc(5) has it for ``clear_refs``: the peak resident set becomes what is resident now."""
@@ -21,14 +22,17 @@ class PeakMemory:
     num_bytes: float | None = None
 
 
-def peak_resident() -> float | None:
-    """Return the most bytes this process ever held in memory; None where the system does not tell.
+def peak_resident(process: int | Literal["self"] = "self") -> float | None:
+    """Give the most bytes that a process ever held in memory; None where the system does not tell.
 
     Unlike ``ru_maxrss`` this counts from the start of the program, not from that of the process
     that started it.
+
+    Args:
+        process: Its number, which may have ended.
     """
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path(f"/proc/{process}/status").read_text()
     except OSError:
         return None
     match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)

@@ -141,14 +141,9 @@ import torch
 from rdm_batch.models.checkpoint import load_checkpoint
 from rdm_batch.heads.build import build_head_around
 from rdm_batch.models.networks import load_networks
+from rdm_batch.regression.memory import peak_resident
 from rdm_batch.specs.architecture_files import load_architecture
 from rdm_batch.specs.sampling import DdimSampling
-
-def peak():
-    # Not getrusage: its maximum starts with that of the process before exec.
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
 
 def bytes_of(tensor):
     # Of a layout only oneDNN knows: it has no storage to ask.
@@ -178,9 +173,9 @@ def build(weights, architecture, precision):
 
 precision = sys.argv[5]
 build(*sys.argv[1:3], precision)  # what libraries allocate once is not the weights'
-before = peak()
+before = peak_resident()
 size, kept, _ = build(*sys.argv[3:5], precision)
-print((peak() - before) / size, kept / size)
+print((peak_resident() - before) / size, kept / size)
 """
 
 
