@@ -120,6 +120,7 @@ class Experiment:
             num_samples=1,
             truncation=self.args.truncation,
             purity=self.args.purity,
+            # There is nothing to limit where nothing is guided: samplers refuse it.
             plausibility=self.args.plausibility if scale > 1 else 0.0,
         )
 

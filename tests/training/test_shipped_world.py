@@ -119,7 +119,12 @@ def test_shape_of_the_neighbors_is_drawn(encoder: OpenClipEncoder, kind: str) ->
 KNN_SAMPLING = {
     "continuous": DdimSampling(sampler="ddim", num_samples=1, num_steps=20, guidance_scale=2.0),
     "discrete": MaskReplaceSampling(
-        sampler="mask_replace", num_samples=1, num_steps=25, guidance_scale=2.0, truncation=0.86
+        sampler="mask_replace",
+        num_samples=1,
+        num_steps=25,
+        guidance_scale=2.0,
+        truncation=0.86,
+        purity=1.0,
     ),
 }
 
@@ -139,8 +144,8 @@ def test_what_a_text_asks_for_is_drawn(encoder: OpenClipEncoder, backbone: str) 
     choices /= np.linalg.norm(choices, axis=1, keepdims=True)
     shown = [names[best] for best in (images @ choices.T).argmax(1)]
     right = [pair == pairs[index // 4] for index, pair in enumerate(shown)]
-    # Of a thousand 96 % and 84 % are right; of 24, three more may fail by chance.
-    assert np.mean(right) > {"continuous": 0.8, "discrete": 0.7}[backbone]
+    # Of a thousand 96 % and 91 % are right; of 24, three more may fail by chance.
+    assert np.mean(right) > {"continuous": 0.8, "discrete": 0.75}[backbone], np.mean(right)
 
 
 def test_an_edit_changes_what_the_text_says_and_keeps_place_and_background(
